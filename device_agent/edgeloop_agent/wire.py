@@ -1,0 +1,289 @@
+"""The board protocol: names of files and folders, and the JSON messages in them. Shared by host and agent.
+
+Layout of a state folder on the board (one for the whole board, not one for each user)::
+
+    board.lock  lease.json                      who holds the board
+    cache/<sha256><suffix>                      pushed files: agent .pyz, models, data; named by content
+    runtimes/<sha256>/                          unpacked wheel sets, put on sys.path
+    jobs/<job id>/job.json                      written by the host
+                  agent.log state.json done.json        written by the agent, each atomically
+                  sessions/NNN.json NNN.latency.npy NNN.warmup.npy NNN.out.<i>.npy
+
+Arrays are .npy without pickle. Messages are JSON objects of bounded size; what does not fit is refused with
+WireError. Standard library only; Python 3.9.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Optional, TypeVar
+
+SCHEMA = 1
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+JOB_ID = re.compile(r"\A[0-9a-f]{16,64}\Z")
+SHA256 = re.compile(r"\A[0-9a-f]{64}\Z")
+
+LOCK_FILE = "board.lock"
+LEASE_FILE = "lease.json"
+CACHE_DIR = "cache"
+RUNTIMES_DIR = "runtimes"
+JOBS_DIR = "jobs"
+SESSIONS_DIR = "sessions"
+JOB_FILE = "job.json"
+STATE_FILE = "state.json"
+DONE_FILE = "done.json"
+LOG_FILE = "agent.log"
+
+SESSION_OUTCOMES = ("ok", "crashed", "timeout", "refused")
+STEP_KINDS = ("latency", "evaluate")
+TIMINGS = ("invoke", "copy_in_out")
+ENGINES = ("litert", "tflite-runtime")
+
+
+class WireError(Exception):
+    """A message that is not what the protocol says: one line, naming the field."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model of a job. `inputs` and `outputs` are names in the order of the model's own tensors."""
+
+    label: str
+    engine: str
+    model_sha256: str
+    model_suffix: str
+    threads: int
+    inputs: list[str]
+    outputs: list[str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One session: a fresh process for `subjects[subject]`."""
+
+    index: int
+    subject: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """Numbers of a session; times in seconds unless the name says otherwise."""
+
+    warmup_runs_min: int
+    warmup_s_min: float
+    warmup_s_max: float
+    runs_min: int
+    time_s_min: float
+    timing: str
+    period_ms: Optional[float]
+    deadline_s: float
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the environment asks of the board before and while it measures."""
+
+    cores: list[int]
+    governor: str
+    idle_gate: bool
+    start_temperature_max_c: Optional[float]
+    cool_down_max_s: float
+    foreign_load_max_pct: Optional[float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """job.json."""
+
+    id: str
+    agent_sha256: str
+    lease_token: str
+    lease_owner: str
+    subjects: list[Subject]
+    schedule: list[Step]
+    session_plan: SessionPlan
+    conditions: Conditions
+    data_sha256: Optional[str]
+    """A cached .npz with `x` or `x/<input>`; None: random inputs in the tensor's type and range."""
+    python_path: list[str]
+    """Folder names under runtimes/ to put on sys.path of sessions."""
+    seed: int
+    deadline_s: float
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class State:
+    """state.json: the supervisor's heartbeat."""
+
+    job_id: str
+    phase: str
+    """waiting (for the board) | gate | running | done."""
+    step: int
+    """Sessions finished."""
+    steps: int
+    message: str
+    heartbeat_ns: int
+    """CLOCK_BOOTTIME where there is one, else CLOCK_MONOTONIC."""
+    pid: int
+    boot_id: str
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Done:
+    """done.json: the last thing a supervisor writes."""
+
+    job_id: str
+    outcome: str
+    """complete | failed | deadline | lease_lost | cancelled."""
+    owner: str
+    """user | model | board | lab | harness, of a job that is not complete."""
+    detail: str
+    boot_id: str
+    sessions: int
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output as the runtime reports it. scale and zero_point are None where not quantized."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    scale: Optional[float]
+    zero_point: Optional[int]
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """sessions/NNN.json."""
+
+    job_id: str
+    index: int
+    subject: int
+    kind: str
+    outcome: str
+    detail: str
+    signal: Optional[int]
+    engine_version: str
+    python_version: str
+    load_ns: Optional[int]
+    first_ns: Optional[int]
+    peak_rss_bytes: Optional[int]
+    runtime_rss_bytes: Optional[int]
+    runs: int
+    """Length of NNN.latency.npy (int64, ns)."""
+    warmups: int
+    """Length of NNN.warmup.npy (int64, ns)."""
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    """Tensors; of an `evaluate` session, output i is in NNN.out.<i>.npy, raw, the sample first."""
+    conditions: dict[str, Any]
+    """before, during, after, calibration_ns, pinned_cores, governor, unknown: see conditions.py."""
+    boot_id: str
+    started_utc: str
+    schema: int = SCHEMA
+
+
+_T = TypeVar("_T")
+
+
+def encode(message: Any) -> bytes:
+    """One message as JSON bytes. Raises WireError where it is too large or holds NaN or infinities."""
+    try:
+        raw = json.dumps(asdict(message), allow_nan=False, sort_keys=True).encode()
+    except ValueError as error:
+        raise WireError("%s: %s" % (type(message).__name__, error)) from error
+    if len(raw) > MESSAGE_BYTES_MAX:
+        raise WireError("%s: %d bytes, at most %d" % (type(message).__name__, len(raw), MESSAGE_BYTES_MAX))
+    return raw
+
+
+def load_json(raw: bytes) -> Any:
+    """Parse bounded JSON without NaN. Raises WireError for anything else, deep nesting included."""
+    if len(raw) > MESSAGE_BYTES_MAX:
+        raise WireError("%d bytes, at most %d" % (len(raw), MESSAGE_BYTES_MAX))
+
+    def refuse(word: str) -> Any:
+        raise WireError("%s is not a number of this protocol" % word)
+
+    try:
+        return json.loads(raw.decode("utf-8"), parse_constant=refuse)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise WireError("not JSON: %s" % type(error).__name__) from error
+
+
+_NESTED: dict[str, dict[str, type[Any]]] = {
+    "Job": {"subjects": Subject, "schedule": Step, "session_plan": SessionPlan, "conditions": Conditions},
+    "SessionRecord": {"inputs": Tensor, "outputs": Tensor},
+}
+_SCALAR = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "list": (list,),
+    "dict": (dict,),
+}
+
+
+def decode(kind: type[_T], raw: bytes) -> _T:
+    """Return the message of this kind in raw bytes. Raises WireError that names the field."""
+    return from_plain(kind, load_json(raw))
+
+
+def from_plain(kind: type[_T], value: Any) -> _T:
+    """Return the message of this kind in parsed JSON. Raises WireError that names the field."""
+    name = kind.__name__
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(value, dict):
+        raise WireError("%s: an object is wanted" % name)
+    strange = sorted(set(value) - set(known))
+    if strange:
+        raise WireError("%s: unknown field %s" % (name, str(strange[0])[:40]))
+    if "schema" in known and value.get("schema", SCHEMA) != SCHEMA:
+        raise WireError("%s: schema %r, this side speaks %d" % (name, value.get("schema"), SCHEMA))
+    out = {}
+    for key, item in known.items():
+        if key not in value:
+            raise WireError("%s: field %s is missing" % (name, key))
+        out[key] = _field(name, key, str(item.type), value[key])
+    return kind(**out)
+
+
+def _field(name: str, key: str, type_name: str, value: Any) -> Any:
+    nested = _NESTED.get(name, {}).get(key)
+    if nested is not None:
+        if isinstance(value, list):
+            return [from_plain(nested, part) for part in value]
+        return from_plain(nested, value)
+    if type_name.startswith("Optional["):
+        if value is None:
+            return None
+        type_name = type_name[len("Optional[") : -1]
+    allowed = _SCALAR[type_name.partition("[")[0]]
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        raise WireError("%s: field %s is not of type %s" % (name, key, type_name))
+    return value
+
+
+def write_atomically(path: Path, raw: bytes) -> None:
+    """Write, fsync, rename: a reader sees the old file or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".tmp%d" % os.getpid())
+    with open(temporary, "wb") as handle:
+        handle.write(raw)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def session_file(index: int, part: str) -> str:
+    """`sessions/007.json`, `sessions/007.latency.npy`, ... relative to the job's folder."""
+    return "%s/%03d.%s" % (SESSIONS_DIR, index, part)

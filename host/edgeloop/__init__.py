@@ -1,0 +1,3 @@
+"""edgeloop: finds a neural network that proves itself on the board."""
+
+__version__ = "0.1.0"

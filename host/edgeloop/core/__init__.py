@@ -1,0 +1,1 @@
+"""Frozen values and their invariants: no I/O, no torch, no paramiko. Import from the module of the noun."""

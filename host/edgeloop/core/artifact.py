@@ -1,0 +1,41 @@
+"""What is pushed to a board: a model file named by its hash, and what is known of it."""
+
+from __future__ import annotations
+
+from edgeloop.core.frozen import Frozen
+from edgeloop.core.tensors import TensorSpec
+
+
+class Parity(Frozen):
+    """The built model beside the fake-quantized network, in the real runtime on the host."""
+
+    n: int
+    """Inputs compared."""
+    rule: str
+    """What counts as agreement, in words."""
+    agreement: float
+    agreement_upper: float
+    """Upper end of the interval of the agreement; under 0.99 the build is refused."""
+    ties_left_out: int = 0
+    steps_mean: float | None = None
+    """Mean absolute difference in quantization steps of the output; None for float outputs."""
+    steps_max: float | None = None
+
+
+class Artifact(Frozen):
+    """A built model. Equal artifacts have equal `sha256`; `path` is where this machine keeps the file."""
+
+    path: str
+    """Absolute path of the model file."""
+    sha256: str
+    deployed_bytes: int
+    bytes_before_strip: int | None = None
+    """Bytes before tensor names were stripped; None for a ready model."""
+    inputs: tuple[TensorSpec, ...]
+    """In the order of the model's own inputs; names are those of the data."""
+    outputs: tuple[TensorSpec, ...]
+    tools: dict[str, str] = {}
+    """Versions of what built it."""
+    ranges_matched: tuple[int, int] | None = None
+    """Quantized activation tensors that got their trained range, of how many."""
+    parity: Parity | None = None

@@ -1,0 +1,162 @@
+"""A campaign: reference, task, data, limits, search space, budget, targets, plan. One file, read once, frozen.
+
+Paths in a loaded campaign are absolute: bootstrap resolves them against the file that names them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from edgeloop.core.frozen import Frozen
+from edgeloop.core.lightening import Lightening
+from edgeloop.core.limits import LimitSet
+from edgeloop.core.network import Engine
+from edgeloop.core.plan import Environment, Plan
+
+
+def _rung(name: str) -> str:
+    return Lightening.parse(name).name
+
+
+Rung = Annotated[str, AfterValidator(_rung)]
+PyRef = Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")]
+"""`file.py:name`: a function or class in a user's Python file."""
+
+
+class Reference(Frozen):
+    """M1: a family that ships with edgeloop, or a user's factory; trained first, or with its weights."""
+
+    family: str | None = None
+    factory: PyRef | None = None
+    layout: Literal["channels_first", "channels_last"] = "channels_first"
+    """What a factory's forward expects; data are channel-last on disk and on the board."""
+    width: float = Field(default=1.0, gt=0)
+    depth: int = Field(default=0, ge=0)
+    weights: str | None = None
+    larger: Literal["factory", "none"] = "factory"
+    lightening: Rung = "fp32"
+    engine: Engine = "litert"
+    threads: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.family is None) == (self.factory is None):
+            raise ValueError("name one of family and factory")
+        return self
+
+
+class Task(Frozen):
+    """What the network is for: how it is trained, scored, and compared with M1."""
+
+    kind: Literal["classification", "regression", "autoencoder", "custom"] = "classification"
+    loss: PyRef | None = None
+    """`loss(outputs, targets) -> scalar tensor`; dictionaries of torch tensors by name."""
+    metrics: dict[str, PyRef] = {}
+    """`metric(outputs, targets) -> per-sample array or float`; dictionaries of numpy arrays by name."""
+    agreement: PyRef | None = None
+    """`agreement(outputs, other) -> bool array (n,)`, numpy."""
+    distillation: PyRef | None = None
+    """`distillation(outputs, teacher_outputs) -> scalar tensor`."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.kind == "custom":
+            missing = [n for n in ("loss", "metrics", "agreement") if not getattr(self, n)]
+            if missing:
+                raise ValueError(f"a custom task brings its own {', '.join(missing)}, as file.py:name")
+        return self
+
+
+class Data(Frozen):
+    provider: Literal["mnist5k", "digits", "fashion-mnist", "npz", "factory"] = "mnist5k"
+    path: str | None = None
+    """`npz`: the file; `fashion-mnist`: a folder with the four idx .gz files."""
+    factory: PyRef | None = None
+    """`splits() -> dict` with train, validation, test and optional calibration: each a dictionary of arrays."""
+    board_samples_max: int = Field(default=1000, ge=1)
+    """Validation samples pushed to a board and scored there; test data likewise."""
+
+    @model_validator(mode="after")
+    def _source(self) -> Self:
+        if (self.provider == "factory") != (self.factory is not None):
+            raise ValueError("provider 'factory' and the key factory go together")
+        if self.provider == "npz" and self.path is None:
+            raise ValueError("provider 'npz' needs path, the .npz file")
+        if self.path is not None and self.provider not in {"npz", "fashion-mnist"}:
+            raise ValueError(f"path does not go with provider {self.provider!r}")
+        return self
+
+
+class Search(Frozen):
+    strategy: Literal["patent"] = "patent"
+    widths: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.19, 1.41, 1.68, 2.0, 2.83), min_length=1)
+    """Width multipliers of M2 over M1."""
+    depths: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    """Depth steps of M2 beyond M1."""
+    lightenings: tuple[Rung, ...] = Field(default=("fp32", "fp16", "w8a16", "w8a8", "w4a8"), min_length=1)
+    engines: tuple[Engine, ...] = Field(default=("litert",), min_length=1)
+    threads: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
+    evaluation: Literal["tent"] = "tent"
+
+
+class Training(Frozen):
+    epochs: int = Field(default=20, ge=1)
+    """Of a float training."""
+    lightened_epochs: int | None = Field(default=None, ge=1)
+    """Of a quantization-aware training; a third of epochs, at least 2, where absent."""
+    batch: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=4e-3, gt=0)
+    lightened_learning_rate: float = Field(default=1e-3, gt=0)
+    schedule: Literal["simple"] = "simple"
+    teacher: Literal["none", "m1", "m2"] = "none"
+    temperature: float = Field(default=2.0, ge=1, le=4)
+    distillation_weight: float = Field(default=0.5, ge=0, le=0.5)
+    """Share of the distillation loss at the start; falls to 0 in the last third."""
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def epochs_lightened(self) -> int:
+        return self.lightened_epochs or max(2, self.epochs // 3)
+
+
+class Budget(Frozen):
+    trials: int = Field(default=20, ge=1)
+    """Candidates; M1 is not counted."""
+    wall_minutes: float = Field(default=480, gt=0)
+
+
+class Campaign(Frozen):
+    schema_: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    targets: tuple[str, ...] = Field(min_length=1)
+    limits: LimitSet
+    reference: Reference
+    task: Task = Task()
+    data: Data = Data()
+    search: Search = Search()
+    training: Training = Training()
+    budget: Budget = Budget()
+    plan: Plan = Plan.of("quick")
+    """Of every candidate while searching; a quick plan's winner is confirmed at `standard`."""
+    environment: Environment = Environment()
+
+    @property
+    def confirmation(self) -> Plan:
+        """The plan that a pass is confirmed at: the search's own, unless that is quick."""
+        if self.plan.may_pass:
+            return self.plan
+        kept: dict[str, Any] = {
+            name: getattr(self.plan, name)
+            for name in (
+                "timing",
+                "period_ms",
+                "seed",
+                "confidence",
+                "deadline_s",
+                "warmup_s_min",
+                "warmup_s_max",
+            )
+        }
+        return Plan.of("standard", **kept)

@@ -1,0 +1,211 @@
+"""The ledger's events, and the trial as the fold of its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.frozen import Frozen
+from edgeloop.core.measurement import Summary, Trust
+from edgeloop.core.network import Candidate, NetworkSizes
+from edgeloop.core.plan import Plan
+from edgeloop.core.verdict import Direction, Outcome, Verdict
+from edgeloop.errors import Owner
+
+Split = Literal["validation", "test"]
+Role = Literal["reference", "candidate"]
+
+
+class Started(Frozen):
+    kind: Literal["started"] = "started"
+    campaign_name: str
+    campaign_key: str
+    """Digest of the campaign and of every file it names; `--resume` with another one is refused."""
+    versions: dict[str, str]
+    targets: tuple[str, ...]
+
+
+class Asked(Frozen):
+    kind: Literal["asked"] = "asked"
+    trial: int
+    """0 is M1."""
+    role: Role
+    candidate: Candidate
+    sizes: NetworkSizes
+    degree: float
+    """Degree of lightening G."""
+    evaluation: float | None
+    """Size difference evaluation function E; None for M1."""
+    predicted_bytes: int | None
+    why: str
+
+
+class Trained(Frozen):
+    kind: Literal["trained"] = "trained"
+    trial: int
+    key: str
+    parent: str | None
+    seconds: float
+    epochs: int
+    validation: dict[str, float]
+    """Float metrics on validation data."""
+    lightened: dict[str, float] | None
+    """Fake-quantized metrics on validation data; None for float networks."""
+    ahead: bool = False
+    """Trained while a board was measuring something else."""
+
+
+class Built(Frozen):
+    kind: Literal["built"] = "built"
+    trial: int
+    key: str
+    artifact: Artifact
+    seconds: float
+    converted: dict[str, float] | None = None
+    """Metrics on validation data of the built model on the host."""
+
+
+class JobIntended(Frozen):
+    kind: Literal["job_intended"] = "job_intended"
+    trial: int
+    job_key: str
+    target: str
+    plan: Plan
+    split: Split
+    look: int
+    """1; 2 is the extension of an inconclusive measurement."""
+
+
+class SessionSeen(Frozen):
+    kind: Literal["session"] = "session"
+    trial: int
+    job_key: str
+    index: int
+    label: str
+    outcome: str
+    detail: str = ""
+
+
+class Judged(Frozen):
+    kind: Literal["judged"] = "judged"
+    trial: int
+    job_key: str
+    target: str
+    split: Split
+    plan: Plan
+    look: int
+    summary: Summary | None
+    reference: Summary | None
+    trust: Trust | None
+    verdict: Verdict
+    conditions: dict[str, Any] = {}
+    """A digest of the conditions; the whole is with the samples."""
+    seconds: float
+
+
+class Errored(Frozen):
+    """A trial that could not be carried to a measurement. Never a move."""
+
+    kind: Literal["errored"] = "errored"
+    trial: int
+    stage: Literal["describe", "train", "build", "parity", "push", "measure"]
+    owner: Owner
+    message: str
+
+
+class Moved(Frozen):
+    kind: Literal["moved"] = "moved"
+    trial: int
+    """The trial that was left."""
+    direction: Direction
+    sentence: str
+    to: Candidate | None
+
+
+class Finished(Frozen):
+    kind: Literal["finished"] = "finished"
+    exit_code: int
+    best: int | None
+    """The trial that was output, or the nearest miss."""
+    sentence: str
+
+
+Event = Annotated[
+    Started | Asked | Trained | Built | JobIntended | SessionSeen | Judged | Errored | Moved | Finished,
+    Field(discriminator="kind"),
+]
+
+
+class Entry(Frozen):
+    """One line of ledger.jsonl."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    seq: int
+    utc: str
+    trials_spent: int
+    wall_s_spent: float
+    event: Event
+
+
+class Trial(Frozen):
+    """A candidate's story."""
+
+    number: int
+    role: Role
+    candidate: Candidate
+    sizes: NetworkSizes
+    degree: float
+    evaluation: float | None
+    predicted_bytes: int | None
+    why: str
+    trained: Trained | None = None
+    built: Built | None = None
+    judged: tuple[Judged, ...] = ()
+    errored: Errored | None = None
+    moved: Moved | None = None
+
+    @property
+    def measured(self) -> Judged | None:
+        """The measurement that says most: the last one on validation data."""
+        return next((j for j in reversed(self.judged) if j.split == "validation"), None)
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.errored is not None:
+            return Outcome.ERROR
+        return self.judged[-1].verdict.outcome if self.judged else Outcome.ERROR
+
+    @property
+    def passed(self) -> bool:
+        """Confirmed on validation data under a plan that may pass, and passed its one look at test data."""
+        kinds = {(j.split, j.plan.may_pass, j.verdict.outcome) for j in self.judged}
+        return ("validation", True, Outcome.PASS) in kinds and ("test", True, Outcome.PASS) in kinds
+
+
+def fold(events: Iterable[Event]) -> list[Trial]:
+    """Return the trials in the order they were asked."""
+    trials: dict[int, Trial] = {}
+    for event in events:
+        match event:
+            case Asked():
+                trials[event.trial] = Trial(
+                    number=event.trial,
+                    role=event.role,
+                    candidate=event.candidate,
+                    sizes=event.sizes,
+                    degree=event.degree,
+                    evaluation=event.evaluation,
+                    predicted_bytes=event.predicted_bytes,
+                    why=event.why,
+                )
+            case Trained() | Built() | Errored() | Moved() if event.trial in trials:
+                trials[event.trial] = trials[event.trial].model_copy(update={event.kind: event})
+            case Judged() if event.trial in trials:
+                trial = trials[event.trial]
+                trials[event.trial] = trial.model_copy(update={"judged": (*trial.judged, event)})
+            case _:
+                pass
+    return list(trials.values())

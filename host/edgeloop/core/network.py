@@ -1,0 +1,90 @@
+"""Networks as they are asked for, and what they cost."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from edgeloop.core.frozen import Frozen, key_of
+
+Engine = Literal["litert", "tflite-runtime"]
+
+
+class NetworkSpec(Frozen):
+    """A network to be built by a family that ships with edgeloop or by a user's factory."""
+
+    family: str | None = None
+    factory: str | None = None
+    """`/absolute/file.py:function`, called as `function(width=..., depth=...)`."""
+    source_sha256: str | None = None
+    """Digest of the factory's file, so that an edited file is another network."""
+    weights: str | None = None
+    """Absolute path of a state dict that M1 starts from instead of being trained."""
+    weights_sha256: str | None = None
+    layout: Literal["channels_first", "channels_last"] = "channels_first"
+    """What the network's forward expects; campaign data are always channel-last."""
+    width: float = Field(default=1.0, gt=0)
+    depth: int = Field(default=0, ge=0)
+    """Depth steps beyond the reference's own depth."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.family is None) == (self.factory is None):
+            raise ValueError("a network comes from a family or from a factory, one of the two")
+        return self
+
+    def resized(self, width: float, depth: int) -> Self:
+        """The same architecture in another size: weights given for this size do not carry over."""
+        return self.model_copy(update={"width": width, "depth": depth, "weights": None, "weights_sha256": None})
+
+
+class LayerSize(Frozen):
+    """One layer with weights."""
+
+    name: str
+    weights: int
+    bias: int
+    out_channels: int
+    depthwise: bool
+
+
+class NetworkSizes(Frozen):
+    """What a network costs before it is built: counted once on the exported graph, for one sample."""
+
+    parameters: int
+    macs: int
+    layers: tuple[LayerSize, ...]
+    """In forward order; the first and the last are the edges of `Lightening`."""
+    other_parameters: int = 0
+    """Parameters outside the layers (always stored as float)."""
+    activations: tuple[int, ...]
+    """Elements of every activation tensor, in forward order."""
+    peak_activation_elements: int
+    """The most elements alive at once when nodes run in forward order."""
+
+
+class Candidate(Frozen):
+    """Network + lightening + engine + threads: what a trial is about."""
+
+    network: NetworkSpec
+    lightening: str
+    teacher: Literal["none", "m1", "m2"] = "none"
+    engine: Engine = "litert"
+    threads: int = Field(default=1, ge=1)
+
+    @property
+    def key(self) -> str:
+        return key_of("candidate", self)
+
+    def __str__(self) -> str:
+        text = f"width {self.network.width:g}"
+        if self.network.depth:
+            text += f" depth +{self.network.depth}"
+        text += f" {self.lightening}"
+        if self.engine != "litert":
+            text += f" on {self.engine}"
+        if self.threads != 1:
+            text += f" x{self.threads}"
+        return text

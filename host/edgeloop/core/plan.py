@@ -1,0 +1,76 @@
+"""How much is measured, and under which conditions: declarations, made before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from edgeloop.core.frozen import Frozen
+
+ProfileName = Literal["quick", "standard", "qualification"]
+Timing = Literal["invoke", "copy_in_out"]
+
+
+class Plan(Frozen):
+    """Numbers of a measurement; a session is one fresh process on the board."""
+
+    profile: ProfileName = "standard"
+    sessions: int = Field(default=8, ge=2, le=1000)
+    warmup_runs_min: int = Field(default=1, ge=1)
+    warmup_s_min: float = Field(default=0.5, ge=0)
+    warmup_s_max: float = Field(default=5.0, gt=0)
+    runs_min: int = Field(default=50, ge=1)
+    time_s_min: float = Field(default=2.0, gt=0)
+    """Time floor of one session; run floor and time floor must both be met."""
+    timing: Timing = "invoke"
+    period_ms: float | None = Field(default=None, gt=0)
+    """Start one inference every so often; None is back to back."""
+    seed: int = Field(default=0, ge=0)
+    """Of the interleaving."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    deadline_s: float = Field(default=600.0, gt=0)
+    """Of one session."""
+    idle_gate: bool = False
+    """Wait until the board is idle and cool before the first session."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.warmup_s_max < self.warmup_s_min:
+            raise ValueError("warmup_s_max is under warmup_s_min")
+        return self
+
+    @classmethod
+    def of(cls, profile: ProfileName, **overrides: Any) -> Self:
+        """The profile's own numbers, with single numbers overridden."""
+        return cls.model_validate({"profile": profile, **_PROFILES[profile], **overrides})
+
+    @property
+    def may_pass(self) -> bool:
+        """A quick plan steers a search; it never passes anything."""
+        return self.profile != "quick"
+
+
+_PROFILES: dict[ProfileName, dict[str, Any]] = {
+    "quick": {"sessions": 3, "time_s_min": 0.5},
+    "standard": {"sessions": 8, "time_s_min": 2.0},
+    "qualification": {"sessions": 10, "time_s_min": 10.0, "idle_gate": True},
+}
+
+
+class Environment(Frozen):
+    """Conditions that the user declares; a session outside them is INVALID."""
+
+    governor: str = "as-found"
+    """`as-found`, or the name that must be in force."""
+    clock: Literal["free", "fixed"] = "free"
+    expected_clock_mhz: float | None = Field(default=None, gt=0)
+    throttling: Literal["forbid", "allow"] = "forbid"
+    start_temperature_max_c: float | None = Field(default=None, gt=0)
+    cool_down_max_s: float = Field(default=300, ge=0)
+    foreign_load_max_pct: float | None = Field(default=None, ge=0, le=100)
+    """Share of the measuring cores' time that others may take; None does not judge it."""
+
+
+PLAN_KEYS = tuple(name for name in Plan.model_fields if name not in {"profile", "confidence"})
+"""What `[plan]` in a campaign may override."""

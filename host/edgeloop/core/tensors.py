@@ -1,0 +1,19 @@
+"""What goes into a model and what comes out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgeloop.core.frozen import Frozen
+
+
+class TensorSpec(Frozen):
+    """One input or output of a built model. `shape` has the batch first, as the model is built (1)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    layout: Literal["channels_last", "flat"] = "flat"
+    scale: float | None = None
+    """real = scale * (stored - zero_point); None where the tensor is not quantized."""
+    zero_point: int | None = None

@@ -1,0 +1,78 @@
+"""Findings and verdicts: a limit beside what was observed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from edgeloop.core.frozen import Frozen
+from edgeloop.errors import Owner
+
+
+class Outcome(StrEnum):
+    PASS = "PASS"  # noqa: S105 -- a verdict, no password
+    """Measured, and the bound on the bad side is inside the limit."""
+    FAIL = "FAIL"
+    """Measured, and the bound on the good side is outside the limit."""
+    INCONCLUSIVE = "INCONCLUSIVE"
+    """Measured, and the interval straddles the limit."""
+    INVALID = "INVALID"
+    """Measured outside the declared environment."""
+    ERROR = "ERROR"
+    """Not measured."""
+
+
+class Family(StrEnum):
+    """What a limit is about, as the moves see it: accuracy lowers the degree, everything else raises it."""
+
+    ACCURACY = "accuracy"
+    SPEED = "speed"
+    SIZE = "size"
+    MEMORY = "memory"
+
+
+class Finding(Frozen):
+    """One limit, judged. Numbers are in `unit`; `gap` is signed, positive is room left inside the limit."""
+
+    limit_id: str
+    family: Family
+    text: str
+    """The limit in words: `latency p90 at most 40 ms`."""
+    unit: str
+    outcome: Outcome
+    limit: float | None
+    """The bound after guard band and reference are taken in; None where it could not be formed."""
+    observed: float | None
+    interval: tuple[float | None, float | None] | None = None
+    gap: float | None = None
+    gap_relative: float | None = None
+    """gap / |limit|: comparable between limits."""
+    reason: str
+    """Numbers in a sentence."""
+    more_sessions: int | None = None
+    """For INCONCLUSIVE latency: about so many more would decide."""
+    more_samples: int | None = None
+    """For INCONCLUSIVE accuracy: about so many more would decide."""
+
+
+class Verdict(Frozen):
+    """The findings of one measurement and what they come to."""
+
+    outcome: Outcome
+    findings: tuple[Finding, ...] = ()
+    reasons: tuple[str, ...] = ()
+    """Why INVALID or ERROR."""
+    owner: Owner | None = None
+    """Of an ERROR."""
+
+    def failed(self, family: Family) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.outcome is Outcome.FAIL and f.family is family)
+
+    @property
+    def worst(self) -> Finding | None:
+        """The finding furthest outside its limit, relative to the limit; None where nothing was judged."""
+        judged = [f for f in self.findings if f.gap_relative is not None]
+        return min(judged, key=lambda f: f.gap_relative or 0.0) if judged else None
+
+
+Direction = Literal["lower_degree", "raise_degree", "larger", "smaller", "other_engine", "confirm", "repeat", "none"]

@@ -1,0 +1,137 @@
+"""Every error edgeloop raises on purpose, its owner, and the exit code it leads to.
+
+    EdgeloopError                owner, message, next step, exit code
+    ├── UserError                what the user gave us can't be used (2)
+    │   ├── ConfigError          a file the user wrote: all its faults at once
+    │   ├── DataError            arrays of a wrong shape, type or content
+    │   └── MissingExtraError    a toolchain that is not installed, with the command that installs it
+    ├── ModelError               the network or the model file itself is unusable (2)
+    ├── BoardError               the board could not be measured (3)
+    │   ├── UnreachableError     no answer before the deadline, or the connection was refused
+    │   └── BoardFullError       no space, or a read-only file system
+    ├── LabError                 keys, leases, power, wiring (3)
+    │   ├── HostKeyError         the board showed another key than the pinned one
+    │   └── LeaseError           somebody else holds the board
+    └── HarnessError             our own toolchain failed (3)
+        ├── BuildError           the converter failed, crashed or ran past its deadline
+        └── ParityError          the built model does not agree with the trained network
+
+Only measured numbers say anything about a network: none of these is ever turned into a lightening move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Owner(StrEnum):
+    """Who has to act on an error."""
+
+    USER = "user"
+    MODEL = "model"
+    BOARD = "board"
+    LAB = "lab"
+    HARNESS = "harness"
+
+
+class EdgeloopError(Exception):
+    """The base: a sentence that says what and where, and a next step."""
+
+    owner: Owner = Owner.HARNESS
+    exit_code: int = 3
+
+    def __init__(self, message: str, *, next_step: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+    def lines(self) -> list[str]:
+        """The error as the user reads it, one line for each fault."""
+        return [self.message if self.next_step is None else f"{self.message}; {self.next_step}"]
+
+
+class UserError(EdgeloopError):
+    owner = Owner.USER
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong in a file: where (file and dotted path), what, and what to try next."""
+
+    where: str
+    what: str
+    next_step: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f"; {self.next_step}" if self.next_step else "")
+
+
+class ConfigError(UserError):
+    """All faults of the files that the user wrote, at once."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = tuple(faults)
+
+    def lines(self) -> list[str]:
+        return [str(fault) for fault in self.faults]
+
+
+class DataError(UserError):
+    pass
+
+
+class MissingExtraError(UserError):
+    """A package is needed that the base install does not bring."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed",
+            next_step=f"pip install 'edgeloop[{extra}]'",
+        )
+        self.package = package
+        self.extra = extra
+
+
+class ModelError(EdgeloopError):
+    owner = Owner.MODEL
+    exit_code = 2
+
+
+class BoardError(EdgeloopError):
+    owner = Owner.BOARD
+
+
+class UnreachableError(BoardError):
+    pass
+
+
+class BoardFullError(BoardError):
+    pass
+
+
+class LabError(EdgeloopError):
+    owner = Owner.LAB
+
+
+class HostKeyError(LabError):
+    pass
+
+
+class LeaseError(LabError):
+    pass
+
+
+class HarnessError(EdgeloopError):
+    owner = Owner.HARNESS
+
+
+class BuildError(HarnessError):
+    pass
+
+
+class ParityError(HarnessError):
+    pass

@@ -1,0 +1,195 @@
+"""The boundaries on a page: what each promises, and what it raises.
+
+Adapters are chosen in bootstrap. Retrying wraps a port; adapters do not retry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.board import Board
+from edgeloop.core.campaign import Data, Task, Training
+from edgeloop.core.dataset import DataSet
+from edgeloop.core.events import Entry, Event, Trial
+from edgeloop.core.frozen import Frozen
+from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest
+from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
+
+
+class Clock(Protocol):
+    """Time as a parameter, so that tests fake it."""
+
+    def monotonic_s(self) -> float: ...
+
+    def utc(self) -> str:
+        """ISO 8601 with seconds and `Z`."""
+        ...
+
+
+class CompletedCommand(Protocol):
+    @property
+    def exit_status(self) -> int: ...
+    @property
+    def stdout(self) -> bytes: ...
+    @property
+    def stderr(self) -> bytes: ...
+
+
+class Link(Protocol):
+    """A way to run commands on a board and move bytes. Every wait has a deadline of ours.
+
+    Raises UnreachableError where the board does not answer in time, HostKeyError for a wrong key.
+    """
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | Path | None = None,
+        deadline_s: float = 30.0,
+        output_max: int = 16 * 1024 * 1024,
+    ) -> CompletedCommand:
+        """Run a command; a Path as stdin is streamed."""
+        ...
+
+    def fetch(self, remote: str, local: Path, *, deadline_s: float = 120.0, size_max: int = 1 << 30) -> None:
+        """Copy one file here, to a temporary name first."""
+        ...
+
+    def close(self) -> None: ...
+
+
+Watch = Callable[[str, int, int], None]
+"""Called with what is being done, sessions done and sessions in all."""
+
+
+class Bench(Protocol):
+    """One board, ready to measure."""
+
+    @property
+    def board(self) -> Board: ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """The board as it describes itself: `python`, `machine`, `boot_id`, `model`, `memory_bytes`, ..."""
+        ...
+
+    def measure(self, request: MeasureRequest, watch: Watch) -> Attempt:
+        """Measure every step of the schedule and keep the raw samples in `request.folder`.
+
+        A job that is complete in the folder is read, not measured; one that runs on the board already is
+        adopted. Raises BoardError, LabError, ModelError (a model the engine refuses) or HarnessError.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class TrainingJob(Frozen):
+    """One training, with everything it depends on; equal jobs give equal networks."""
+
+    network: NetworkSpec
+    lightening: str
+    task: Task
+    data: Data
+    data_sha256: str
+    recipe: Training
+    parent: str | None = None
+    """Folder of the trained float network that a lightened one starts from."""
+    teacher: str | None = None
+    """Folder of the trained float network that teaches."""
+    channel_multiple: int = 4
+
+
+class TrainedNetwork(Frozen):
+    """A folder with `network.pt2`, `recipe.json`, `probe.npz`, `weights.pt` and `training.json`."""
+
+    key: str
+    folder: str
+    seconds: float
+    epochs: int
+    validation: dict[str, float]
+    lightened: dict[str, float] | None = None
+
+
+class Networks(Protocol):
+    """What a network would cost, before it is trained. Runs a user's code apart from the controller."""
+
+    def describe(self, network: NetworkSpec, task: Task, data: Data, channel_multiple: int) -> NetworkSizes:
+        """Raises UserError where the factory can't be called or its module can't be exported."""
+        ...
+
+
+class Trainer(Protocol):
+    def key(self, job: TrainingJob) -> str: ...
+
+    def submit(self, job: TrainingJob, progress: Callable[[str, float], None]) -> Future[TrainedNetwork]:
+        """Start a training, or find it done. `progress` gets a label and a fraction from 0 to 1.
+
+        The future raises UserError (the user's code or data), or HarnessError.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop what is running; finished trainings stay on disk."""
+        ...
+
+
+class Builder(Protocol):
+    def key(self, trained: TrainedNetwork, lightening: str) -> str: ...
+
+    def build(self, trained: TrainedNetwork, lightening: str) -> Artifact:
+        """Build and pass the parity gate, or find it built. Raises BuildError, ParityError."""
+        ...
+
+    def warm_up(self) -> None:
+        """Start the toolchain ahead of the next build."""
+        ...
+
+    def predict(self, artifact: Artifact, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Outputs of the built model on this host, dequantized, by name."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class DataSource(Protocol):
+    def load(self) -> DataSet:
+        """Raises DataError with the split, the array, and what is wrong."""
+        ...
+
+
+Score = Callable[[Arrays, Arrays], NDArray[np.float64]]
+"""(outputs, targets) -> one score for each sample (n,), or a 0-dimensional array for a score of the whole set."""
+
+
+class Strategy(Protocol):
+    """Chooses candidates; knows nothing of boards."""
+
+    def ask(self) -> tuple[Candidate, str] | None:
+        """The next candidate and why, or None where nothing is left to ask."""
+        ...
+
+    def tell(self, trial: Trial) -> tuple[str, str]:
+        """Learn a finished trial; return the direction of the move and its sentence."""
+        ...
+
+    def likely(self) -> list[Candidate]:
+        """What may be asked next, likeliest first; may be empty."""
+        ...
+
+
+class Ledger(Protocol):
+    """Append-only events; each append is on disk when it returns."""
+
+    def append(self, event: Event) -> Entry: ...
+
+    def entries(self) -> list[Entry]: ...
+
+    def close(self) -> None: ...
