@@ -136,6 +136,10 @@ class Trainer(Protocol):
         """
         ...
 
+    def abandon(self, keep: str) -> None:
+        """Stop every training but the one with the key `keep`; their futures are cancelled or fail."""
+        ...
+
     def close(self) -> None:
         """Stop what is running; finished trainings stay on disk."""
         ...
@@ -182,6 +186,22 @@ class Strategy(Protocol):
 
     def likely(self) -> list[Candidate]:
         """What may be asked next, likeliest first; may be empty."""
+        ...
+
+
+class Observer(Protocol):
+    """Is told what a run is doing; decides nothing."""
+
+    def stage(self, trial: int, what: str) -> None:
+        """A step of a trial begins: `training`, `building`, `measuring on pi4 (quick, validation)`."""
+        ...
+
+    def progress(self, what: str, done: float, total: float) -> None:
+        """Where the step stands."""
+        ...
+
+    def entry(self, entry: Entry) -> None:
+        """An event was written to the ledger."""
         ...
 
 

@@ -181,8 +181,11 @@ class Trial(Frozen):
     @property
     def passed(self) -> bool:
         """Confirmed on validation data under a plan that may pass, and passed its one look at test data."""
-        kinds = {(j.split, j.plan.may_pass, j.verdict.outcome) for j in self.judged}
-        return ("validation", True, Outcome.PASS) in kinds and ("test", True, Outcome.PASS) in kinds
+        final = [j.verdict.outcome for j in self.judged if j.split == "test"]
+        confirmed = any(
+            j.split == "validation" and j.plan.may_pass and j.verdict.outcome is Outcome.PASS for j in self.judged
+        )
+        return confirmed and bool(final) and set(final) == {Outcome.PASS}
 
 
 def fold(events: Iterable[Event]) -> list[Trial]:
