@@ -81,7 +81,10 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    pass
+    """What is wrong with arrays; the message has a line for each fault."""
+
+    def lines(self) -> list[str]:
+        return [line for text in super().lines() for line in text.splitlines()]
 
 
 class MissingExtraError(UserError):

@@ -40,6 +40,32 @@ class NetworkSpec(Frozen):
         return self.model_copy(update={"width": width, "depth": depth, "weights": None, "weights_sha256": None})
 
 
+class TensorShape(Frozen):
+    """A named array of the data, or an output that is asked of a network."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Without the batch; channel-last."""
+    dtype: str = "float32"
+
+
+class NetworkIO(Frozen):
+    """What the data ask of a network: its inputs, and what it should give for each."""
+
+    kind: Literal["classification", "regression", "autoencoder", "custom"]
+    inputs: tuple[TensorShape, ...] = Field(min_length=1)
+    outputs: tuple[TensorShape, ...] = Field(min_length=1)
+    """One for each target: `(classes,)` logits for a class label, the target's own shape for values, the
+    inputs' shapes for an autoencoder. A custom task's outputs are its own: these are then only names."""
+
+
+class NetworkSignature(Frozen):
+    """Names of the tensors of a built network, in the order of its arguments and of its results."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
 class LayerSize(Frozen):
     """One layer with weights."""
 
