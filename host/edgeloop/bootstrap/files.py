@@ -1,0 +1,170 @@
+"""Reading a campaign: one TOML file and the files it names, resolved, checked, with all faults at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from edgeloop.core.campaign import Campaign
+from edgeloop.core.frozen import key_of
+from edgeloop.core.limits import LimitSet
+from edgeloop.core.network import NetworkSpec
+from edgeloop.core.parse import parse_toml, validated
+from edgeloop.core.plan import PLAN_KEYS, Plan
+from edgeloop.errors import ConfigError, Fault, UserError
+
+_FILES = {  # keys whose value is a file (or `file.py:name`), by table
+    "reference": ("factory", "weights"),
+    "task": ("loss", "agreement", "distillation"),
+    "data": ("factory", "path"),
+}
+
+
+def load_campaign(path: Path) -> Campaign:
+    """Read a campaign; every path in it becomes absolute, taken from the folder of the file that names it.
+
+    Raises UserError where the file is missing, ConfigError with all faults of it and of its limits file.
+    """
+    plain = parse_toml(read_text(path, "a campaign; `edgeloop init` writes one"), str(path))
+    faults: list[Fault] = []
+    folder = path.resolve().parent
+    for table, keys in _FILES.items():
+        if isinstance(plain.get(table), dict):
+            for key in keys:
+                _resolve(plain[table], key, folder, f"{path}: {table}.{key}", faults)
+    metrics = plain.get("task", {}).get("metrics") if isinstance(plain.get("task"), dict) else None
+    if isinstance(metrics, dict):
+        for name in metrics:
+            _resolve(metrics, name, folder, f"{path}: task.metrics.{name}", faults)
+    limits = _limits(plain.get("limits"), folder, path, faults)
+    plain["limits"] = limits if limits is not None else LimitSet()
+    if isinstance(plain.get("plan"), dict):
+        plain["plan"] = _plan(plain["plan"], plain["limits"], path, faults)
+    elif "plan" not in plain:
+        plain["plan"] = Plan.of("quick", confidence=plain["limits"].confidence)
+    try:
+        campaign = validated(Campaign, plain, str(path))
+    except ConfigError as error:
+        raise ConfigError([*faults, *error.faults]) from error
+    if faults:
+        raise ConfigError(faults)
+    if not campaign.limits.limit:
+        raise ConfigError(
+            [Fault(f"{path}: limits", "no limit, so nothing could pass or fail", "add one, as in `edgeloop init`")]
+        )
+    return campaign
+
+
+def load_limits(path: Path) -> LimitSet:
+    """Read a limits file. Raises UserError or ConfigError."""
+    return validated(LimitSet, parse_toml(read_text(path, "a limits file"), str(path)), str(path))
+
+
+def campaign_key(campaign: Campaign) -> str:
+    """A digest of the campaign and of the content of every file it names: what `--resume` goes on with."""
+    return key_of("campaign", campaign, [[name, sha256_of(Path(name))] for name in sorted(set(_named(campaign)))])
+
+
+def reference_network(campaign: Campaign) -> NetworkSpec:
+    """M1 as a network, with the digests of the files it comes from."""
+    reference = campaign.reference
+    source = reference.factory.rpartition(":")[0] if reference.factory else None
+    return NetworkSpec(
+        family=reference.family,
+        factory=reference.factory,
+        source_sha256=sha256_of(Path(source)) if source else None,
+        weights=reference.weights,
+        weights_sha256=sha256_of(Path(reference.weights)) if reference.weights else None,
+        layout=reference.layout,
+        width=reference.width,
+        depth=reference.depth,
+        seed=campaign.training.seed,
+    )
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a UTF-8 file the user named. Raises UserError in one line."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file", next_step=f"name {what}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read as text: {error}") from error
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _resolve(table: dict[str, Any], key: str, folder: Path, where: str, faults: list[Fault]) -> None:
+    """Make `table[key]` absolute, and note a file that is not there."""
+    value = table.get(key)
+    if not isinstance(value, str) or not value:
+        return
+    file, colon, name = value.rpartition(":") if ".py:" in value else (value, "", "")
+    absolute = (folder / Path(file).expanduser()).resolve()
+    if not absolute.exists():
+        faults.append(Fault(where, f"{absolute}: no such file", "paths are taken from the campaign's folder"))
+    table[key] = f"{absolute}{colon}{name}"
+
+
+def _limits(value: Any, folder: Path, path: Path, faults: list[Fault]) -> LimitSet | None:
+    try:
+        if isinstance(value, str):
+            return load_limits(folder / value)
+        if isinstance(value, list):
+            return validated(LimitSet, {"limit": value}, f"{path}: limits")
+        if isinstance(value, dict):
+            return validated(LimitSet, value, f"{path}: limits")
+    except ConfigError as error:
+        faults.extend(error.faults)
+    except UserError as error:
+        faults.append(Fault(f"{path}: limits", error.message, error.next_step))
+    else:
+        what = "missing" if value is None else f"a file name or a list is wanted, found {value!r}"
+        faults.append(Fault(f"{path}: limits", what, 'write [[limits]] tables or limits = "limits.toml"'))
+    return None
+
+
+def _plan(table: dict[str, Any], limits: LimitSet, path: Path, faults: list[Fault]) -> Plan:
+    profile = table.get("profile", "quick")
+    overrides = {key: value for key, value in table.items() if key != "profile"}
+    for key in sorted(set(overrides) - set(PLAN_KEYS)):
+        faults.append(Fault(f"{path}: plan.{key}", "unknown key", f"known keys are profile, {', '.join(PLAN_KEYS)}"))
+        del overrides[key]
+    try:
+        return Plan.of(profile, confidence=limits.confidence, **overrides)
+    except KeyError:
+        faults.append(
+            Fault(f"{path}: plan.profile", f"unknown profile {profile!r}", "it is quick, standard or qualification")
+        )
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            key = ".".join(map(str, item["loc"]))
+            place = f"{path}: plan.{key}" if key else f"{path}: plan"
+            faults.append(Fault(place, item["msg"].removeprefix("Value error, ")))
+    return Plan.of("quick", confidence=limits.confidence)
+
+
+def _named(campaign: Campaign) -> Iterator[str]:
+    """The files that a campaign's outcome depends on."""
+    task, data = campaign.task, campaign.data
+    for reference in (
+        campaign.reference.factory,
+        task.loss,
+        task.agreement,
+        task.distillation,
+        data.factory,
+        *task.metrics.values(),
+    ):
+        if reference:
+            yield reference.rpartition(":")[0]
+    if campaign.reference.weights:
+        yield campaign.reference.weights
+    if data.path and Path(data.path).is_file():
+        yield data.path
