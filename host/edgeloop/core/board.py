@@ -54,7 +54,10 @@ class BoardModel(Frozen):
     cpu: str = ""
     architectures: tuple[Literal["aarch64", "armv7l", "x86_64"], ...] = ()
     """What its interpreter may report."""
+    clock_max_mhz: tuple[float, ...] = ()
+    """Top clocks that its variants are sold with; a board that shows another one is worth a look."""
     memory_mib: int | None = Field(default=None, gt=0)
+    """Memory of the smallest variant."""
     detect: tuple[str, ...] = ()
     """Texts that /proc/device-tree/model starts with on this board."""
     channel_multiple: int = Field(default=4, ge=1)
