@@ -1,0 +1,80 @@
+"""Reading a user's .npz, and writing the one that a board gets. No pickle, either way."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeloop.core.dataset import DataSplit
+from edgeloop.data.checks import sides_of
+from edgeloop.errors import DataError, Fault
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Return all arrays of a .npz by key. Raises DataError: missing, cut short, not an .npz, arrays of objects."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file", next_step="give an .npz written with numpy.savez")
+    arrays: dict[str, NDArray[Any]] = {}
+    faults: list[Fault] = []
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, Mapping):
+                raise DataError(f"{path}: a single .npy array, not an .npz", next_step="write it with numpy.savez")
+            for key in archive:
+                try:
+                    arrays[key] = archive[key]
+                except ValueError as error:
+                    text = "an array of objects" if "allow_pickle" in str(error) else f"can't be read: {error}"
+                    faults.append(Fault(f"{path}: {key}", text, "give arrays of floats or integers"))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: not an .npz, or cut short", next_step="write it again with numpy.savez(FILE, x=..., y=...)"
+        ) from error
+    if faults:
+        raise DataError("\n".join(map(str, faults)))
+    return arrays
+
+
+def read_measure_npz(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Return inputs and targets, by tensor name, of the .npz given to `measure` or `qualify`.
+
+    Floats come as float32 and labels as int64; targets may be absent (latency on real inputs). All samples are
+    kept, in the file's order. Raises DataError with a line for each fault.
+    """
+    (x, y), faults = sides_of(read_npz(path), str(path))
+    lengths = {len(array) for array in (*x.values(), *y.values())}
+    if len(lengths) > 1:
+        shown = ", ".join(f"{name} {len(array)}" for name, array in (*x.items(), *y.items()))
+        faults.append(Fault(str(path), f"arrays of different lengths: {shown}"))
+    if faults:
+        raise DataError("\n".join(map(str, faults)))
+    return x, y
+
+
+def write_board_npz(split: DataSplit, n: int, path: Path) -> None:
+    """Write the inputs of the first n samples as `x` or `x/<input>`: the same samples give the same bytes.
+
+    Stored, not compressed: a board reads it faster, and bytes do not depend on a zlib version. Written to a
+    temporary name first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for tensor, array in sorted(split.head(n).x.items()):
+                key = "x" if tensor == "x" and len(split.x) == 1 else f"x/{tensor}"
+                entry = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+                with archive.open(entry, "w", force_zip64=True) as out:
+                    np.lib.format.write_array(out, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
