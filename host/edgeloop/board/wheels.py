@@ -1,0 +1,310 @@
+"""Which inference runtime a board's interpreter can have, and the very wheels that bring it there.
+
+The lock file beside this module names every wheel with its hash; `lock_wheels` refreshes it. A wheel comes to
+the host's cache through pip once and is used offline from then on. Pushing and unpacking is left to the bench:
+nothing here needs root, pip or the internet on the board.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from platformdirs import user_cache_path
+
+from edgeloop.core.frozen import Frozen
+from edgeloop.core.parse import validated
+from edgeloop.errors import BoardError, LabError
+
+ENGINE_DISTRIBUTIONS = {"litert": "ai-edge-litert", "tflite-runtime": "tflite-runtime"}
+"""The one wheel each engine is. Its interpreter module imports numpy and nothing else."""
+NUMPY = "numpy"
+DOWNLOAD_DEADLINE_S = 900.0
+
+Source = Literal["pushed", "system"]
+
+
+class LockedWheel(Frozen):
+    """One wheel file, exactly."""
+
+    distribution: str
+    version: str
+    python: str
+    """The interpreter tag it is for, `cp311`."""
+    machine: Literal["aarch64", "armv7l", "x86_64"]
+    glibc: tuple[int, int]
+    """The oldest glibc it runs with."""
+    file: str
+    sha256: str
+    bytes: int
+
+
+class WheelLock(Frozen):
+    """wheels.lock.toml."""
+
+    wheel: tuple[LockedWheel, ...]
+
+    def find(self, distribution: str, python: str, machine: str) -> LockedWheel | None:
+        """The wheel for an interpreter, or None."""
+        wanted = (distribution, python, machine)
+        return next((w for w in self.wheel if (w.distribution, w.python, w.machine) == wanted), None)
+
+    def pythons(self, distribution: str, machine: str) -> list[str]:
+        """Versions of Python that a distribution has wheels for, such as `3.11`, oldest first."""
+        tags = {w.python for w in self.wheel if (w.distribution, w.machine) == (distribution, machine)}
+        return [f"3.{minor}" for minor in sorted(int(tag.removeprefix("cp3")) for tag in tags)]
+
+    def version(self, distribution: str) -> str:
+        return next(w.version for w in self.wheel if w.distribution == distribution)
+
+
+@functools.cache
+def wheel_lock() -> WheelLock:
+    """The lock that is shipped."""
+    path = Path(__file__).with_name("wheels.lock.toml")
+    return validated(WheelLock, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """A Python as it describes itself. The kernel is not asked: a 32-bit system can run a 64-bit one."""
+
+    version: tuple[int, int]
+    machine: str
+    """aarch64 | armv7l | x86_64, as its own pointers say."""
+    glibc: tuple[int, int] | None
+    """None where its C library is another one."""
+    implementation: str = "cpython"
+    numpy: str | None = None
+    """The version that is installed there, or None."""
+    engines: tuple[str, ...] = ()
+    """Engines that are installed there."""
+
+    @property
+    def tag(self) -> str:
+        return f"cp{self.version[0]}{self.version[1]}"
+
+    @property
+    def shown(self) -> str:
+        libc = "no glibc" if self.glibc is None else f"glibc {self.glibc[0]}.{self.glibc[1]}"
+        return f"Python {self.version[0]}.{self.version[1]}, {self.machine}, {libc}"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSupport:
+    """Whether an engine can run there, why (not), and what brings it."""
+
+    engine: str
+    usable: bool
+    detail: str
+    next_step: str | None = None
+    wheels: tuple[LockedWheel, ...] = ()
+    """What has to be pushed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WheelSet:
+    """Wheels in the host's cache, to be unpacked on the board and put on sys.path in this order."""
+
+    paths: tuple[Path, ...] = ()
+    sha256: tuple[str, ...] = ()
+
+
+Download = Callable[[LockedWheel, Path], None]
+"""Put the wheel into a folder under its own file name. Raises LabError."""
+
+
+def engine_support(interpreter: Interpreter, source: Source = "pushed") -> dict[str, EngineSupport]:
+    """What each engine comes to on this interpreter."""
+    judge = _pushed if source == "pushed" else _installed
+    return {engine: judge(engine, interpreter) for engine in ENGINE_DISTRIBUTIONS}
+
+
+def wheels_for(
+    facts: Mapping[str, Any],
+    engines: Sequence[str],
+    source: Source,
+    *,
+    cache: Path | None = None,
+    download: Download | None = None,
+) -> WheelSet:
+    """Return the wheels that these engines need on the board that gave `facts`; none where it has them itself.
+
+    Raises BoardError, naming everything that is missing, before anything is downloaded; LabError where a wheel
+    can't be had.
+    """
+    support = engine_support(interpreter_of(facts), source)
+    refused = [support[engine] for engine in dict.fromkeys(engines) if not support[engine].usable]
+    if refused:
+        steps = list(dict.fromkeys(item.next_step for item in refused if item.next_step))
+        raise BoardError(
+            "; ".join(f"engine {item.engine}: {item.detail}" for item in refused), next_step="; or ".join(steps) or None
+        )
+    wanted = dict.fromkeys(wheel for engine in engines for wheel in support[engine].wheels)
+    folder = cache if cache is not None else user_cache_path("edgeloop") / "wheels"
+    return WheelSet(
+        tuple(cached_wheel(wheel, folder, download or pip_download) for wheel in wanted),
+        tuple(wheel.sha256 for wheel in wanted),
+    )
+
+
+def interpreter_of(facts: Mapping[str, Any]) -> Interpreter:
+    """Read the agent's description of its own interpreter. Raises BoardError where it says too little."""
+    version = _numbers(str(facts.get("python", "")))
+    if version is None or not facts.get("machine"):
+        raise BoardError("the board does not say which Python it has", next_step="see edgeloop targets doctor")
+    machine = str(facts["machine"]).lower()
+    bits = facts.get("pointer_bits")
+    if machine in {"arm64", "armv8l", "armv8b"}:
+        machine = "aarch64"
+    if (machine == "aarch64" and bits == 32) or machine.startswith(("armv6", "armv7")):
+        machine = "armv6l" if machine.startswith("armv6") else "armv7l"
+    libc = str(facts.get("libc") or "")
+    installed = facts.get("packages") or {}
+    return Interpreter(
+        version=version,
+        machine=machine,
+        glibc=_numbers(libc) if "glibc" in libc else None,
+        implementation=str(facts.get("implementation") or "cpython").lower(),
+        numpy=installed.get(NUMPY),
+        engines=tuple(engine for engine, name in ENGINE_DISTRIBUTIONS.items() if installed.get(name)),
+    )
+
+
+def cached_wheel(wheel: LockedWheel, folder: Path, download: Download) -> Path:
+    """The wheel's path in the cache, its hash checked against the lock; fetched where it is not there yet."""
+    path = folder / wheel.file
+    if path.is_file() and _sha256(path) == wheel.sha256:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
+        download(wheel, Path(part))
+        arrived = Path(part) / wheel.file
+        found = _sha256(arrived) if arrived.is_file() else "no file"
+        if found != wheel.sha256:
+            raise LabError(
+                f"{wheel.file} has the hash {found}, the lock says {wheel.sha256}",
+                next_step="something between here and the package index changes files; nothing was kept",
+            )
+        arrived.replace(path)
+    return path
+
+
+def pip_download(wheel: LockedWheel, folder: Path) -> None:
+    """Fetch one wheel through this interpreter's pip and whatever index it is set up with."""
+    *_, python, abi, platforms = wheel.file.removesuffix(".whl").split("-")
+    requirement = folder / "wanted.txt"
+    requirement.write_text(f"{wheel.distribution}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    argv += ["--disable-pip-version-check", "--require-hashes", "--implementation", "cp"]
+    argv += ["--python-version", f"{python[2]}.{python[3:]}", "--abi", abi]
+    argv += [part for platform in platforms.split(".") for part in ("--platform", platform)]
+    argv += ["--dest", str(folder), "--requirement", str(requirement)]
+    where = (
+        f"download {wheel.distribution} {wheel.version} on another machine and put {wheel.file} into {folder.parent}"
+    )
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=DOWNLOAD_DEADLINE_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"{wheel.file}: not downloaded within {DOWNLOAD_DEADLINE_S:g} s", next_step=where) from error
+    if "No module named pip" in done.stderr:
+        raise LabError(f"{sys.executable} has no pip to download {wheel.file} with", next_step=where)
+    if done.returncode != 0:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        why = errors[-1].removeprefix("ERROR: ")[:300] if errors else f"pip ended with {done.returncode}"
+        raise LabError(f"{wheel.file} could not be downloaded: {why}", next_step=f"connect this machine, or {where}")
+
+
+def _pushed(engine: str, interpreter: Interpreter) -> EngineSupport:
+    lock = wheel_lock()
+    distribution = ENGINE_DISTRIBUTIONS[engine]
+    wheel = lock.find(distribution, interpreter.tag, interpreter.machine)
+    full = f"{distribution} {lock.version(distribution)}"
+    if interpreter.implementation != "cpython":
+        return EngineSupport(engine, False, f"{full} needs CPython, not {interpreter.implementation}", _OTHER_PYTHON)
+    if wheel is None:
+        pythons = lock.pythons(distribution, interpreter.machine)
+        if not pythons:
+            return EngineSupport(engine, False, f"{full} has no wheel for {interpreter.machine}", _OTHER_SYSTEM)
+        span = f"{full} has wheels for Python {pythons[0]} to {pythons[-1]} on {interpreter.machine}"
+        return EngineSupport(engine, False, f"{span}; this is {interpreter.shown}", _OTHER_PYTHON)
+    numpy = lock.find(NUMPY, interpreter.tag, interpreter.machine)
+    too_old = [item for item in (wheel, numpy) if item and (interpreter.glibc or (0, 0)) < item.glibc]
+    if too_old:
+        need = max(item.glibc for item in too_old)
+        return EngineSupport(
+            engine, False, f"{full} needs glibc {need[0]}.{need[1]}; this is {interpreter.shown}", _OTHER_SYSTEM
+        )
+    if numpy is not None:
+        detail = f"{full} and numpy {numpy.version} are pushed"
+        return EngineSupport(engine, True, detail, wheels=(wheel, numpy))
+    # There is no numpy wheel for 32-bit ARM: the distribution's own is used.
+    return _beside_system_numpy(engine, interpreter, f"{full} is pushed", (wheel,))
+
+
+def _installed(engine: str, interpreter: Interpreter) -> EngineSupport:
+    distribution = ENGINE_DISTRIBUTIONS[engine]
+    if engine not in interpreter.engines:
+        return EngineSupport(
+            engine,
+            False,
+            f"{distribution} is not installed for the board's Python ({interpreter.shown})",
+            f'install {distribution} there, or have it pushed: runtime.source = "pushed" in the board\'s file',
+        )
+    return _beside_system_numpy(engine, interpreter, f"the installed {distribution} is used", ())
+
+
+def _beside_system_numpy(
+    engine: str, interpreter: Interpreter, detail: str, wheels: tuple[LockedWheel, ...]
+) -> EngineSupport:
+    if interpreter.numpy is None:
+        step = "install the system's numpy there: apt-get install python3-numpy"
+        return EngineSupport(
+            engine, False, f"numpy is not installed for the board's Python ({interpreter.shown})", step
+        )
+    if engine == "tflite-runtime" and int(interpreter.numpy.split(".")[0]) >= 2:
+        return EngineSupport(
+            engine,
+            False,
+            f"tflite-runtime crashes beside numpy {interpreter.numpy}; it needs numpy below 2",
+            "install 'numpy<2' for the board's Python, or use the engine litert",
+        )
+    return EngineSupport(engine, True, f"{detail}, with the system's numpy {interpreter.numpy}", wheels=wheels)
+
+
+_OTHER_PYTHON = (
+    "set runtime.python in the board's file to an interpreter that it has wheels for, or use the other engine"
+)
+_OTHER_SYSTEM = "use a newer 64-bit system on the board, or the other engine"
+
+
+def known_systems() -> list[tuple[str, Interpreter]]:
+    """Systems that boards commonly run, as their own Python describes them (numpy: the distribution's)."""
+    return [
+        ("Raspberry Pi OS Bullseye, 64 bit", Interpreter((3, 9), "aarch64", (2, 31), numpy="1.19.5")),
+        ("Raspberry Pi OS Bookworm, 64 bit", Interpreter((3, 11), "aarch64", (2, 36), numpy="1.24.2")),
+        ("Raspberry Pi OS Bookworm, 32 bit", Interpreter((3, 11), "armv7l", (2, 36), numpy="1.24.2")),
+        ("Raspberry Pi OS Trixie, 64 bit", Interpreter((3, 13), "aarch64", (2, 41), numpy="2.2.4")),
+        ("Raspberry Pi OS Trixie, 32 bit", Interpreter((3, 13), "armv7l", (2, 41), numpy="2.2.4")),
+        ("Ubuntu 22.04, 64 bit", Interpreter((3, 10), "aarch64", (2, 35), numpy="1.21.5")),
+        ("Ubuntu 24.04, 64 bit", Interpreter((3, 12), "aarch64", (2, 39), numpy="1.26.4")),
+    ]
+
+
+def _numbers(text: str) -> tuple[int, int] | None:
+    match = re.search(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
