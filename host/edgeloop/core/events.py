@@ -103,6 +103,8 @@ class Judged(Frozen):
     verdict: Verdict
     conditions: dict[str, Any] = {}
     """A digest of the conditions; the whole is with the samples."""
+    emulated: bool = False
+    """Measured on an emulated board: its times mean nothing as times."""
     seconds: float
 
 
