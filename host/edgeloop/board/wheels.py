@@ -227,26 +227,23 @@ def pip_download(wheel: LockedWheel, folder: Path) -> None:
 def _pushed(engine: str, interpreter: Interpreter) -> EngineSupport:
     lock = wheel_lock()
     distribution = ENGINE_DISTRIBUTIONS[engine]
-    wheel = lock.find(distribution, interpreter.tag, interpreter.machine)
     full = f"{distribution} {lock.version(distribution)}"
+    this = f"this is {interpreter.shown}"
     if interpreter.implementation != "cpython":
-        return EngineSupport(engine, False, f"{full} needs CPython, not {interpreter.implementation}", _OTHER_PYTHON)
+        return _unusable(engine, f"{full} needs CPython, not {interpreter.implementation}", _OTHER_PYTHON)
+    wheel = lock.find(distribution, interpreter.tag, interpreter.machine)
     if wheel is None:
         pythons = lock.pythons(distribution, interpreter.machine)
         if not pythons:
-            return EngineSupport(engine, False, f"{full} has no wheel for {interpreter.machine}", _OTHER_SYSTEM)
+            return _unusable(engine, f"{full} has no wheel for {interpreter.machine}", _OTHER_SYSTEM)
         span = f"{full} has wheels for Python {pythons[0]} to {pythons[-1]} on {interpreter.machine}"
-        return EngineSupport(engine, False, f"{span}; this is {interpreter.shown}", _OTHER_PYTHON)
+        return _unusable(engine, f"{span}; {this}", _OTHER_PYTHON)
     numpy = lock.find(NUMPY, interpreter.tag, interpreter.machine)
-    too_old = [item for item in (wheel, numpy) if item and (interpreter.glibc or (0, 0)) < item.glibc]
-    if too_old:
-        need = max(item.glibc for item in too_old)
-        return EngineSupport(
-            engine, False, f"{full} needs glibc {need[0]}.{need[1]}; this is {interpreter.shown}", _OTHER_SYSTEM
-        )
+    needed = max(item.glibc for item in (wheel, numpy) if item is not None)
+    if interpreter.glibc is None or interpreter.glibc < needed:
+        return _unusable(engine, f"{full} needs glibc {needed[0]}.{needed[1]}; {this}", _OTHER_SYSTEM)
     if numpy is not None:
-        detail = f"{full} and numpy {numpy.version} are pushed"
-        return EngineSupport(engine, True, detail, wheels=(wheel, numpy))
+        return _usable(engine, f"{full} and numpy {numpy.version} are pushed", (wheel, numpy))
     # There is no numpy wheel for 32-bit ARM: the distribution's own is used.
     return _beside_system_numpy(engine, interpreter, f"{full} is pushed", (wheel,))
 
@@ -254,9 +251,8 @@ def _pushed(engine: str, interpreter: Interpreter) -> EngineSupport:
 def _installed(engine: str, interpreter: Interpreter) -> EngineSupport:
     distribution = ENGINE_DISTRIBUTIONS[engine]
     if engine not in interpreter.engines:
-        return EngineSupport(
+        return _unusable(
             engine,
-            False,
             f"{distribution} is not installed for the board's Python ({interpreter.shown})",
             f'install {distribution} there, or have it pushed: runtime.source = "pushed" in the board\'s file',
         )
@@ -267,23 +263,29 @@ def _beside_system_numpy(
     engine: str, interpreter: Interpreter, detail: str, wheels: tuple[LockedWheel, ...]
 ) -> EngineSupport:
     if interpreter.numpy is None:
-        step = "install the system's numpy there: apt-get install python3-numpy"
-        return EngineSupport(
-            engine, False, f"numpy is not installed for the board's Python ({interpreter.shown})", step
+        return _unusable(
+            engine,
+            f"numpy is not installed for the board's Python ({interpreter.shown})",
+            "install the system's numpy there: apt-get install python3-numpy",
         )
     if engine == "tflite-runtime" and int(interpreter.numpy.split(".")[0]) >= 2:
-        return EngineSupport(
+        return _unusable(
             engine,
-            False,
             f"tflite-runtime crashes beside numpy {interpreter.numpy}; it needs numpy below 2",
             "install 'numpy<2' for the board's Python, or use the engine litert",
         )
-    return EngineSupport(engine, True, f"{detail}, with the system's numpy {interpreter.numpy}", wheels=wheels)
+    return _usable(engine, f"{detail}, with the system's numpy {interpreter.numpy}", wheels)
 
 
-_OTHER_PYTHON = (
-    "set runtime.python in the board's file to an interpreter that it has wheels for, or use the other engine"
-)
+def _usable(engine: str, detail: str, wheels: tuple[LockedWheel, ...]) -> EngineSupport:
+    return EngineSupport(engine=engine, usable=True, detail=detail, wheels=wheels)
+
+
+def _unusable(engine: str, detail: str, next_step: str) -> EngineSupport:
+    return EngineSupport(engine=engine, usable=False, detail=detail, next_step=next_step)
+
+
+_OTHER_PYTHON = "set runtime.python in the board's file to an interpreter that has wheels, or use the other engine"
 _OTHER_SYSTEM = "use a newer 64-bit system on the board, or the other engine"
 
 
