@@ -15,7 +15,9 @@ WireError. Standard library only; Python 3.9.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import re
 from dataclasses import asdict, dataclass, fields
@@ -24,6 +26,7 @@ from typing import Any, Optional, TypeVar
 
 SCHEMA = 1
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+INTEGER_DIGITS_MAX = 20  # what 64 bits and a sign need: larger ones would overflow where they are used
 JOB_ID = re.compile(r"\A[0-9a-f]{16,64}\Z")
 SHA256 = re.compile(r"\A[0-9a-f]{64}\Z")
 
@@ -212,10 +215,17 @@ def load_json(raw: bytes) -> Any:
         raise WireError("%d bytes, at most %d" % (len(raw), MESSAGE_BYTES_MAX))
 
     def refuse(word: str) -> Any:
-        raise WireError("%s is not a number of this protocol" % word)
+        raise WireError("%s is not a number of this protocol" % word[:40])
+
+    def finite(word: str) -> float:
+        number = float(word)
+        return refuse(word) if math.isinf(number) else number
+
+    def whole(word: str) -> int:
+        return refuse(word) if len(word) > INTEGER_DIGITS_MAX else int(word)
 
     try:
-        return json.loads(raw.decode("utf-8"), parse_constant=refuse)
+        return json.loads(raw.decode("utf-8"), parse_constant=refuse, parse_float=finite, parse_int=whole)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise WireError("not JSON: %s" % type(error).__name__) from error
 
@@ -249,7 +259,8 @@ def from_plain(kind: type[_T], value: Any) -> _T:
     if strange:
         raise WireError("%s: unknown field %s" % (name, str(strange[0])[:40]))
     if "schema" in known and value.get("schema", SCHEMA) != SCHEMA:
-        raise WireError("%s: schema %r, this side speaks %d" % (name, value.get("schema"), SCHEMA))
+        spoken = str(value.get("schema"))[:40]
+        raise WireError("%s: schema %s, this side speaks %d" % (name, spoken, SCHEMA))
     out = {}
     for key, item in known.items():
         if key not in value:
@@ -261,27 +272,46 @@ def from_plain(kind: type[_T], value: Any) -> _T:
 def _field(name: str, key: str, type_name: str, value: Any) -> Any:
     nested = _NESTED.get(name, {}).get(key)
     if nested is not None:
-        if isinstance(value, list):
-            return [from_plain(nested, part) for part in value]
-        return from_plain(nested, value)
+        if not type_name.startswith("list["):
+            return from_plain(nested, value)
+        if not isinstance(value, list):
+            raise WireError("%s: field %s is not a list" % (name, key))
+        return [from_plain(nested, part) for part in value]
     if type_name.startswith("Optional["):
         if value is None:
             return None
         type_name = type_name[len("Optional[") : -1]
-    allowed = _SCALAR[type_name.partition("[")[0]]
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+    outer, _, inner = type_name.partition("[")
+    right = _is(outer, value)
+    if right and outer == "list":
+        right = all(_is(inner[:-1], part) for part in value)
+    if not right:
         raise WireError("%s: field %s is not of type %s" % (name, key, type_name))
     return value
 
 
-def write_atomically(path: Path, raw: bytes) -> None:
-    """Write, fsync, rename: a reader sees the old file or the new one, never half of it."""
+def _is(type_name: str, value: Any) -> bool:
+    allowed = _SCALAR[type_name]
+    return isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))
+
+
+def write_atomically(path: Path, raw: bytes, *, durable: bool = True) -> None:
+    """Write, fsync, rename: a reader sees the old file or the new one, never half of it.
+
+    `durable=False` leaves out the fsync, for what means nothing after a reboot (a heartbeat).
+    """
     temporary = path.with_name(path.name + ".tmp%d" % os.getpid())
-    with open(temporary, "wb") as handle:
-        handle.write(raw)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as handle:
+            handle.write(raw)
+            handle.flush()
+            if durable:
+                os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def session_file(index: int, part: str) -> str:
