@@ -1,0 +1,58 @@
+"""The agent as one file for the board: a zip whose bytes depend on nothing but the agent's sources.
+
+Entries are stored, not deflated: compressors differ between machines, and equal bytes are what lets a board that
+has the agent be sent nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeloop.errors import HarnessError
+
+BUNDLE_BYTES_MAX = 100_000
+_MAIN = "import sys\nfrom edgeloop_agent.__main__ import main\nsys.exit(main())\n"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentBundle:
+    """`data` is what the board's Python runs; `sha256` is the digest of just these bytes."""
+
+    data: bytes
+    sha256: str
+
+
+@functools.cache
+def agent_bundle() -> AgentBundle:
+    """Return the bundle of the installed agent, the same bytes on every machine and in every process."""
+    spec = importlib.util.find_spec("edgeloop_agent")
+    if spec is None or spec.origin is None:
+        raise HarnessError("the package edgeloop_agent is not installed", next_step="install edgeloop again")
+    return bundle_of(Path(spec.origin).parent)
+
+
+def bundle_of(package: Path) -> AgentBundle:
+    """Return the bundle of an agent package's folder. Raises HarnessError where it grew beyond the bound."""
+    sources = {f"edgeloop_agent/{path.relative_to(package).as_posix()}": path for path in package.rglob("*.py")}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as bundle:
+        _store(bundle, "__main__.py", _MAIN.encode())
+        for name in sorted(sources):
+            _store(bundle, name, sources[name].read_bytes())
+    data = buffer.getvalue()
+    if len(data) > BUNDLE_BYTES_MAX:
+        raise HarnessError(f"the agent's bundle has {len(data)} bytes, at most {BUNDLE_BYTES_MAX}")
+    return AgentBundle(data, hashlib.sha256(data).hexdigest())
+
+
+def _store(bundle: zipfile.ZipFile, name: str, data: bytes) -> None:
+    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    entry.create_system = 3
+    entry.external_attr = 0o100644 << 16
+    bundle.writestr(entry, data)
