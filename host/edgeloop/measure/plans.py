@@ -1,0 +1,189 @@
+"""What a plan will do before it does it: the order of its sessions, its cost, and the limits it can't decide."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from edgeloop.core.limits import Limit, LimitSet
+from edgeloop.core.measurement import Step
+from edgeloop.core.plan import Plan
+from edgeloop.core.verdict import Family
+from edgeloop.errors import Fault
+from edgeloop.measure.statistics import normal_quantile, samples_needed, split_confidence
+
+PROCESS_START_S = 0.8
+"""Estimate for starting one session: interpreter, numpy, runtime, model, and the calibration loops; a Pi 4 takes
+about this long, a desktop half of it."""
+
+
+def schedule(labels_latency: Sequence[str], labels_evaluate: Sequence[str], plan: Plan) -> tuple[Step, ...]:
+    """Return the sessions in the order they run, with running indices from 0.
+
+    Evaluate sessions come first: a model that the engine refuses, or that gives nonsense, is then known after
+    seconds instead of after the whole plan, and the files are in the page cache before anything is timed. Latency
+    sessions follow in rounds: each round has every subject once, in an order drawn from `plan.seed`, so that a
+    drift of the board falls on all subjects alike and the k-th sessions of two subjects are neighbours in time.
+    Raises ValueError for a label that is given twice.
+    """
+    for labels in (labels_latency, labels_evaluate):
+        if len(set(labels)) != len(labels):
+            raise ValueError(f"labels of a job are unique, here {', '.join(labels)}")
+    # Only random() is promised to give the same numbers on every version of Python; shuffle() is not.
+    numbers = random.Random(plan.seed)
+    steps = [Step(index, label, "evaluate") for index, label in enumerate(labels_evaluate)]
+    for _ in range(plan.sessions):
+        for label in sorted(labels_latency, key=lambda _: numbers.random()):
+            steps.append(Step(len(steps), label, "latency"))
+    return tuple(steps)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPreview:
+    """What a plan would cost. `samples_per_session` is None where it depends on a latency nobody knows yet."""
+
+    sessions: int
+    """Latency sessions of all subjects together."""
+    samples_per_session: int | None
+    samples_per_session_min: int
+    """What each session gets at the least, however slow the model is."""
+    minutes: float
+    """In all, with warm-up and process starts; waiting for a lease or for a board to cool comes on top."""
+
+
+def preview(
+    plan: Plan, subjects: int, samples_hint: int | None = None, latency_hint_ns: float | None = None
+) -> PlanPreview:
+    """Return samples and minutes for `subjects` models, each evaluated on `samples_hint` samples where given.
+
+    Without `latency_hint_ns` the minutes are those of the time floor alone: a slow model takes longer.
+    """
+    latency_s = None if latency_hint_ns is None else latency_hint_ns / 1e9
+    step_s = _step_s(plan, latency_s)
+    certain = samples_certain(plan)
+    samples = None if step_s is None else max(plan.runs_min, math.ceil(plan.time_s_min / step_s))
+    timed_s = max(plan.time_s_min, plan.runs_min * (step_s or 0.0))
+    warm_up_s = min(plan.warmup_s_max, max(plan.warmup_s_min, plan.warmup_runs_min * (latency_s or 0.0)))
+    session_s = min(plan.deadline_s, PROCESS_START_S + warm_up_s + timed_s)
+    evaluate_s = PROCESS_START_S + samples_hint * (latency_s or 0.0) if samples_hint else 0.0
+    total_s = subjects * (plan.sessions * session_s + evaluate_s)
+    return PlanPreview(subjects * plan.sessions, samples, certain, total_s / 60)
+
+
+def samples_certain(plan: Plan, latency_under_s: float | None = None) -> int:
+    """Return how many samples a session is sure to get; more where each inference is known to be under a time."""
+    step_s = _step_s(plan, latency_under_s)
+    return plan.runs_min if step_s is None else max(plan.runs_min, math.ceil(plan.time_s_min / step_s - 1e-9))
+
+
+def _step_s(plan: Plan, latency_s: float | None) -> float | None:
+    """From one start to the next; with a period, at least the period."""
+    if plan.period_ms is None:
+        return latency_s
+    return max(plan.period_ms / 1000, latency_s or 0.0)
+
+
+def undecidable(
+    limits: LimitSet,
+    plan: Plan,
+    data_n: int | None,
+    has_reference: bool,
+    has_labels: bool,
+    *,
+    metrics: Collection[str] | None = None,
+    proportions: Collection[str] = ("top1", "agreement"),
+    latency_hint_ns: float | None = None,
+    looks: int = 2,
+) -> list[Fault]:
+    """Return a fault for every limit that no result under this plan could pass, or that lacks what it compares with.
+
+    `data_n` is the number of samples scored on the board, None without data. `metrics` are the names that the task
+    scores, `proportions` those of them that are a share of samples (judged by Wilson's interval). `looks` as given
+    to `verdict.judge`. An empty list means that every limit can be decided.
+    """
+    faults = []
+    for limit in limits.limit:
+        where = f"limit {limit.id} ({limit})"
+        problem = _lacks(limit, data_n, has_reference, has_labels, metrics)
+        if problem is None and limit.metric == "latency":
+            problem = _too_few_timings(limit, plan, limits.confidence, latency_hint_ns)
+        if problem is None and limit.min_fraction is not None:
+            confidence = split_confidence(limits.confidence, 1, looks)
+            problem = _too_few_samples(limit, data_n or 0, confidence, limit.metric in proportions)
+        if problem is not None:
+            faults.append(Fault(where, *problem))
+    return faults
+
+
+Problem = tuple[str, str]
+"""What is wrong, and what to try next."""
+
+
+def _lacks(
+    limit: Limit, data_n: int | None, has_reference: bool, has_labels: bool, metrics: Collection[str] | None
+) -> Problem | None:
+    if limit.needs_reference and not has_reference:
+        return "compares with a reference, and there is none", "give an absolute bound instead"
+    if limit.needs_data and not data_n:
+        return "is about results, and there are no data to run on", "give data, as --data FILE.npz with x and y"
+    if limit.needs_labels and not has_labels:
+        return "compares results with labels, and the data have none", "put the labels into the data as y"
+    scored = limit.family is Family.ACCURACY and limit.metric != "agreement"
+    if scored and metrics is not None and limit.metric not in metrics:
+        close = difflib.get_close_matches(limit.metric, [*metrics, "agreement", "latency", "deployed_size"], n=1)
+        known = ", ".join([*metrics, "agreement"])
+        return (
+            f"{limit.metric!r} is not a metric of this task",
+            f"did you mean {close[0]!r}?" if close else f"known are {known}",
+        )
+    return None
+
+
+def _too_few_timings(limit: Limit, plan: Plan, confidence: float, latency_hint_ns: float | None) -> Problem | None:
+    """The floor is about seeing the percentile at all, so it goes by the nominal confidence, not by a look's share."""
+    needed = samples_needed(limit.statistic or "mean", confidence)
+    if latency_hint_ns is not None:
+        under_s: float | None = latency_hint_ns / 1e9
+    elif limit.max_ms is not None:
+        under_s = limit.max_ms / 1000  # what passes is at least as fast as this
+    else:
+        under_s = None
+        if plan.period_ms is None:
+            return None  # a ratio, back to back: how many samples there are is known only when it has run
+    certain = samples_certain(plan, under_s)
+    if certain >= needed:
+        return None
+    how = (
+        f"at a period of {plan.period_ms:g} ms"
+        if plan.period_ms is not None
+        else f"at {(under_s or 0) * 1e3:g} ms each"
+    )
+    return (
+        (
+            f"{limit.statistic} at {confidence:.0%} confidence needs at least {needed} samples in each session; "
+            f"this plan gives {certain} {how}"
+        ),
+        f"set runs_min = {needed} in the plan, or limit a lower percentile",
+    )
+
+
+def _too_few_samples(limit: Limit, n: int, confidence: float, is_proportion: bool) -> Problem | None:
+    bar = (limit.min_fraction or 0.0) + limit.guard_fraction
+    if bar >= 1:
+        return f"asks for more than {bar:g}, and nothing is over 1", "lower min_fraction or guard_fraction"
+    if not is_proportion or limit.about == "this_set":
+        return None
+    z2 = normal_quantile(confidence) ** 2
+    needed = math.floor(z2 * bar / (1 - bar)) + 1  # n of n right: Wilson's lower bound is n / (n + z^2)
+    if n >= needed:
+        return None
+    return (
+        (
+            f"can't be passed with {n} samples: even with all of them right, "
+            f"the {confidence:g} bound is {n / (n + z2):.4f}"
+        ),
+        f'score at least {needed} samples, lower the limit, or say about = "this_set"',
+    )
