@@ -21,6 +21,7 @@ from edgeloop.core.events import Entry, Event, Trial
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
+from edgeloop.core.verdict import Direction
 
 
 class Clock(Protocol):
@@ -180,7 +181,11 @@ class Strategy(Protocol):
         """The next candidate and why, or None where nothing is left to ask."""
         ...
 
-    def tell(self, trial: Trial) -> tuple[str, str]:
+    def rating(self, candidate: Candidate) -> tuple[float | None, int | None]:
+        """Size difference evaluation E and predicted deployed bytes of a candidate; None where there is none."""
+        ...
+
+    def tell(self, trial: Trial) -> tuple[Direction, str]:
         """Learn a finished trial; return the direction of the move and its sentence."""
         ...
 
