@@ -113,7 +113,8 @@ class EngineSupport:
 
 @dataclass(frozen=True, slots=True)
 class WheelSet:
-    """Wheels in the host's cache, to be unpacked on the board and put on sys.path in this order."""
+    """Wheels in the host's cache. Each is pushed as `<sha256>.whl` and unpacked into runtimes/<sha256>, so that
+    engines share a numpy; those folders go on sys.path in this order. Empty: the board has everything itself."""
 
     paths: tuple[Path, ...] = ()
     sha256: tuple[str, ...] = ()
