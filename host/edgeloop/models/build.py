@@ -25,7 +25,7 @@ from edgeloop.models.resnet import ResNet
 _FAMILIES: dict[str, tuple[Any, bool]] = {
     "ds_cnn": (DsCnn, True),
     "resnet": (ResNet, True),
-    "conv1d": (Conv1d, True),
+    "conv1d": (Conv1d, False),
     "mlp": (Mlp, False),
     "autoencoder": (Autoencoder, False),
 }

@@ -1,4 +1,8 @@
-"""A convolutional network for signals: (time, channels)."""
+"""A convolutional network for signals: (time, channels).
+
+Its layers are 2-D convolutions over maps of height 1, which is what a converter makes of 1-D ones anyway, but
+then with a reshape and two transpositions around them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ _LAYERS = ((16, 5), (32, 3), (64, 3))
 
 
 class Conv1d(nn.Module):
-    """(batch, channels, time) to a tensor for each output. A depth step adds a layer at the end."""
+    """(batch, time, channels) to a tensor for each output. A depth step adds a layer at the end."""
 
     def __init__(self, width: float, depth: int, io: NetworkIO, channel_multiple: int) -> None:
         super().__init__()
@@ -25,8 +29,8 @@ class Conv1d(nn.Module):
             size = channels(base, width, channel_multiple)
             stride = 2 if number < min(halved, len(_LAYERS)) else 1
             layers += [
-                nn.Conv1d(before, size, kernel, stride, kernel // 2, bias=False),
-                nn.BatchNorm1d(size),
+                nn.Conv2d(before, size, (1, kernel), (1, stride), (0, kernel // 2), bias=False),
+                nn.BatchNorm2d(size),
                 nn.ReLU(),
             ]
             before = size
@@ -34,5 +38,6 @@ class Conv1d(nn.Module):
         self.heads = Heads(before, io)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        heads: tuple[torch.Tensor, ...] = self.heads(self.features(x).mean(2))
+        maps = self.features(x.unsqueeze(1).permute(0, 3, 1, 2))
+        heads: tuple[torch.Tensor, ...] = self.heads(maps.mean((2, 3), keepdim=True).flatten(1))
         return heads

@@ -37,7 +37,9 @@ class DsCnn(nn.Module):
         self.heads = Heads(before, io)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        heads: tuple[torch.Tensor, ...] = self.heads(self.features(x).mean((2, 3)))
+        # keepdim: without it the converter leaves a TRANSPOSE before the mean
+        pooled = self.features(x).mean((2, 3), keepdim=True).flatten(1)
+        heads: tuple[torch.Tensor, ...] = self.heads(pooled)
         return heads
 
 
