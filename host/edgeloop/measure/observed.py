@@ -1,0 +1,89 @@
+"""One subject as it was seen: its sessions and scores, picked out of a job, and their summary for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edgeloop.core.measurement import Interval, MetricSummary, Session, Subject, Summary
+from edgeloop.measure.accuracy import Scores
+from edgeloop.measure.statistics import latency_sessions, summarise
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was seen of one subject, ready to be judged. Sessions in the order they ran, all kinds and outcomes."""
+
+    label: str
+    engine: str
+    threads: int
+    deployed_bytes: int
+    sessions: tuple[Session, ...]
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    agreement: Scores | None = None
+    """With the reference's results on the same samples; None without a reference or data."""
+
+    @property
+    def broken(self) -> tuple[Session, ...]:
+        """Sessions that crashed, ran past their deadline, or were refused."""
+        return tuple(s for s in self.sessions if s.outcome != "ok")
+
+    @property
+    def peak_rss_bytes(self) -> int | None:
+        """Of the worst latency session. Evaluating sessions hold the whole data set, so they don't count."""
+        return max((s.peak_rss_bytes for s in self._timed() if s.peak_rss_bytes is not None), default=None)
+
+    @property
+    def rss_above_runtime_bytes(self) -> int | None:
+        """Of the session where it was the most."""
+        above = [
+            s.peak_rss_bytes - s.runtime_rss_bytes
+            for s in self._timed()
+            if s.peak_rss_bytes is not None and s.runtime_rss_bytes is not None
+        ]
+        return max(above, default=None)
+
+    def _timed(self) -> list[Session]:
+        return latency_sessions(self.sessions)
+
+
+def observe(
+    subject: Subject,
+    engine_version: str,
+    sessions: Sequence[Session],
+    scores: Mapping[str, Scores] | None = None,
+    agreement: Scores | None = None,
+) -> Observed:
+    """Pick one subject's sessions out of a job's, or out of several jobs', given in the order they ran."""
+    return Observed(
+        label=subject.label,
+        engine=engine_version,
+        threads=subject.threads,
+        deployed_bytes=subject.artifact.deployed_bytes,
+        sessions=tuple(s for s in sessions if s.label == subject.label),
+        scores=dict(scores or {}),
+        agreement=agreement,
+    )
+
+
+def summarise_subject(observed: Observed, confidence: float) -> Summary:
+    """Return the summary for people: two-sided intervals at `confidence`."""
+    timed = latency_sessions(observed.sessions)
+    runtime = [s.runtime_rss_bytes for s in timed if s.runtime_rss_bytes is not None]
+    return Summary(
+        label=observed.label,
+        engine=observed.engine,
+        threads=observed.threads,
+        deployed_bytes=observed.deployed_bytes,
+        latency=summarise(timed, confidence) if timed else None,
+        peak_rss_bytes=observed.peak_rss_bytes,
+        runtime_rss_bytes=max(runtime, default=None),
+        metrics=tuple(_metric_summary(scores, confidence) for scores in observed.scores.values()),
+        agreement=None if observed.agreement is None else _metric_summary(observed.agreement, confidence),
+    )
+
+
+def _metric_summary(scores: Scores, confidence: float) -> MetricSummary:
+    one_sided = (1 + confidence) / 2
+    interval = Interval(low=scores.bound(one_sided, "lower"), high=scores.bound(one_sided, "upper"))
+    return MetricSummary(metric=scores.metric, value=scores.value, interval=interval, n=scores.n)

@@ -1,0 +1,368 @@
+"""The decision rule: limits beside what was observed, with strict thresholds and honest intervals.
+
+PASS where the bound on the bad side is inside the limit, FAIL where the bound on the good side is outside, else
+INCONCLUSIVE. Each bound is one-sided at the limits' confidence, shared between the looks. A pass needs every limit
+passed, so no correction for their number is due (an intersection-union test). Bytes and memory are read, not
+estimated: they have no interval. Everything here is a function of raw numbers, so a record can be judged again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeloop.core.limits import Limit, LimitSet
+from edgeloop.core.measurement import Session, Trust
+from edgeloop.core.plan import Plan
+from edgeloop.core.verdict import Finding, Outcome, Verdict
+from edgeloop.errors import Owner
+from edgeloop.measure.accuracy import Scores, difference_bound
+from edgeloop.measure.observed import Observed, observe, summarise_subject
+from edgeloop.measure.statistics import (
+    LogMean,
+    Statistic,
+    latency_sessions,
+    log_mean,
+    normal_quantile,
+    ratio_by_rounds,
+    samples_needed,
+    split_confidence,
+    wilson_bound,
+)
+
+__all__ = ["Observed", "judge", "observe", "summarise_subject"]
+
+_MIB = 1024 * 1024
+_SAMPLES_MAX = 10_000_000
+"""Beyond this many samples more data are no advice."""
+
+
+def judge(
+    limits: LimitSet,
+    candidate: Observed,
+    reference: Observed | None,
+    plan: Plan,
+    *,
+    trust: Trust | None = None,
+    look: int = 1,
+    looks: int = 2,
+) -> Verdict:
+    """Judge every limit. `looks` is how often this candidate may be looked at, fixed before the first look.
+
+    INVALID (from trust) goes before everything, then ERROR where nothing could be measured, then FAIL, then ERROR of
+    a single limit or of single sessions, then INCONCLUSIVE; else PASS. Raises ValueError for a look beyond `looks`.
+    """
+    judging = _Judging(
+        candidate=candidate,
+        reference=reference,
+        planned=plan.sessions,
+        nominal=limits.confidence,
+        confidence=split_confidence(limits.confidence, look, looks),
+        next_confidence=split_confidence(limits.confidence, min(look + 1, looks), looks),
+    )
+    findings = tuple(judging.finding(limit) for limit in limits.limit)
+    if trust is not None and not trust.valid:
+        return Verdict(outcome=Outcome.INVALID, findings=findings, reasons=trust.reasons)
+    broken = _broken(candidate) or (_broken(reference) if reference is not None else ())
+    timed = latency_sessions(candidate.sessions)
+    if broken and not timed:
+        return Verdict(outcome=Outcome.ERROR, findings=findings, reasons=broken, owner=Owner.MODEL)
+    outcomes = {finding.outcome for finding in findings}
+    if Outcome.FAIL in outcomes:
+        return Verdict(outcome=Outcome.FAIL, findings=findings)
+    if broken:
+        return Verdict(outcome=Outcome.ERROR, findings=findings, reasons=broken, owner=Owner.MODEL)
+    if Outcome.ERROR in outcomes:
+        reasons = tuple(f"{f.limit_id}: {f.reason}" for f in findings if f.outcome is Outcome.ERROR)
+        return Verdict(outcome=Outcome.ERROR, findings=findings, reasons=reasons, owner=Owner.HARNESS)
+    if not findings:
+        return Verdict(outcome=Outcome.INCONCLUSIVE, reasons=("there are no limits, so nothing was judged",))
+    undecided = Outcome.INCONCLUSIVE in outcomes
+    return Verdict(outcome=Outcome.INCONCLUSIVE if undecided else Outcome.PASS, findings=findings)
+
+
+def _broken(observed: Observed) -> tuple[str, ...]:
+    """A model that crashes now and then passes nothing: what the other sessions saw is what survived."""
+    if not observed.broken:
+        return ()
+    details = dict.fromkeys(f"{s.kind} session {s.outcome}: {s.detail}" for s in observed.broken)
+    return (f"{len(observed.broken)} of {len(observed.sessions)} sessions of {observed.label} broke", *details)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A limit with its numbers: which side is bad, where the bar is, and the one-sided bounds of what was seen."""
+
+    bar: float
+    observed: float
+    low: float | None
+    high: float | None
+    unit: str
+    upper_bar: bool
+    """True: what passes is under the bar. False: over it."""
+    seen: str
+    """The observed number and the bar in words."""
+    exact: bool = False
+    """Read, not estimated: there is no interval, and no doubt."""
+
+    def outcome(self) -> Outcome:
+        low, high = (self.observed, self.observed) if self.exact else (self.low, self.high)
+        if low is None or high is None:
+            return Outcome.INCONCLUSIVE
+        bad, good = (high, low) if self.upper_bar else (-low, -high)
+        bar = self.bar if self.upper_bar else -self.bar
+        if _under(bad, bar):
+            return Outcome.PASS
+        # Equal is not a pass; for a number that is read it is a failure, for an estimate it is open.
+        if self.exact or _under(bar, good):
+            return Outcome.FAIL
+        return Outcome.INCONCLUSIVE
+
+    @property
+    def gap(self) -> float:
+        return self.bar - self.observed if self.upper_bar else self.observed - self.bar
+
+
+@dataclass(frozen=True, slots=True)
+class _Judging:
+    """One verdict in the making."""
+
+    candidate: Observed
+    reference: Observed | None
+    planned: int
+    nominal: float
+    confidence: float
+    next_confidence: float
+    """Of the look that more sessions or samples would be judged at."""
+
+    def finding(self, limit: Limit) -> Finding:
+        match limit.metric:
+            case "latency" | "first_inference" | "load":
+                return self._timing(limit)
+            case "deployed_size":
+                return self._bytes(limit, self.candidate.deployed_bytes, "")
+            case "peak_rss":
+                return self._bytes(limit, self.candidate.peak_rss_bytes, " in the worst session")
+            case "rss_above_runtime":
+                return self._bytes(limit, self.candidate.rss_above_runtime_bytes, " in the worst session")
+            case "agreement":
+                return self._score(limit, self.candidate.agreement)
+            case _:
+                return self._score(limit, self.candidate.scores.get(limit.metric))
+
+    # Timing: Student's t on the logarithms of one number a session
+
+    def _timing(self, limit: Limit) -> Finding:
+        statistic = _statistic(limit)
+        if limit.max_ratio_to_reference is not None:
+            pairs = (
+                None
+                if self.reference is None
+                else ratio_by_rounds(self.candidate.sessions, self.reference.sessions, statistic)
+            )
+            if pairs is None:
+                return _unmeasured(limit, "ms", "no round timed both the candidate and the reference")
+            spread, scale = pairs.ratio, pairs.of_reference / 1e6
+            bar = limit.max_ratio_to_reference * scale
+            seen = (
+                f"{limit.statistic} {spread.estimate * scale:.4g} ms is {spread.estimate:.4g} x M1's {scale:.4g} ms, "
+                f"the limit {limit.max_ratio_to_reference:g} x M1 is {bar:.4g} ms"
+            )
+        else:
+            found = log_mean(self.candidate.sessions, statistic)
+            if found is None:
+                return _unmeasured(limit, "ms", f"no session of {self.candidate.label} timed it")
+            spread, scale = found, 1e-6
+            bar = limit.bound - limit.guard_ms
+            seen = f"{statistic} {spread.estimate * scale:.4g} ms, limit {bar:.4g} ms" + (
+                f" ({limit.bound:g} less {limit.guard_ms:g} guard)" if limit.guard_ms else ""
+            )
+        low, high = (spread.bound(self.confidence, side) for side in ("lower", "upper"))
+        case = _Case(
+            bar=bar,
+            observed=spread.estimate * scale,
+            low=None if low is None else low * scale,
+            high=None if high is None else high * scale,
+            unit="ms",
+            upper_bar=True,
+            seen=seen,
+        )
+        return self._judged_timing(limit, case, spread, scale)
+
+    def _fewest_samples(self, limit: Limit) -> int:
+        both = limit.max_ratio_to_reference is not None and self.reference is not None
+        subjects = [self.candidate, self.reference] if both else [self.candidate]
+        return min(len(s.latencies_ns) for subject in subjects if subject for s in latency_sessions(subject.sessions))
+
+    def _judged_timing(self, limit: Limit, case: _Case, spread: LogMean, scale: float) -> Finding:
+        outcome = case.outcome()
+        if spread.n < 2:
+            return _finding(
+                limit, case, outcome, f"{case.seen}; 1 session of {self.planned}, and an interval needs 2", sessions=1
+            )
+        interval = f"{self.confidence:.4g} bounds {case.low:.4g} to {case.high:.4g} ms over {spread.n} sessions"
+        reason = f"{case.seen}; {interval}"
+        fewest = self._fewest_samples(limit)
+        needed = samples_needed(limit.statistic or "mean", self.nominal)
+        if fewest < needed and outcome is not Outcome.FAIL:
+            reason += f"; {limit.statistic} needs {needed} samples in each session, the shortest has {fewest}"
+            return _finding(limit, case, Outcome.INCONCLUSIVE, reason)
+        if outcome is not Outcome.INCONCLUSIVE:
+            return _finding(limit, case, outcome, reason)
+        more = spread.more_needed(case.bar / scale, self.next_confidence)
+        told = f"about {more} more sessions would decide" if more else "too near to the limit for sessions to decide"
+        return _finding(limit, case, outcome, f"{reason}; {told}", sessions=more)
+
+    # Bytes: read, not estimated
+
+    def _bytes(self, limit: Limit, observed: int | None, which: str) -> Finding:
+        if observed is None:
+            return _unmeasured(limit, "bytes", f"{limit.metric} was not read in any session")
+        if limit.max_ratio_to_reference is not None:
+            if self.reference is None:
+                return _unmeasured(limit, "bytes", "there is no reference to compare with")
+            bar = limit.max_ratio_to_reference * self.reference.deployed_bytes
+        else:
+            bar = limit.bound * (_MIB if limit.max_mib is not None else 1)
+        case = _Case(
+            bar=bar,
+            observed=float(observed),
+            low=None,
+            high=None,
+            unit="bytes",
+            upper_bar=True,
+            seen=f"{observed} bytes{which}, limit {bar:.0f} bytes",
+            exact=True,
+        )
+        return _finding(limit, case, case.outcome(), case.seen)
+
+    # Scores: an interval about the population, or the number on exactly these samples
+
+    def _score(self, limit: Limit, scores: Scores | None) -> Finding:
+        if scores is None:
+            return _unmeasured(limit, "", f"{limit.metric} was not scored for {self.candidate.label}")
+        if limit.max_drop_from_reference is not None:
+            beside = None if self.reference is None else self.reference.scores.get(limit.metric)
+            if beside is None:
+                return _unmeasured(limit, "", f"{limit.metric} was not scored for the reference")
+            case = self._drop(limit, scores, beside)
+        else:
+            case = self._absolute(limit, scores)
+        outcome = case.outcome()
+        if case.exact:
+            return _finding(limit, case, outcome, f"{case.seen} on exactly these {scores.n} samples")
+        reason = f"{case.seen}; {self.confidence:.4g} bounds {case.low:.4g} to {case.high:.4g} over {scores.n} samples"
+        if outcome is not Outcome.INCONCLUSIVE:
+            return _finding(limit, case, outcome, reason)
+        share = scores.is_share and limit.max_drop_from_reference is None
+        more = _more_samples(case, scores.n, share, self.next_confidence, self.confidence)
+        told = f"about {more} more samples would decide" if more else "too near to the limit for samples to decide"
+        return _finding(limit, case, outcome, f"{reason}; {told}", samples=more)
+
+    def _absolute(self, limit: Limit, scores: Scores) -> _Case:
+        upper_bar = limit.max_value is not None
+        bar = limit.bound + (0.0 if upper_bar else limit.guard_fraction)
+        return _Case(
+            bar=bar,
+            observed=scores.value,
+            low=scores.bound(self.confidence, "lower"),
+            high=scores.bound(self.confidence, "upper"),
+            unit="",
+            upper_bar=upper_bar,
+            seen=f"{limit.metric} {scores.value:.4g}, limit {bar:.4g}"
+            + (f" ({limit.bound:g} and {limit.guard_fraction:g} guard)" if limit.guard_fraction else ""),
+            exact=limit.about == "this_set",
+        )
+
+    def _drop(self, limit: Limit, scores: Scores, beside: Scores) -> _Case:
+        """The bar is M1's own value, less what may be lost; the interval is that of the paired difference around M1."""
+        allowed = (limit.max_drop_from_reference or 0.0) - limit.guard_fraction
+        bar = beside.value - allowed if scores.higher_is_better else beside.value + allowed
+        return _Case(
+            bar=bar,
+            observed=scores.value,
+            low=beside.value + difference_bound(scores, beside, self.confidence, "lower"),
+            high=beside.value + difference_bound(scores, beside, self.confidence, "upper"),
+            unit="",
+            upper_bar=not scores.higher_is_better,
+            seen=f"{limit.metric} {scores.value:.4g} beside M1's {beside.value:.4g}, limit {bar:.4g}",
+            exact=limit.about == "this_set",
+        )
+
+
+def _under(a: float, b: float) -> bool:
+    """Strictly, where a difference in the last digits of a sum such as 0.9 - 0.005 is none."""
+    return a < b and not math.isclose(a, b, rel_tol=1e-12)
+
+
+def _statistic(limit: Limit) -> Statistic:
+    if limit.metric == "latency":
+        assert limit.statistic is not None, "a latency limit names its statistic"
+        return limit.statistic
+    return "first" if limit.metric == "first_inference" else "load"
+
+
+def _more_samples(case: _Case, n: int, share: bool, next_confidence: float, confidence: float) -> int | None:
+    """About how many more samples decide, if they go on like these; None where that is more than anybody has."""
+    if share:
+
+        def decides(size: int) -> bool:
+            low, high = (wilson_bound(case.observed * size, size, next_confidence, side) for side in ("lower", "upper"))
+            return low > case.bar or high < case.bar
+
+        if not decides(_SAMPLES_MAX):
+            return None
+        few, many = n, _SAMPLES_MAX
+        while many - few > 1:
+            middle = (few + many) // 2
+            few, many = (few, middle) if decides(middle) else (middle, many)
+        return many - n
+    assert case.low is not None
+    assert case.high is not None
+    above = case.observed < case.bar  # the bound that lies across the bar
+    half = case.high - case.observed if above else case.observed - case.low
+    half *= normal_quantile(next_confidence) / normal_quantile(confidence)
+    distance = abs(case.bar - case.observed)
+    if distance <= half * math.sqrt(n / _SAMPLES_MAX):
+        return None
+    return max(1, math.ceil(n * (half / distance) ** 2) - n)
+
+
+def _finding(
+    limit: Limit,
+    case: _Case,
+    outcome: Outcome,
+    reason: str,
+    *,
+    sessions: int | None = None,
+    samples: int | None = None,
+) -> Finding:
+    return Finding(
+        limit_id=limit.id,
+        family=limit.family,
+        text=str(limit),
+        unit=case.unit,
+        outcome=outcome,
+        limit=case.bar,
+        observed=case.observed,
+        interval=None if case.exact or (case.low is None and case.high is None) else (case.low, case.high),
+        gap=case.gap,
+        gap_relative=case.gap / abs(case.bar) if case.bar else None,
+        reason=reason,
+        more_sessions=sessions,
+        more_samples=samples,
+    )
+
+
+def _unmeasured(limit: Limit, unit: str, reason: str) -> Finding:
+    return Finding(
+        limit_id=limit.id,
+        family=limit.family,
+        text=str(limit),
+        unit=unit,
+        outcome=Outcome.ERROR,
+        limit=None,
+        observed=None,
+        reason=reason,
+    )
