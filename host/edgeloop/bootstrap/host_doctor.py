@@ -1,0 +1,142 @@
+"""This host as found: Python, toolchains and their versions against what edgeloop asks for, disk, SSH programs.
+
+Nothing heavy is imported: versions come from what the installer recorded, so a broken toolchain can't break this.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from platformdirs import user_cache_path
+
+from edgeloop.core.check import Check, note, ok, wrong
+
+_EXTRAS = {
+    "train": "training",
+    "tflite": "building .tflite files",
+    "tensorflow": "Keras and SavedModel references",
+    "tvm": "building for TVM",
+    "search": "Optuna as the strategy",
+    "ray": "fan-out over several hosts",
+}
+_PROGRAMS = {
+    "ssh": "logging in by hand; edgeloop itself does not use it",
+    "ssh-keygen": "making keys and reading fingerprints: apt-get install openssh-client",
+    "sshd": "only edgeloop's own tests: apt-get install openssh-server",
+    "scp": "only the comparison in make bench: apt-get install openssh-client",
+}
+_DISK_MIB_MIN = 2048
+
+Installed = Callable[[str], str | None]
+"""The version of an installed distribution, or None."""
+
+
+def installed(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def host_checks(folder: Path) -> list[Check]:
+    """Look at this host. `folder` is where runs would be written."""
+    requirements = importlib.metadata.requires("edgeloop") or []
+    return [
+        *interpreter_checks(),
+        *package_checks(requirements, installed),
+        *pair_checks(installed),
+        *program_checks(),
+        *disk_checks(folder),
+    ]
+
+
+def interpreter_checks() -> Iterator[Check]:
+    version = platform.python_version()
+    if sys.version_info >= (3, 11):
+        yield ok("python", f"{version} ({sys.executable})", "3.11 or newer")
+    else:
+        yield wrong("python", version, "install edgeloop with Python 3.11 or newer", "3.11 or newer")
+    if importlib.util.find_spec("pip") is None:
+        step = f"{sys.executable} -m ensurepip; boards get their runtimes through pip's download"
+        yield note("pip", "not in this environment", step)
+    else:
+        yield ok("pip", installed("pip") or "found")
+    yield ok("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
+
+
+def package_checks(requirements: list[str], version_of: Installed) -> Iterator[Check]:
+    """Compare what edgeloop asks for with what is there, the base install first, then each extra."""
+    parsed = [Requirement(text) for text in requirements]
+    for extra in ("", *_EXTRAS):
+        name = f"extra {extra}" if extra else "base install"
+        wanted = [item for item in parsed if _belongs(item, extra)]
+        command = f"pip install 'edgeloop[{extra}]'" if extra else "pip install --force-reinstall edgeloop"
+        versions = {item.name: version_of(item.name) for item in wanted}
+        absent = [item.name for item in wanted if versions[item.name] is None]
+        unfit = [
+            f"{item.name} {found} (wanted {item.specifier})"
+            for item in wanted
+            if (found := versions[item.name]) is not None and not item.specifier.contains(found, prereleases=True)
+        ]
+        present = ", ".join(f"{package} {version}" for package, version in versions.items() if version)
+        if unfit:
+            yield wrong(name, ", ".join(unfit), command)
+        elif absent and not extra:
+            yield wrong(name, f"missing: {', '.join(absent)}", command)
+        elif absent:
+            yield note(name, f"missing: {', '.join(absent)}", f"for {_EXTRAS[extra]}: {command}")
+        else:
+            yield ok(name, present)
+
+
+def pair_checks(version_of: Installed) -> Iterator[Check]:
+    """Combinations that install without complaint and then crash, or cost gigabytes for nothing."""
+    ffi = version_of("apache-tvm-ffi")
+    if ffi == "0.1.15.post2":
+        step = "pip install apache-tvm-ffi==0.1.14.post1"
+        yield wrong("apache-tvm-ffi", f"{ffi} segfaults in MetaSchedule with apache-tvm 0.27.0.post1", step)
+    numpy = version_of("numpy")
+    if version_of("tflite-runtime") and numpy and int(numpy.partition(".")[0]) >= 2:
+        step = "pip uninstall tflite-runtime: the engine litert is in the base install"
+        yield wrong("tflite-runtime", f"crashes beside numpy {numpy}; it needs numpy below 2", step)
+    torch = importlib.util.find_spec("torch") if version_of("torch") else None
+    if torch is not None and torch.origin is not None:
+        cuda = (Path(torch.origin).parent / "lib" / "libtorch_cuda.so").exists()
+        found = f"{version_of('torch')}, {'a CUDA build' if cuda else 'a CPU build'}"
+        if cuda:
+            yield note("torch", found, "a CPU build is enough for small networks and takes several GB less")
+        else:
+            yield ok("torch", found)
+
+
+def program_checks() -> Iterator[Check]:
+    for program, use in _PROGRAMS.items():
+        path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin:/sbin")
+        yield ok(program, path) if path else note(program, "not found", f"for {use}")
+
+
+def disk_checks(folder: Path) -> Iterator[Check]:
+    for name, place in (("disk for runs", folder), ("disk for wheels", user_cache_path("edgeloop"))):
+        nearest = next(path for path in (place.absolute(), *place.absolute().parents) if path.is_dir())
+        free_mib = shutil.disk_usage(nearest).free >> 20
+        found = f"{free_mib} MiB free at {place}"
+        wanted = f"{_DISK_MIB_MIN} MiB"
+        if free_mib < _DISK_MIB_MIN:
+            yield note(name, found, "make room there, or give --out another folder", wanted)
+        else:
+            yield ok(name, found, wanted)
+
+
+def _belongs(requirement: Requirement, extra: str) -> bool:
+    if requirement.marker is None:
+        return not extra
+    in_base = requirement.marker.evaluate({"extra": ""})
+    return in_base if not extra else not in_base and requirement.marker.evaluate({"extra": extra})

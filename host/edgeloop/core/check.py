@@ -1,0 +1,31 @@
+"""What a doctor says of one thing: what was declared or needed, what was found, and what to do about a difference."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgeloop.core.frozen import Frozen
+
+State = Literal["ok", "note", "wrong"]
+
+
+class Check(Frozen):
+    """`note` is worth knowing and hinders nothing; `wrong` hinders."""
+
+    name: str
+    state: State
+    found: str
+    wanted: str | None = None
+    next_step: str | None = None
+
+
+def ok(name: str, found: str, wanted: str | None = None) -> Check:
+    return Check(name=name, state="ok", found=found, wanted=wanted)
+
+
+def note(name: str, found: str, next_step: str | None = None, wanted: str | None = None) -> Check:
+    return Check(name=name, state="note", found=found, wanted=wanted, next_step=next_step)
+
+
+def wrong(name: str, found: str, next_step: str, wanted: str | None = None) -> Check:
+    return Check(name=name, state="wrong", found=found, wanted=wanted, next_step=next_step)
