@@ -1,0 +1,282 @@
+"""What a network costs before it is trained: counted on its exported graph, with no word about module classes.
+
+Counting follows what is built: batch norm after a layer is folded into it, an activation function that only one
+layer feeds is part of that layer's tensor, and a change of view is no tensor of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from edgeloop.core.network import LayerSize, NetworkIO, NetworkSizes, NetworkSpec
+from edgeloop.errors import UserError
+from edgeloop.models.build import build_network
+from edgeloop.models.channel_last import BuiltNetwork
+
+_CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
+_TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+_PRODUCTS = {"matmul": 1, "mm": 1, "bmm": 1, "addmm": 2, "baddbmm": 2}
+"""Matrix products and the place of their second factor."""
+
+_FUSED = {"relu", "relu_", "relu6", "hardtanh", "hardtanh_", "clamp", "clamp_min", "clip"}
+"""Activation functions that a runtime folds into the operator before them."""
+
+_VIEWS = {
+    *("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "movedim", "squeeze", "unsqueeze"),
+    *("expand", "expand_as", "detach", "detach_", "alias", "dropout", "dropout_", "feature_dropout", "contiguous"),
+    *("clone", "to", "_to_copy", "identity", "lift_fresh_copy", "numpy_T", "view_as", "reshape_as", "swapaxes"),
+}
+"""Operators whose result is their input in another shape, or the input itself once training is over."""
+
+_COMPOSED = ("einsum", "scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu", "multi_head_attention")
+"""Operators that hide their matrix products; they are decomposed before anything is counted."""
+
+
+def describe(spec: NetworkSpec, io: NetworkIO, channel_multiple: int) -> NetworkSizes:
+    """Return the sizes of a network, for one sample. `io` and `channel_multiple` as in `build_network`.
+
+    Raises UserError where the network can't be built or can't be exported.
+    """
+    network = build_network(spec, io, channel_multiple)
+    return sizes_of(exported(network, io, spec.factory or f"family {spec.family!r}"))
+
+
+def exported(network: BuiltNetwork, io: NetworkIO, source: str) -> torch.export.ExportedProgram:
+    """Export a network for one sample, in evaluation mode, composed operators taken apart.
+
+    Raises UserError, with the exporter's first line, where its forward is not a graph.
+    """
+    shapes = {tensor.name: tensor for tensor in io.inputs}
+    zeros = tuple(
+        torch.zeros(1, *shapes[name].shape, dtype=getattr(torch, shapes[name].dtype))
+        for name in network.signature.inputs
+    )
+    network.eval()
+    try:
+        program = torch.export.export(network, zeros)
+        composed = {str(n.target).split(".")[1] for n in program.graph.nodes if n.op == "call_function"}
+        if any(name.startswith(_COMPOSED) for name in composed):
+            table = torch.export.default_decompositions()
+            chosen = {op: table[op] for op in table if _operator_name(op).startswith(_COMPOSED)}
+            program = program.run_decompositions(chosen)
+    except Exception as error:  # torch.export raises anything; the user's forward is the cause
+        line = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise UserError(
+            f"{source}: torch.export can't follow its forward: {type(error).__name__}: {line}",
+            next_step="keep Python branches on values of tensors out of forward",
+        ) from error
+    return program
+
+
+def sizes_of(program: torch.export.ExportedProgram) -> NetworkSizes:
+    """Count layers, weights, multiply-accumulates and activations of an exported network with a batch of one."""
+    graph = _Graph.of(program)
+    layers: list[LayerSize] = []
+    counted: set[str] = set()
+    macs = 0
+    for node in program.graph.nodes:
+        found = graph.layer(node)
+        if found is None:
+            continue
+        macs += found.macs
+        if found.weight is None or found.weight in counted:
+            continue
+        norm = graph.folded_norm(node)
+        bias = found.out_channels if norm is not None or found.bias is not None else 0
+        layers.append(
+            LayerSize(
+                name=graph.names[found.weight].removeprefix("network.").removesuffix(".weight"),
+                weights=_numel(graph.node(found.weight)),
+                bias=bias,
+                out_channels=found.out_channels,
+                depthwise=found.depthwise,
+            )
+        )
+        counted |= {found.weight, *([found.bias] if found.bias else []), *graph.norm_state(norm)}
+    loose_norms = [n for n in program.graph.nodes if _operator(n) == "batch_norm" and not graph.is_folded(n)]
+    for norm in loose_norms:
+        counted |= graph.norm_state(norm)
+    # A batch norm that no layer precedes becomes a factor and an offset for each channel.
+    other = sum(2 * int(_shape(norm.args[0])[1]) for norm in loose_norms)
+    other += sum(_numel(node) for node in graph.state() if node.users and node.name not in counted)
+    activations, peak = _activations(graph)
+    return NetworkSizes(
+        parameters=sum(layer.weights + layer.bias for layer in layers) + other,
+        macs=macs,
+        layers=tuple(layers),
+        other_parameters=other,
+        activations=tuple(activations),
+        peak_activation_elements=peak,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A node that multiplies: `weight` and `bias` are placeholder names, None where they are activations."""
+
+    macs: int
+    out_channels: int
+    weight: str | None
+    bias: str | None = None
+    depthwise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """An exported graph with what follows from the user's inputs told apart from weights."""
+
+    nodes: tuple[Node, ...]
+    names: dict[str, str]
+    """Placeholder of a parameter, buffer or constant -> its name in the module."""
+    moving: frozenset[str]
+    """Nodes that depend on an input."""
+
+    @classmethod
+    def of(cls, program: torch.export.ExportedProgram) -> _Graph:
+        signature = program.graph_signature
+        names = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
+        moving: set[str] = set()
+        for node in program.graph.nodes:
+            if (node.op == "placeholder" and node.name in signature.user_inputs) or (
+                node.op == "call_function" and any(i.name in moving for i in node.all_input_nodes)
+            ):
+                moving.add(node.name)
+        return cls(tuple(program.graph.nodes), names, frozenset(moving))
+
+    def node(self, name: str) -> Node:
+        return next(node for node in self.nodes if node.name == name)
+
+    def state(self) -> Iterator[Node]:
+        return (node for node in self.nodes if node.name in self.names)
+
+    def layer(self, node: Node) -> _Layer | None:
+        """What the node multiplies, or None where it is no convolution, linear map or matrix product."""
+        operator = _operator(node)
+        if operator in _CONVOLUTIONS | _TRANSPOSED:
+            return self._convolution(node, transposed=operator in _TRANSPOSED)
+        if operator == "linear":
+            weight = _argument(node, 1, "weight")
+            return _Layer(
+                macs=_numel(node) * int(_shape(weight)[-1]),
+                out_channels=int(_shape(weight)[0]),
+                weight=self._stored(weight),
+                bias=self._stored(_argument(node, 2, "bias")),
+            )
+        if operator in _PRODUCTS:
+            second = _PRODUCTS[operator]
+            left, right = _argument(node, second - 1, "mat1"), _argument(node, second, "mat2")
+            return _Layer(
+                macs=_numel(node) * int(_shape(left)[-1]),
+                out_channels=int(_shape(node)[-1]),
+                weight=self._stored(right) or self._stored(left),
+                bias=self._stored(node.args[0]) if second == 2 else None,
+            )
+        return None
+
+    def _convolution(self, node: Node, *, transposed: bool) -> _Layer:
+        source, weight = _argument(node, 0, "input"), _argument(node, 1, "weight")
+        groups = int(_argument(node, 6, "groups", 1))
+        # Weights are (out, in / groups, kernel...), transposed ones (in, out / groups, kernel...): each output
+        # element of the one, and each input element of the other, meets that many weights.
+        meetings = math.prod(_shape(weight)[1:])
+        return _Layer(
+            macs=_numel(source if transposed else node) * meetings,
+            out_channels=int(_shape(weight)[1] * groups if transposed else _shape(weight)[0]),
+            weight=self._stored(weight),
+            bias=self._stored(_argument(node, 2, "bias")),
+            depthwise=groups == _shape(source)[1] > 1,
+        )
+
+    def _stored(self, node: Any) -> str | None:
+        """The parameter that a factor comes from, through changes of view; None where it is an activation."""
+        while isinstance(node, Node) and node.name not in self.moving:
+            if node.name in self.names:
+                return node.name
+            if not node.all_input_nodes:
+                return None
+            node = node.all_input_nodes[0]
+        return None
+
+    def folded_norm(self, node: Node) -> Node | None:
+        """The batch norm that is this layer's only user."""
+        users = list(node.users)
+        return users[0] if len(users) == 1 and _operator(users[0]) == "batch_norm" else None
+
+    def is_folded(self, norm: Node) -> bool:
+        source = norm.args[0]
+        return isinstance(source, Node) and self.layer(source) is not None and self.folded_norm(source) is norm
+
+    def norm_state(self, norm: Node | None) -> set[str]:
+        return set() if norm is None else {node.name for node in norm.all_input_nodes if node.name in self.names}
+
+
+def _activations(graph: _Graph) -> tuple[list[int], int]:
+    """Elements of every activation tensor, and the most alive at once, each from its making to its last use."""
+    tensor_of: dict[str, str] = {}
+    """Node -> the node that stands for the tensor it shows: a view's is its source's."""
+    size: dict[str, int] = {}
+    made: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for place, node in enumerate(graph.nodes):
+        sources = [tensor_of[i.name] for i in node.all_input_nodes if i.name in tensor_of]
+        for source in sources:
+            last[source] = place
+        if node.name not in graph.moving:
+            continue
+        if sources and (_is_view(node) or (_is_fused(node) and len(node.all_input_nodes[0].users) == 1)):
+            tensor_of[node.name] = sources[0]
+            continue
+        tensor_of[node.name] = node.name
+        size[node.name], made[node.name], last[node.name] = _numel(node), place, place
+    places = range(len(graph.nodes))
+    alive = (sum(size[t] for t in size if made[t] <= place <= last[t]) for place in places)
+    return [*size.values()], max(alive, default=0)
+
+
+def _is_view(node: Node) -> bool:
+    return _operator(node) in _VIEWS or _operator(node) == "getitem"
+
+
+def _is_fused(node: Node) -> bool:
+    """An activation function or batch norm right after what computes its argument."""
+    source = node.all_input_nodes[0]
+    if source.op != "call_function" or _is_view(source):
+        return False
+    if _operator(node) == "batch_norm":
+        return _operator(source) in _CONVOLUTIONS | _TRANSPOSED | set(_PRODUCTS) | {"linear"}
+    return _operator(node) in _FUSED
+
+
+def _operator(node: Node) -> str:
+    """`conv2d` for torch.ops.aten.conv2d.default; empty for what is no operator."""
+    return _operator_name(node.target) if node.op == "call_function" else ""
+
+
+def _operator_name(target: Any) -> str:
+    text = str(target)
+    return text.split(".")[1] if text.startswith("aten.") else getattr(target, "__name__", "")
+
+
+def _argument(node: Node, place: int, name: str, default: Any = None) -> Any:
+    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+
+
+def _shape(node: Any) -> torch.Size:
+    shape: torch.Size = node.meta["val"].shape
+    return shape
+
+
+def _numel(node: Node) -> int:
+    value = node.meta["val"]
+    parts = value if isinstance(value, tuple | list) else [value]
+    return sum(int(part.numel()) for part in parts if isinstance(part, torch.Tensor))
