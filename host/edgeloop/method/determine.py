@@ -1,0 +1,139 @@
+"""The determiner (S701, S702): which networks are larger than M1, and in which order they are worth asking.
+
+The size difference evaluation function and the score J are reconstructions: the claims name the function
+and leave its form open.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgeloop.core.campaign import Search
+from edgeloop.core.network import NetworkSizes, NetworkSpec
+
+SCORE_EXPONENT = 0.07
+"""MnasNet's exponent for latency over its target."""
+_DELTA_MAX = 24.0
+"""No search doubles the parameters more often than this."""
+
+PredictBytes = Callable[[float], float]
+"""delta = log2(parameters over M1's parameters) -> predicted deployed bytes of M3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Larger:
+    """An M2: a network that is larger than M1 (or M1 itself where `larger = none`)."""
+
+    spec: NetworkSpec
+    sizes: NetworkSizes
+    label: str
+    """`width 1.41`, `width 2 depth +1`: as the user reads it."""
+
+
+def larger(m1: NetworkSizes, m2: NetworkSizes) -> bool:
+    """Return whether M2 is larger than M1: parameters and MACs both strictly larger."""
+    return m2.parameters > m1.parameters and m2.macs > m1.macs
+
+
+def label_of(spec: NetworkSpec) -> str:
+    """Return the network's size in words."""
+    return f"width {spec.width:g}" + (f" depth +{spec.depth}" if spec.depth else "")
+
+
+def grid(m1: NetworkSpec, search: Search) -> list[NetworkSpec]:
+    """Return the networks that the search space names: width multipliers and depth steps over M1."""
+    return [
+        m1.resized(round(m1.width * width, 6), m1.depth + depth)
+        for depth in dict.fromkeys(search.depths)
+        for width in dict.fromkeys(search.widths)
+    ]
+
+
+def determine(
+    m1: NetworkSpec, m1_sizes: NetworkSizes, search: Search, sizes_of: Callable[[NetworkSpec], NetworkSizes]
+) -> tuple[list[Larger], list[str]]:
+    """Return every M2 of the grid from the smallest to the largest, and a sentence for each network left out.
+
+    Left out is what is not larger than M1, and what channel rounding made equal to another network.
+    """
+    found: dict[tuple[int, int], Larger] = {}
+    left_out = []
+    for spec in grid(m1, search):
+        sizes = sizes_of(spec)
+        same = (sizes.parameters, sizes.macs)
+        if not larger(m1_sizes, sizes):
+            left_out.append(
+                f"{label_of(spec)} is left out: {sizes.parameters} parameters and {sizes.macs} MACs are not both "
+                f"more than M1's {m1_sizes.parameters} and {m1_sizes.macs}"
+            )
+        elif same in found:
+            left_out.append(f"{label_of(spec)} is left out: it has the size of {found[same].label}")
+        else:
+            found[same] = Larger(spec, sizes, label_of(spec))
+    return [found[same] for same in sorted(found)], left_out
+
+
+def interpolated(points: Sequence[tuple[float, float]]) -> PredictBytes:
+    """Return predicted bytes as a never-falling function of delta, through (delta, bytes) of real networks.
+
+    Between networks log2(bytes) is linear in delta; beyond the last one it goes on with slope 1, bytes in
+    proportion to parameters. Raises ValueError without points.
+    """
+    if not points:
+        raise ValueError("no network to interpolate between")
+    knots: list[tuple[float, float]] = []
+    for delta, size in sorted(points):
+        log_bytes = max(math.log2(size), knots[-1][1] if knots else 0.0)
+        if knots and delta == knots[-1][0]:
+            knots[-1] = (delta, log_bytes)
+        else:
+            knots.append((delta, log_bytes))
+
+    def predict(delta: float) -> float:
+        if delta <= knots[0][0]:
+            return math.exp2(knots[0][1] + delta - knots[0][0])
+        for (d0, b0), (d1, b1) in itertools.pairwise(knots):
+            if delta <= d1:
+                return math.exp2(b0 + (b1 - b0) * (delta - d0) / (d1 - d0))
+        return math.exp2(knots[-1][1] + delta - knots[-1][0])
+
+    return predict
+
+
+def parity_delta(bytes_m1: int, predict: PredictBytes) -> float:
+    """Return delta*, at which M3's predicted bytes equal M1's measured bytes, by bisection; 0 if already over."""
+    low, high = 0.0, _DELTA_MAX
+    if predict(low) >= bytes_m1:
+        return low
+    if predict(high) <= bytes_m1:
+        return high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if predict(middle) < bytes_m1 else (low, middle)
+    return (low + high) / 2
+
+
+def evaluation(params_m1: int, params_m2: int, bytes_m1: int, predict: PredictBytes) -> float:
+    """Return the size difference evaluation function E, from 0 to 1 (shape `tent`).
+
+    With delta = log2(params_m2 / params_m1) and delta* from `parity_delta`: 0 for delta <= 0, delta/delta*
+    up to delta*, 2^-(delta - delta*) beyond.
+    """
+    delta = math.log2(params_m2 / params_m1)
+    if delta <= 0:
+        return 0.0
+    parity = parity_delta(bytes_m1, predict)
+    return delta / parity if delta <= parity else math.exp2(parity - delta)
+
+
+def score_j(accuracy: float, latency: float, target: float, evaluated: float) -> float:
+    """Return J = A (L/T)^-0.07 E^0.07; `latency` and `target` in the same unit.
+
+    Raises ValueError where latency or target is not positive.
+    """
+    if latency <= 0 or target <= 0:
+        raise ValueError(f"latency {latency} and target {target} must be positive")
+    return accuracy * math.pow(latency / target, -SCORE_EXPONENT) * math.pow(evaluated, SCORE_EXPONENT)

@@ -1,0 +1,143 @@
+"""In which order the untried points are asked: the claimed moves first, what failures speak against later.
+
+Everything here orders; nothing here excludes. Latency is not monotone in the degree of lightening, so a
+point that the rules put last may still be the one that passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from edgeloop.core.verdict import Family
+from edgeloop.method.moves import Compared, Costs, Intent
+from edgeloop.method.space import Point, SearchSpace
+
+Tier = tuple[float, float, float]
+"""Where a rule puts a point, the smallest first: the rule's step, then the distance within the step."""
+ELSEWHERE: Tier = (9.0, 0.0, 0.0)
+"""Points that the rule does not name: swept in the order of E."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A measured failure, and the families of the limits that failed."""
+
+    point: Point
+    families: frozenset[Family]
+    deployed_bytes: int | None
+
+
+@dataclass
+class Order:
+    """What the campaign has measured so far, as it bears on the order."""
+
+    space: SearchSpace
+    costs: Costs = field(default_factory=Costs)
+    failures: list[Failure] = field(default_factory=list)
+
+    def sort(
+        self, points: Collection[Point], here: Point | None, intent: Intent, families: frozenset[Family]
+    ) -> list[Point]:
+        """Order points after a trial at `here` that turned the search by `intent`; `families` failed.
+
+        None for `here`: the order at the start, the highest E at the start rung first.
+        """
+        worth = {
+            (network, rung): self.space.evaluation(Point(network, rung, 0)) or 0.0
+            for network, rung in {(p.network, p.rung) for p in points}
+        }
+
+        def key(point: Point) -> tuple[bool, int, Tier, int, float, Point]:
+            return (
+                self.space.oversized(point),
+                self.doubts(point),
+                ELSEWHERE if here is None else self.tier(here, point, intent, families),
+                abs(point.rung - self.space.start_rung),
+                -worth[point.network, point.rung],
+                Point(point.setting, point.rung, point.network),
+            )
+
+        return sorted(points, key=key)
+
+    def doubts(self, point: Point) -> int:
+        """Return how much of what was measured speaks against a point: 1 for each of accuracy and cost.
+
+        Assumes, for the order only, that accuracy grows with the network and falls with the degree, and
+        that cost grows with the network: bisection between opposite failures, in two dimensions. The very
+        file that failed accuracy or size counts 2: another engine or thread count hardly changes those.
+        """
+        accuracy = cost = 0
+        for failure in self.failures:
+            same_file = (point.network, point.rung) == (failure.point.network, failure.point.rung)
+            if same_file and failure.families & {Family.ACCURACY, Family.SIZE}:
+                return 2
+            if Family.ACCURACY in failure.families:
+                doubtful = failure.point.network >= point.network and failure.point.rung <= point.rung
+                accuracy = max(accuracy, int(doubtful))
+            cost = max(cost, int(self._as_costly(point, failure)))
+        return accuracy + cost
+
+    def _as_costly(self, point: Point, failure: Failure) -> bool:
+        if Family.SIZE in failure.families and self.space.predicted(point) >= (failure.deployed_bytes or float("inf")):
+            return True
+        if failure.point.setting != point.setting or failure.point.network > point.network:
+            return False
+        return any(
+            family in failure.families and not self.may_cost_less(family, failure.point, point.rung)
+            for family in (Family.SPEED, Family.MEMORY)
+        )
+
+    def compared(self, family: Family, here: Point, rung: int) -> Compared | None:
+        """The measured comparison of a rung with the one at `here`."""
+        return self.costs.compare(family, here.network, here.setting, here.rung, rung)
+
+    def may_cost_less(self, family: Family, here: Point, rung: int) -> bool:
+        """Whether a rung costs less than the one at `here`: measured so, or not measured yet."""
+        if rung == here.rung:
+            return False
+        if family is Family.SIZE:
+            return self.space.predicted(Point(here.network, rung, here.setting)) < self.space.predicted(here)
+        compared = self.compared(family, here, rung)
+        return compared is None or compared.better
+
+    def tier(self, here: Point, point: Point, intent: Intent, families: frozenset[Family]) -> Tier:
+        """Where the rule of an intent puts a point."""
+        up, turn = point.network - here.network, point.rung - here.rung
+        same_setting = point.setting == here.setting
+        match intent:
+            case Intent.LOWER:
+                return self._lower(here, point) if same_setting else ELSEWHERE
+            case Intent.RAISE:
+                return self._raise(here, point, families)
+            case Intent.SMALLER | Intent.LARGER if same_setting and up:
+                wanted = -up if intent is Intent.SMALLER else up
+                return (0.0 if wanted > 0 else 1.0, abs(wanted), abs(turn))
+            case Intent.NEIGHBOUR:
+                # Among equally near ones the side that helps what could not be decided.
+                helps = turn < 0 or up > 0 if families == {Family.ACCURACY} else turn > 0 or up < 0
+                return (0.0, abs(up) + abs(turn) + (not same_setting), 0.0 if helps else 1.0)
+            case _:
+                return ELSEWHERE
+
+    def _lower(self, here: Point, point: Point) -> Tier:
+        up, turn = point.network - here.network, point.rung - here.rung
+        if up == 0 and turn < 0:
+            return (0.0, -turn, 0.0)
+        if up <= 0:
+            return ELSEWHERE
+        # At the lowest rung already, the ladder begins anew on the larger network.
+        pivot = self.space.start_rung if here.rung == 0 else here.rung
+        return (1.0, up, abs(point.rung - pivot))
+
+    def _raise(self, here: Point, point: Point, families: frozenset[Family]) -> Tier:
+        up, turn = point.network - here.network, point.rung - here.rung
+        if point.setting != here.setting:
+            if up or turn or families != {Family.SPEED}:
+                return ELSEWHERE
+            # The same file: it costs a measurement and no training.
+            compared = self.costs.compare_settings(here.network, here.rung, here.setting, point.setting)
+            return (1.0, point.setting, 0.0) if compared is None or compared.better else ELSEWHERE
+        if up == 0 and turn > 0 and all(self.may_cost_less(family, here, point.rung) for family in families):
+            return (0.0, turn, 0.0)
+        return (2.0, -up, abs(turn)) if up < 0 else ELSEWHERE

@@ -1,0 +1,289 @@
+"""The rule-based search: the claimed moves, turned into questions and sentences.
+
+`tell` reads a finished trial and orders everything that is untried; `ask` takes the first. Every network,
+rung and setting of the search space is asked before nothing is left, and none is asked twice. The order is
+a function of the trials told, so a resumed run asks what the first one would have asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from edgeloop.core.campaign import Search
+from edgeloop.core.events import Trial
+from edgeloop.core.lightening import Lightening
+from edgeloop.core.limits import LimitSet
+from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
+from edgeloop.core.verdict import Direction, Family, Finding, Outcome
+from edgeloop.method.moves import COSTS, Intent, Reading, decisive, figure, gap_of, percent_faster, ranked, read
+from edgeloop.method.order import ELSEWHERE, Failure, Order
+from edgeloop.method.space import Point, SearchSpace
+
+_NONE: frozenset[Family] = frozenset()
+
+
+class PatentStrategy:
+    """ports.Strategy by the rules of docs/explanation/method.md."""
+
+    def __init__(
+        self,
+        *,
+        search: Search,
+        m1: NetworkSpec,
+        m1_sizes: NetworkSizes,
+        m1_lightening: str,
+        m1_bytes: int,
+        larger: Literal["factory", "none"],
+        teacher: Literal["none", "m1", "m2"],
+        limits: LimitSet,
+        sizes_of: Callable[[NetworkSpec], NetworkSizes],
+    ) -> None:
+        """`m1_bytes` is M1's measured file under `m1_lightening`; `sizes_of` is called late and once a network."""
+        self.space = SearchSpace(
+            search=search,
+            m1=m1,
+            m1_sizes=m1_sizes,
+            m1_lightening=m1_lightening,
+            m1_bytes=m1_bytes,
+            larger=larger,
+            teacher=teacher,
+            limits=limits,
+            sizes_of=sizes_of,
+        )
+        self._order = Order(self.space)
+        self._visited: set[Point] = set()
+        self._trials: list[Trial] = []
+        self._queue: list[Point] | None = None
+        self._running: Point | None = None
+        self._why = ""
+
+    def rating(self, candidate: Candidate) -> tuple[float | None, int | None]:
+        """Return E (None where M1 itself is lightened) and the predicted deployed bytes of a candidate.
+
+        Both None for a candidate that is not of this search.
+        """
+        point = self.space.by_key.get(candidate.key)
+        return (None, None) if point is None else (self.space.evaluation(point), self.space.predicted(point))
+
+    def ask(self) -> tuple[Candidate, str] | None:
+        """Return the next candidate and why, or None where nothing is left.
+
+        Raises ConfigError at the first question where no network of the grid is larger than M1.
+        """
+        left = self._left()
+        if not left:
+            return None
+        point, why = left[0], self._why or self._opening(left[0])
+        self._why = ""
+        self._visited.add(point)
+        self._running = point
+        return self.space.candidate(point), why
+
+    def tell(self, trial: Trial) -> tuple[Direction, str]:
+        """Learn a finished trial; return the direction of the move and its sentence, with figures."""
+        here = self.space.by_key.get(trial.candidate.key)
+        if here is None:
+            return "none", f"{trial.candidate} is not of this search: nothing moves"
+        left = self._left()
+        self._visited.add(here)
+        self._running = None
+        self._trials.append(trial)
+        reading = read(trial)
+        self._learn(trial, here, reading)
+        families = _families_of(reading)
+        if reading.intent is Intent.KEEP:
+            self._queue = [point for point in left if point != here]
+        else:
+            self._queue = self._order.sort(self._untried(), here, reading.intent, families)
+        direction, sentence = self._move(here, reading, families)
+        self._why = sentence
+        return direction, sentence
+
+    def likely(self) -> list[Candidate]:
+        """Return what may be asked next, likeliest first, nothing being known of the running candidate."""
+        here = self._running
+        if here is None:
+            return [self.space.candidate(point) for point in self._left()[:3]]
+        untried = self._untried()
+        guesses: list[tuple[Intent, frozenset[Family]]] = []
+        costs = frozenset(family for family in COSTS if family in self.space.families)
+        if Family.ACCURACY in self.space.families:
+            guesses.append((Intent.LOWER, frozenset({Family.ACCURACY})))
+        guesses.extend((Intent.RAISE, frozenset({family})) for family in COSTS if family in costs)
+        if costs:
+            guesses.append((Intent.SMALLER, costs))
+        if Family.ACCURACY in self.space.families:
+            guesses.append((Intent.LARGER, frozenset({Family.ACCURACY})))
+        heads = [self._order.sort(untried, here, intent, families)[:1] for intent, families in guesses]
+        return [self.space.candidate(point) for point in dict.fromkeys(p for head in heads for p in head)]
+
+    def _untried(self) -> list[Point]:
+        return [point for point in self.space.points if point not in self._visited]
+
+    def _left(self) -> list[Point]:
+        """What is untried, in the order in force."""
+        if self._queue is None:
+            self._queue = self._order.sort(self.space.points, None, Intent.KEEP, _NONE)
+        return [point for point in self._queue if point not in self._visited]
+
+    def _learn(self, trial: Trial, here: Point, reading: Reading) -> None:
+        file_bytes = trial.built.artifact.deployed_bytes if trial.built is not None else None
+        if file_bytes is not None:
+            rung = Lightening.parse(trial.candidate.lightening)
+            self.space.prediction.learn(self.space.networks[here.network].sizes, rung, file_bytes)
+        if reading.intent is Intent.KEEP:
+            return
+        # Costs are compared on one target: the first, which every trial is measured on.
+        for judged in decisive(trial)[:1]:
+            self._order.costs.learn(here.network, here.setting, here.rung, judged)
+        if reading.failed:
+            self._order.failures.append(Failure(here, frozenset(reading.failed), file_bytes))
+
+    # sentences
+
+    def _opening(self, point: Point) -> str:
+        if self._trials or self._visited:
+            return "the next untried in the order"
+        rung, label = self.space.rungs[point.rung].name, self.space.label(point)
+        evaluated = self.space.evaluation(point)
+        if evaluated is None:
+            return f"M1 itself ({label}) is lightened, beginning at {rung}"
+        parameters = self.space.networks[point.network].sizes.parameters
+        return (
+            f"the search begins at {rung} with {label}: {parameters} parameters, size difference evaluation "
+            f"E = {evaluated:.2f}, predicted {self.space.predicted(point)} bytes"
+        )
+
+    def _move(self, here: Point, reading: Reading, families: frozenset[Family]) -> tuple[Direction, str]:
+        left = self._left()
+        if reading.intent is Intent.PASSED:
+            if reading.may_pass:
+                return "none", "every limit is met on validation data"
+            return "confirm", "every limit is met, under a plan that only steers: it has to be confirmed"
+        said = self._said(here, reading)
+        if not left:
+            return "none", f"{said}; nothing untried is left{self._nearest()}"
+        to = left[0]
+        if reading.intent is Intent.KEEP:
+            return "none", f"{said}; this says nothing of the network, next in the order is {self._name(to, here)}"
+        put_off = self._put_off(here, to, reading.intent, families)
+        step = put_off or (self._no_rung(here, families) if reading.intent is Intent.RAISE else "")
+        return self._direction(here, to), f"{said}; {self._clause(here, to, reading, families, step)}"
+
+    def _said(self, here: Point, reading: Reading) -> str:
+        if reading.unmeasured:
+            return f"{reading.unmeasured}"
+        if reading.undecided:
+            return "undecided, which is no pass: " + ", ".join(map(figure, reading.undecided))
+        figures = " and ".join(figure(f) for f in sorted(reading.failed.values(), key=gap_of))
+        match reading.intent:
+            case Intent.SMALLER:
+                return f"{figures}: both fail and the cost is relatively further off"
+            case Intent.LARGER:
+                return f"{figures}: both fail and accuracy is relatively further off"
+            case Intent.LOWER if here.rung == 0:
+                return f"{figures}, at the lowest rung that is offered"
+            case Intent.NEIGHBOUR:
+                return "not passed"
+            case _:
+                return figures
+
+    def _nearest(self) -> str:
+        best = next((t for t in ranked(self._trials) if read(t).outcome is not Outcome.PASS), None)
+        if best is None:
+            return ""
+        findings: list[Finding] = [f for j in decisive(best) for f in j.verdict.findings]
+        worst = min(findings, key=gap_of, default=None)
+        return f"; the nearest miss is trial {best.number} ({best.candidate})" + (
+            f": {figure(worst)}" if worst is not None else ""
+        )
+
+    def _name(self, point: Point, here: Point) -> str:
+        text = f"{self.space.rungs[point.rung].name} at {self.space.label(point)}"
+        return text if point.setting == here.setting else f"{text} on {self.space.setting_label(point)}"
+
+    def _put_off(self, here: Point, to: Point, intent: Intent, families: frozenset[Family]) -> str:
+        """Say which steps of the rule itself are asked later, and why."""
+
+        def step(point: Point) -> float:
+            return self._order.tier(here, point, intent, families)[0]
+
+        later = [
+            point for point in self._left() if step(point) == 0 and step(to) > 0 and intent is not Intent.NEIGHBOUR
+        ]
+        if not later:
+            return ""
+        names = ", ".join(self._name(point, here) for point in sorted(later)[:3])
+        reason = (
+            "predicted far over the size limit"
+            if all(self.space.oversized(point) for point in later)
+            else "earlier failures speak against it"
+        )
+        return f"{names} {'is' if len(later) == 1 else 'are'} put off ({reason}); "
+
+    def _clause(self, here: Point, to: Point, reading: Reading, families: frozenset[Family], step: str) -> str:
+        """Say where the search turns; `step` says why the rule's first step is not taken."""
+        name = self._name(to, here)
+        tier = self._order.tier(here, to, reading.intent, families)
+        if tier == ELSEWHERE:
+            return f"{step}the rules name nothing else here, so what is untried is swept: {name}"
+        match reading.intent, tier[0]:
+            case Intent.LOWER, 0.0:
+                return f"{self.space.rungs[to.rung].name} lightens the same network less"
+            case Intent.LOWER, _:
+                return f"{step}next is a larger network, {name}"
+            case Intent.RAISE, 0.0:
+                return self._cheaper_rung(here, to, families)
+            case Intent.RAISE, 1.0:
+                return f"{step}the same file is tried on {self.space.setting_label(to)}"
+            case Intent.RAISE, _:
+                return f"{step}next is a smaller network, {name}"
+            case Intent.NEIGHBOUR, _:
+                return f"next is its untried neighbour {name}"
+            case _:
+                kind = "smaller" if to.network < here.network else "larger"
+                return f"{step}next is a {kind} network, {name}"
+
+    def _cheaper_rung(self, here: Point, to: Point, families: frozenset[Family]) -> str:
+        """Say why a higher rung should cost less, by what is known of it."""
+        one, other = self.space.rungs[here.rung].name, self.space.rungs[to.rung].name
+        parts = []
+        for family in (f for f in COSTS if f in families):
+            if family is Family.SIZE:
+                parts.append(f"{other} is predicted to take {self.space.predicted(to)} bytes")
+                continue
+            compared = self._order.compared(family, here, to.rung)
+            if compared is None:
+                parts.append(f"{other} is not measured here yet and is tried")
+                continue
+            where = "here" if compared.network == here.network else f"at {self.space.networks[compared.network].label}"
+            if family is Family.SPEED:
+                parts.append(f"{other} measured {percent_faster(compared)} than {one} {where}")
+            else:
+                parts.append(f"{other} took {100 * (1 - compared.ratio):.0f} % less memory than {one} {where}")
+        return ", ".join(dict.fromkeys(parts))
+
+    def _no_rung(self, here: Point, families: frozenset[Family]) -> str:
+        """Say that no higher rung helps, with the figures of those that were measured."""
+        known = []
+        for rung in range(here.rung + 1, len(self.space.rungs)):
+            compared = self._order.compared(Family.SPEED, here, rung) if Family.SPEED in families else None
+            if compared is not None and not compared.better:
+                known.append(f"{self.space.rungs[rung].name} measured {percent_faster(compared)}")
+        if known:
+            return f"no rung further up is faster ({', '.join(known)}): "
+        return "no rung further up is left: " if here.rung + 1 < len(self.space.rungs) else "no rung is further up: "
+
+    def _direction(self, here: Point, to: Point) -> Direction:
+        if to.network != here.network:
+            return "larger" if to.network > here.network else "smaller"
+        if to.rung != here.rung:
+            return "raise_degree" if to.rung > here.rung else "lower_degree"
+        return "other_engine"
+
+
+def _families_of(reading: Reading) -> frozenset[Family]:
+    if reading.failed:
+        return frozenset(reading.failed)
+    return frozenset(finding.family for finding in reading.undecided)
