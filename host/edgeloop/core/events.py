@@ -124,7 +124,6 @@ class Moved(Frozen):
     """The trial that was left."""
     direction: Direction
     sentence: str
-    to: Candidate | None
 
 
 class Finished(Frozen):

@@ -1,0 +1,47 @@
+# One command for a chore, the same in CI. `make demo` and `make test` set everything up by themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := edgeloop-demo
+STAMP := $(VENV)/.ready
+
+.PHONY: demo test lint test-full test-board bench docs clean system
+
+demo: $(STAMP) ## the quickstart on data that comes with a package, against this machine
+	@rm -rf $(DEMO)
+	$(BIN)/edgeloop init $(DEMO)
+	$(BIN)/edgeloop run $(DEMO)/campaign.toml --out $(DEMO)/run
+
+test: $(STAMP) lint system ## lint, types, import contracts and every test but the long ones
+	$(BIN)/pytest -m "not full"
+
+test-full: $(STAMP) system ## the long tests too
+	$(BIN)/pytest
+
+lint: $(STAMP) ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) system ## pushes against scp, the agent against a bare loop, time to verdict
+	$(BIN)/python -m pytest tests/bench -s -q -p no:cacheprovider
+
+# torch goes in first and by itself: resolved together with the rest, a CUDA build of several GB comes in.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[tflite]' --group dev
+	@touch $@
+
+# A real sshd on a loopback port is part of the tests. Installed where we may, named where we may not.
+system:
+	@PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq openssh-server >/dev/null; } \
+		|| { echo "the tests need sshd: sudo apt-get install openssh-server"; exit 2; }
+
+clean:
+	rm -rf $(VENV) $(DEMO) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,96 @@
+"""What a run shows while it runs, on stderr: a live line where there is a terminal, plain lines where there is none."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from edgeloop.core.campaign import Budget
+from edgeloop.core.events import Asked, Built, Entry, Errored, Judged, Moved, Trained
+from edgeloop.core.verdict import Outcome
+
+_STYLE = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.INCONCLUSIVE: "yellow"}
+
+
+class Display:
+    """ports.Observer on a console."""
+
+    def __init__(self, console: Console, budget: Budget) -> None:
+        self._console = console
+        self._budget = budget
+        self._live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
+        self._trials = 0
+        self._wall_s = 0.0
+        self._since = time.monotonic()
+        self._stage = "reading"
+        self._step = ""
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def stage(self, trial: int, what: str) -> None:
+        self._stage = f"{'M1' if trial == 0 else f'trial {trial}'}: {what}"
+        self._step = ""
+        if self._live is None:
+            self._line(Text(self._stage))
+        self._refresh()
+
+    def progress(self, what: str, done: float, total: float) -> None:
+        share = f"{done / total:4.0%}" if total else ""
+        self._step = f"{what} {share}"
+        self._refresh()
+
+    def entry(self, entry: Entry) -> None:
+        self._trials, self._wall_s = entry.trials_spent, entry.wall_s_spent
+        self._since = time.monotonic()
+        match entry.event:
+            case Asked(trial=trial, candidate=candidate, why=why):
+                self._line(Text(f"{'M1' if trial == 0 else f'trial {trial}'}  {candidate}: {why}", style="bold"))
+            case Trained(seconds=seconds, validation=validation, lightened=lightened, ahead=ahead):
+                shown = ", ".join(f"{k} {v:.4f}" for k, v in (lightened or validation).items())
+                when = "while the board measured" if ahead else f"in {seconds:.1f} s"
+                self._line(Text(f"  trained {when}: {shown} on validation data"))
+            case Built(artifact=artifact, seconds=seconds):
+                agreement = f", agreement {artifact.parity.agreement:.4f}" if artifact.parity else ""
+                self._line(Text(f"  built in {seconds:.1f} s: {artifact.deployed_bytes} bytes{agreement}"))
+            case Judged(verdict=verdict, plan=plan, split=split, target=target, look=look):
+                extended = ", extended" if look > 1 else ""
+                line = Text(f"  measured on {target} ({plan.profile}, {split}{extended}): ")
+                line.append(verdict.outcome.value, style=_STYLE.get(verdict.outcome, "magenta"))
+                self._line(line)
+                for finding in verdict.findings:
+                    self._line(Text(f"    {finding.outcome.value}  {finding.text}: {finding.reason}", style="dim"))
+                for reason in verdict.reasons:
+                    self._line(Text(f"    {reason}", style="dim"))
+            case Errored(stage=stage, owner=owner, message=message):
+                self._line(Text(f"  ERROR while {stage} ({owner.value}): {message}", style="magenta"))
+            case Moved(sentence=sentence):
+                self._line(Text(f"  -> {sentence}", style="cyan"))
+            case _:
+                pass
+        self._refresh()
+
+    def _line(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=True, highlight=False)
+
+    def _refresh(self) -> None:
+        if self._live is None:
+            return
+        left = max(0.0, self._budget.wall_minutes - (self._wall_s + time.monotonic() - self._since) / 60)
+        trials = max(0, self._budget.trials - self._trials)
+        text = Text(f"{self._stage}  {self._step}  ", style="bold", no_wrap=True, overflow="ellipsis")
+        text.append(f"left: {trials} trials, {left:.0f} min", style="dim")
+        self._live.update(text, refresh=True)

@@ -1,0 +1,30 @@
+"""`edgeloop report`: reports from a run folder, made again from its ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder.")],
+    html: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here, one case for each limit.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a row for each trial here.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Print what a run found; write it as HTML, JUnit or CSV."""
+    from rich.console import Console
+
+    from edgeloop.bootstrap import reporting
+    from edgeloop.cli.output import print_json
+
+    entries = reporting.read(folder)
+    for line in reporting.write(entries, html=html, junit=junit, csv=csv):
+        typer.echo(line, err=True)
+    if json:
+        print_json(reporting.document(entries))
+    else:
+        Console().print(reporting.rendered(entries))

@@ -1,0 +1,359 @@
+"""The loop (S701 to S706): obtain M1, measure it, then candidate after candidate until one is proven.
+
+One controller decides and appends to the ledger. What can fail for reasons outside the network (a board, the
+converter) never becomes a move: see `Controller._carry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.campaign import Campaign
+from edgeloop.core.events import Asked, Built, Errored, Finished, Moved, Started, Trained, Trial
+from edgeloop.core.lightening import Lightening
+from edgeloop.core.measurement import Attempt
+from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
+from edgeloop.core.verdict import Outcome
+from edgeloop.errors import BuildError, EdgeloopError, HarnessError, ModelError, ParityError, UserError
+from edgeloop.method.lighten import degree
+from edgeloop.method.measuring import Measuring, Proof, Reference
+from edgeloop.method.memo import Memo
+from edgeloop.method.moves import ranked
+from edgeloop.ports import (
+    Bench,
+    Builder,
+    Clock,
+    Networks,
+    Observer,
+    Strategy,
+    TrainedNetwork,
+    Trainer,
+    TrainingJob,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the controller works with; bootstrap chooses the adapters."""
+
+    networks: Networks
+    trainer: Trainer
+    builder: Builder
+    benches: Sequence[Bench]
+    memo: Memo
+    clock: Clock
+    observer: Observer
+    measuring: Measuring
+    data_sha256: str
+    channel_multiple: int
+    versions: dict[str, str]
+    campaign_key: str
+    strategy: Callable[[NetworkSpec, NetworkSizes, int, Callable[[NetworkSpec], NetworkSizes]], Strategy]
+    """(M1, its sizes, its deployed bytes, sizes of a network) -> the strategy of the campaign."""
+
+
+class Controller:
+    """Runs one campaign. A second controller over the same ledger goes on where the first one stopped."""
+
+    def __init__(self, campaign: Campaign, reference: NetworkSpec, means: Means) -> None:
+        self._campaign = campaign
+        self._m1 = reference
+        self._means = means
+        self._memo = means.memo
+        self._sizes: dict[NetworkSpec, NetworkSizes] = {}
+        self._references: dict[str, Reference] = {}
+        self._building = ThreadPoolExecutor(1, "edgeloop-build")
+
+    def run(self) -> Finished:
+        """Carry the campaign to its end. Raises UserError; BoardError and LabError leave the run resumable."""
+        started = self._memo.once(Started, "", self._start)
+        if started.campaign_key != self._means.campaign_key:
+            raise UserError(
+                "the campaign, or a file it names, is not the one this run was started with",
+                next_step="start another run with --out DIR, or put the files back",
+            )
+        finished = self._memo.find(Finished, "")
+        if finished is not None:
+            return finished
+        try:
+            return self._memo.once(Finished, "", self._search)
+        finally:
+            self._building.shutdown(wait=False, cancel_futures=True)
+
+    def _start(self) -> Started:
+        return Started(
+            campaign_name=self._campaign.name,
+            campaign_key=self._means.campaign_key,
+            versions=self._means.versions,
+            targets=tuple(bench.board.name for bench in self._means.benches),
+        )
+
+    # S701: the reference network, as an artifact that is measured like every other
+
+    def _obtain_reference(self) -> Artifact:
+        reference = self._campaign.reference
+        candidate = Candidate(
+            network=self._m1, lightening=reference.lightening, engine=reference.engine, threads=reference.threads
+        )
+        self._ask(0, candidate, "the reference network M1, measured as it would be deployed", None, None)
+        artifact = self._make(0, candidate)
+        for bench in self._means.benches:
+            self._references[bench.board.name] = self._means.measuring.reference(
+                bench, candidate, artifact, self._run_on
+            )
+        return artifact
+
+    def _search(self) -> Finished:
+        artifact = self._obtain_reference()
+        strategy = self._means.strategy(self._m1, self._describe(self._m1), artifact.deployed_bytes, self._describe)
+        number = 0
+        while True:
+            ended = self._budget_ended(number)
+            if ended is not None and self._memo.find(Asked, str(number + 1)) is None:
+                return self._none_passed(ended)
+            asked = strategy.ask()
+            if asked is None:
+                return self._none_passed("nothing is left to ask: every network and rung of the search was tried")
+            number += 1
+            candidate, why = asked
+            evaluation, predicted = strategy.rating(candidate)
+            self._ask(number, candidate, why, evaluation, predicted)
+            proof = self._carry(number, candidate, strategy)
+            direction, sentence = strategy.tell(self._trial(number))
+            self._memo.append(Moved(trial=number, direction=direction, sentence=sentence))
+            if proof is Proof.PROVEN:
+                return self._passed(number)
+            if proof is Proof.REFUTED:
+                return self._refuted(number)
+
+    def _budget_ended(self, trials: int) -> str | None:
+        budget = self._campaign.budget
+        if trials >= budget.trials:
+            return f"the budget of {budget.trials} trials is used up"
+        if self._memo.wall_s >= budget.wall_minutes * 60:
+            return f"the budget of {budget.wall_minutes:g} minutes is used up"
+        return None
+
+    def _ask(
+        self, number: int, candidate: Candidate, why: str, evaluation: float | None, predicted: int | None
+    ) -> None:
+        def make() -> Asked:
+            sizes = self._describe(candidate.network)
+            return Asked(
+                trial=number,
+                role="candidate" if number else "reference",
+                candidate=candidate,
+                sizes=sizes,
+                degree=degree(sizes, Lightening.parse(candidate.lightening)),
+                evaluation=evaluation,
+                predicted_bytes=predicted,
+                why=why,
+            )
+
+        asked = self._memo.once(Asked, number, make)
+        if asked.candidate != candidate:
+            raise HarnessError(
+                f"ledger: trial {number} was {asked.candidate}, this version would ask {candidate}",
+                next_step="resume with the version that began the run, or start another with --out DIR",
+            )
+
+    def _carry(self, number: int, candidate: Candidate, strategy: Strategy) -> Proof:
+        """Train, build, measure, judge. An error of the harness or the model closes the trial, not the run."""
+        try:
+            artifact = self._make(number, candidate)
+            return self._means.measuring.candidate(
+                number,
+                candidate,
+                artifact,
+                self._references,
+                self._means.benches,
+                lambda bench, work: self._run_on(bench, work, strategy),
+            )
+        except (HarnessError, ModelError) as error:
+            stage = "parity" if isinstance(error, ParityError) else "build" if isinstance(error, BuildError) else None
+            self._errored(number, error, stage)
+            return Proof.OPEN
+
+    def _errored(self, number: int, error: EdgeloopError, stage: str | None) -> None:
+        trial = self._trial(number)
+        reached = stage or ("train" if trial.trained is None else "build" if trial.built is None else "measure")
+        self._memo.append(
+            Errored.model_validate(
+                {"trial": number, "stage": reached, "owner": error.owner, "message": "; ".join(error.lines())}
+            )
+        )
+
+    # S702 to S704: networks, trainings, artifacts
+
+    def _describe(self, network: NetworkSpec) -> NetworkSizes:
+        plain = network.model_copy(update={"weights": None, "weights_sha256": None})
+        if plain not in self._sizes:
+            campaign = self._campaign
+            self._sizes[plain] = self._means.networks.describe(
+                plain, campaign.task, campaign.data, self._means.channel_multiple
+            )
+        return self._sizes[plain]
+
+    def _job(self, network: NetworkSpec, lightening: str, parent: str | None, teacher: str | None) -> TrainingJob:
+        campaign = self._campaign
+        return TrainingJob(
+            network=network,
+            lightening=lightening,
+            task=campaign.task,
+            data=campaign.data,
+            data_sha256=self._means.data_sha256,
+            recipe=campaign.training,
+            parent=parent,
+            teacher=teacher,
+            channel_multiple=self._means.channel_multiple,
+        )
+
+    def _trainings(self, candidate: Candidate) -> list[Callable[[list[TrainedNetwork]], TrainingJob]]:
+        """The trainings a candidate needs, in order; each is made from the results of those before it."""
+        jobs: list[Callable[[list[TrainedNetwork]], TrainingJob]] = [
+            lambda _: self._job(candidate.network, "fp32", None, None)
+        ]
+        if candidate.lightening == "fp32":
+            return jobs
+        if candidate.teacher == "m1":
+            jobs.append(lambda _: self._job(self._m1, "fp32", None, None))
+
+        def lightened(done: list[TrainedNetwork]) -> TrainingJob:
+            teacher = {"none": None, "m1": done[-1].folder, "m2": done[0].folder}[candidate.teacher]
+            return self._job(candidate.network, candidate.lightening, done[0].folder, teacher)
+
+        jobs.append(lightened)
+        return jobs
+
+    def _make(self, number: int, candidate: Candidate) -> Artifact:
+        """Train and build a candidate, or find both done."""
+        trained_event = self._memo.find(Trained, str(number))
+        built_event = self._memo.find(Built, str(number))
+        if trained_event is not None and built_event is not None:
+            return built_event.artifact
+        done: list[TrainedNetwork] = []
+        began, ahead = self._means.clock.monotonic_s(), True
+        for make in self._trainings(candidate):
+            job = make(done)
+            key = self._means.trainer.key(job)
+            self._means.trainer.abandon(keep=key)
+            self._means.observer.stage(number, f"training {candidate}")
+            if candidate.lightening != "fp32":
+                self._means.builder.warm_up()
+            future = self._means.trainer.submit(job, self._training_progress)
+            ahead = ahead and future.done()
+            done.append(future.result())
+        trained = done[-1]
+        self._memo.append(
+            Trained(
+                trial=number,
+                key=trained.key,
+                parent=done[0].key if len(done) > 1 else None,
+                seconds=self._means.clock.monotonic_s() - began,
+                epochs=trained.epochs,
+                validation=trained.validation,
+                lightened=trained.lightened,
+                ahead=ahead,
+            )
+        )
+        return self._build(number, candidate, trained)
+
+    def _build(self, number: int, candidate: Candidate, trained: TrainedNetwork) -> Artifact:
+        self._means.observer.stage(number, f"building {candidate}")
+        began = self._means.clock.monotonic_s()
+        artifact = self._building.submit(self._means.builder.build, trained, candidate.lightening).result()
+        self._memo.append(
+            Built(
+                trial=number,
+                key=self._means.builder.key(trained, candidate.lightening),
+                artifact=artifact,
+                seconds=self._means.clock.monotonic_s() - began,
+                converted=self._means.measuring.on_host(self._means.builder, artifact),
+            )
+        )
+        return artifact
+
+    def _training_progress(self, what: str, fraction: float) -> None:
+        self._means.observer.progress(what, fraction, 1.0)
+
+    # while a remote board measures, the host trains and builds what may be asked next
+
+    def _run_on(self, bench: Bench, work: Callable[[], Attempt], strategy: Strategy | None = None) -> Attempt:
+        if bench.board.shares_host or strategy is None:
+            return work()
+        with ThreadPoolExecutor(1, "edgeloop-bench") as pool:
+            measuring = pool.submit(work)
+            for candidate in strategy.likely():
+                if not self._make_ahead(candidate, measuring):
+                    break
+            return measuring.result()
+
+    def _make_ahead(self, candidate: Candidate, measuring: Future[Attempt]) -> bool:
+        """Train and build while the board is busy; False when it is done and the result is waiting."""
+        done: list[TrainedNetwork] = []
+        for make in self._trainings(candidate):
+            if measuring.done():
+                return False
+            training = self._means.trainer.submit(make(done), lambda _what, _fraction: None)
+            _first_of(training, measuring)
+            if not training.done():
+                return False
+            if training.cancelled() or training.exception() is not None:
+                return True  # said when this candidate is asked, if it ever is
+            done.append(training.result())
+        building = self._building.submit(self._means.builder.build, done[-1], candidate.lightening)
+        _first_of(building, measuring)
+        return building.done()
+
+    # S706: the end
+
+    def _trial(self, number: int) -> Trial:
+        return next(trial for trial in self._memo.trials() if trial.number == number)
+
+    def _passed(self, number: int) -> Finished:
+        trial = self._trial(number)
+        where = ", ".join(bench.board.name for bench in self._means.benches)
+        return Finished(
+            exit_code=0,
+            best=number,
+            sentence=f"trial {number}, {trial.candidate}, passed every limit on {where}: confirmed on validation data, "
+            "and once on test data that nothing had seen",
+        )
+
+    def _refuted(self, number: int) -> Finished:
+        trial = self._trial(number)
+        verdict = trial.judged[-1].verdict
+        failed = verdict.outcome is Outcome.FAIL
+        told = "; ".join(f.reason for f in verdict.findings if f.outcome is not Outcome.PASS) or "; ".join(
+            verdict.reasons
+        )
+        return Finished(
+            exit_code=1 if failed else 3,
+            best=number,
+            sentence=f"trial {number}, {trial.candidate}, was confirmed on validation data and is "
+            f"{verdict.outcome.value} on test data, which may be looked at once: {told}",
+        )
+
+    def _none_passed(self, why: str) -> Finished:
+        """Nothing passed; exit code 3 where nothing could be measured either."""
+        trials = [trial for trial in self._memo.trials() if trial.role == "candidate"]
+        measured = [t for t in trials if t.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)]
+        if not measured:
+            reasons = [t.errored.message for t in trials if t.errored] or ["no candidate was measured"]
+            return Finished(exit_code=3, best=None, sentence=f"{why}; no candidate could be judged: {reasons[-1]}")
+        nearest = ranked(measured)[0]
+        worst = nearest.measured.verdict.worst if nearest.measured else None
+        missed = f": {worst.text}: {worst.reason}" if worst else ""
+        return Finished(
+            exit_code=1,
+            best=nearest.number,
+            sentence=f"none passed; {why}. The nearest miss is trial {nearest.number}, {nearest.candidate}{missed}",
+        )
+
+
+def _first_of(*futures: Future[Any]) -> None:
+    wait(futures, return_when=FIRST_COMPLETED)

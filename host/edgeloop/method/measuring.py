@@ -1,0 +1,331 @@
+"""The judge's half of a trial (S705): which measurements a candidate gets, in which order, and when it is proven.
+
+A candidate is steered by the campaign's own plan. A quick plan passes nothing: what it does not fail is measured
+again under the confirming plan, extended once where that is inconclusive (more sessions, and the validation samples
+not used before), and what is confirmed has one look at test data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.campaign import Campaign
+from edgeloop.core.dataset import DataSet, DataSplit
+from edgeloop.core.events import JobIntended, Judged, SessionSeen, Split
+from edgeloop.core.frozen import key_of
+from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Subject, Trust
+from edgeloop.core.network import Candidate
+from edgeloop.core.plan import Plan
+from edgeloop.core.verdict import Outcome, Verdict
+from edgeloop.errors import BoardError, HarnessError, ModelError
+from edgeloop.measure.accuracy import Scores
+from edgeloop.measure.conditions import digest
+from edgeloop.measure.plans import schedule
+from edgeloop.measure.scoring import Scorer
+from edgeloop.measure.trust import trust
+from edgeloop.measure.verdict import judge, observe, summarise_subject
+from edgeloop.method.memo import Memo
+from edgeloop.ports import Bench, Builder, Clock, Observer
+
+TAKES = 2
+"""How often a measurement is taken before INVALID stands."""
+
+
+class Proof(Enum):
+    """What a candidate's measurements come to for the run as a whole."""
+
+    OPEN = "not passed: the search goes on"
+    PROVEN = "confirmed, and passed its look at test data"
+    REFUTED = "confirmed, and not passed on test data: the run ends"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One measurement that is asked for."""
+
+    plan: Plan
+    split: Split
+    look: int = 1
+    looks: int = 1
+    """How many looks the error is split between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """M1 as it was measured on one board."""
+
+    candidate: Candidate
+    artifact: Artifact
+    outputs: Arrays
+    """On the validation samples that every first look uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnTrial:
+    """The trial that a measurement belongs to: what is measured, where, beside what."""
+
+    number: int
+    candidate: Candidate
+    artifact: Artifact
+    bench: Bench
+    reference: Reference | None
+    """None while M1 itself is measured."""
+
+
+RunOn = Callable[[Bench, Callable[[], Attempt]], Attempt]
+"""Carries out a measurement on a bench; the controller may use the time for something else."""
+
+
+class Measuring:
+    """Measures and judges candidates for one campaign."""
+
+    def __init__(
+        self,
+        *,
+        campaign: Campaign,
+        data: DataSet,
+        scorer: Scorer,
+        samples: Path,
+        board_data: Callable[[DataSplit, str], Path],
+        memo: Memo,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        """`board_data(split, name)` writes the inputs of a split as the .npz that is pushed."""
+        self._campaign = campaign
+        self._data = data
+        self._scorer = scorer
+        self._samples = samples
+        self._board_data = board_data
+        self._memo = memo
+        self._clock = clock
+        self._observer = observer
+        self._ratio = any(limit.metric == "latency" and limit.needs_reference for limit in campaign.limits.limit)
+
+    def reference(self, bench: Bench, candidate: Candidate, artifact: Artifact, run_on: RunOn) -> Reference:
+        """Measure M1 alone: its outputs on validation data, and whether the limits that need no reference hold.
+
+        Raises BoardError where no measurement stayed inside the declared environment, ModelError where M1 does not
+        run: nothing can be compared with it then.
+        """
+        trial = OnTrial(0, candidate, artifact, bench, None)
+        question = Question(self._campaign.plan, "validation")
+        judged, attempt = self._taken(lambda take: self._once(trial, question, take, (), run_on))
+        if judged.verdict.outcome is Outcome.INVALID:
+            raise BoardError(
+                f"{bench.board.name}: M1 was measured outside the declared environment: {judged.verdict.reasons[0]}",
+                next_step="change the board or the campaign's [environment], and start again with another --out",
+            )
+        if judged.verdict.outcome is Outcome.ERROR:
+            raise ModelError(f"{bench.board.name}: M1 does not run: {'; '.join(judged.verdict.reasons)}")
+        return Reference(candidate, artifact, (attempt or self._again(trial, question, run_on)).outputs["candidate"])
+
+    def candidate(
+        self,
+        number: int,
+        candidate: Candidate,
+        artifact: Artifact,
+        references: Mapping[str, Reference],
+        benches: Sequence[Bench],
+        run_on: RunOn,
+    ) -> Proof:
+        """Carry a built candidate through its measurements, every question on every board before the next one."""
+        campaign = self._campaign
+
+        def ask(question: Question) -> Outcome:
+            for bench in benches:
+                trial = OnTrial(number, candidate, artifact, bench, references[bench.board.name])
+                outcome = self._ask(trial, question, run_on)
+                steered = outcome is Outcome.INCONCLUSIVE and not question.plan.may_pass
+                if outcome is not Outcome.PASS and not steered:
+                    return outcome
+            return Outcome.PASS
+
+        if not campaign.plan.may_pass and ask(Question(campaign.plan, "validation")) is not Outcome.PASS:
+            return Proof.OPEN
+        if ask(Question(campaign.confirmation, "validation", looks=2)) is not Outcome.PASS:
+            return Proof.OPEN
+        final = ask(Question(campaign.confirmation, "test"))
+        return Proof.PROVEN if final is Outcome.PASS else Proof.REFUTED
+
+    def on_host(self, builder: Builder, artifact: Artifact) -> dict[str, float]:
+        """Metrics of the built model on the host, over the validation samples that the board will see."""
+        split = self._split("validation", 1)
+        outputs = builder.predict(artifact, split.x)
+        return self._scorer.values(outputs, self._scorer.targets(split.x, split.y))
+
+    def _ask(self, trial: OnTrial, question: Question, run_on: RunOn) -> Outcome:
+        """Measure and judge; an inconclusive confirmation is extended once, and judged over both looks."""
+        judged, attempt = self._taken(lambda take: self._once(trial, question, take, (), run_on))
+        if judged.verdict.outcome is Outcome.INCONCLUSIVE and question.looks > 1:
+            first = attempt or self._again(trial, question, run_on)
+            extended = replace(question, look=2)
+            judged, _ = self._taken(lambda take: self._once(trial, extended, take, (first,), run_on))
+        return judged.verdict.outcome
+
+    def _taken(self, measure: Callable[[int], tuple[Judged, Attempt | None]]) -> tuple[Judged, Attempt | None]:
+        """Take a measurement; one outside the declared environment is taken again before INVALID stands."""
+        judged, attempt = measure(0)
+        for take in range(1, TAKES):
+            if judged.verdict.outcome is not Outcome.INVALID:
+                break
+            judged, attempt = measure(take)
+        return judged, attempt
+
+    def _again(self, trial: OnTrial, question: Question, run_on: RunOn) -> Attempt:
+        """The attempt behind a judgement of an earlier walk: its samples are on disk, nothing is measured."""
+        for take in range(TAKES):
+            request = self._request(trial, question, take)
+            judged = self._memo.find(Judged, request.key)
+            if judged is not None and judged.verdict.outcome is not Outcome.INVALID:
+                return self._measure(trial, question, request, run_on)
+        raise HarnessError(f"ledger: trial {trial.number} was judged, and its samples are not in {self._samples}")
+
+    def _once(
+        self, trial: OnTrial, question: Question, take: int, before: tuple[Attempt, ...], run_on: RunOn
+    ) -> tuple[Judged, Attempt | None]:
+        """One measurement and its judgement; where the ledger has it, the judgement alone."""
+        request = self._request(trial, question, take)
+        found = self._memo.find(Judged, request.key)
+        if found is not None:
+            return found, None
+        began = self._clock.monotonic_s()
+        attempt = self._measure(trial, question, request, run_on)
+        judged = self._judged(trial, question, request, (*before, attempt), self._clock.monotonic_s() - began)
+        self._memo.append(judged)
+        return judged, attempt
+
+    def _split(self, split: Split, look: int) -> DataSplit:
+        """First looks and test data use the first samples; an extension uses all there are."""
+        whole = self._data.validation if split == "validation" else self._data.test
+        return whole if look > 1 else whole.head(self._campaign.data.board_samples_max)
+
+    def _request(self, trial: OnTrial, question: Question, take: int) -> MeasureRequest:
+        candidate, board = trial.candidate, trial.bench.board
+        subjects = [Subject("candidate", trial.artifact, candidate.engine, candidate.threads)]
+        timed, evaluated = ["candidate"], ["candidate"]
+        if (m1 := trial.reference) is not None:
+            if self._ratio:
+                timed.append("reference")
+            if question.split == "test" or question.look > 1:
+                evaluated.append("reference")
+            if len(timed) > 1 or len(evaluated) > 1:
+                subjects.append(Subject("reference", m1.artifact, m1.candidate.engine, m1.candidate.threads))
+        split = self._split(question.split, question.look)
+        plan = question.plan.model_copy(update={"seed": question.plan.seed + 1000 * (question.look - 1) + take})
+        key = key_of(
+            "measurement",
+            [board.name, board.model.name],
+            [[s.label, s.artifact.sha256, s.engine, s.threads] for s in subjects],
+            plan,
+            self._campaign.environment,
+            [question.split, question.look, take, self._data.sha256, len(split)],
+        )
+        return MeasureRequest(
+            key=key,
+            subjects=tuple(subjects),
+            schedule=schedule(timed, evaluated, plan),
+            plan=plan,
+            environment=self._campaign.environment,
+            folder=self._samples / key[:32],
+            data=self._board_data(split, f"{question.split}-{len(split)}"),
+        )
+
+    def _measure(self, trial: OnTrial, question: Question, request: MeasureRequest, run_on: RunOn) -> Attempt:
+        board = trial.bench.board
+        self._observer.stage(
+            trial.number, f"measuring {trial.candidate} on {board.name} ({request.plan.profile}, {question.split})"
+        )
+        self._memo.append(
+            JobIntended(
+                trial=trial.number,
+                job_key=request.key,
+                target=board.name,
+                plan=request.plan,
+                split=question.split,
+                look=question.look,
+            )
+        )
+        attempt = run_on(trial.bench, lambda: trial.bench.measure(request, self._observer.progress))
+        for session in attempt.sessions:
+            self._memo.append(
+                SessionSeen(
+                    trial=trial.number,
+                    job_key=request.key,
+                    index=session.index,
+                    label=session.label,
+                    outcome=session.outcome,
+                    detail=session.detail,
+                )
+            )
+        return attempt
+
+    def _judged(
+        self,
+        trial: OnTrial,
+        question: Question,
+        request: MeasureRequest,
+        attempts: tuple[Attempt, ...],
+        seconds: float,
+    ) -> Judged:
+        """Judge over the sessions of every look, and the outputs of the last one, which saw the most samples."""
+        board, limits, last = trial.bench.board, self._campaign.limits, attempts[-1]
+        sessions = tuple(session for attempt in attempts for session in attempt.sessions)
+        outputs = last.outputs.get("candidate")
+        beside = last.outputs.get("reference")
+        if trial.reference is None:
+            absolute = tuple(limit for limit in limits.limit if not limit.needs_reference)
+            limits = limits.model_copy(update={"limit": absolute})
+        elif beside is None:
+            beside = trial.reference.outputs
+        split = self._split(question.split, question.look)
+        subjects = {subject.label: subject for subject in request.subjects}
+        candidate = observe(
+            subjects["candidate"],
+            last.engine_versions.get("candidate", trial.candidate.engine),
+            sessions,
+            self._scores(split, outputs),
+            self._scorer.agreement_scores(outputs, beside) if outputs and beside else None,
+        )
+        reference = None
+        if (m1 := trial.reference) is not None:
+            subject = Subject("reference", m1.artifact, m1.candidate.engine, m1.candidate.threads)
+            version = last.engine_versions.get("reference", m1.candidate.engine)
+            reference = observe(subject, version, sessions, self._scores(split, beside))
+        trusted = [trust(attempt.sessions, request.environment, board.environment) for attempt in attempts]
+        joined = Trust(
+            valid=all(t.valid for t in trusted),
+            reasons=tuple(r for t in trusted for r in t.reasons),
+            unknown=tuple(sorted({u for t in trusted for u in t.unknown})),
+        )
+        if limits.limit:
+            verdict = judge(
+                limits, candidate, reference, request.plan, trust=joined, look=question.look, looks=question.looks
+            )
+        else:
+            verdict = Verdict(
+                outcome=Outcome.PASS if joined.valid else Outcome.INVALID,
+                reasons=joined.reasons or ("the baseline: every limit of this campaign is relative to it",),
+            )
+        return Judged(
+            trial=trial.number,
+            job_key=request.key,
+            target=board.name,
+            split=question.split,
+            plan=request.plan,
+            look=question.look,
+            summary=summarise_subject(candidate, limits.confidence),
+            reference=None if reference is None else summarise_subject(reference, limits.confidence),
+            trust=joined,
+            verdict=verdict,
+            conditions=digest(last.sessions),
+            emulated=board.emulated,
+            seconds=seconds,
+        )
+
+    def _scores(self, split: DataSplit, outputs: Arrays | None) -> dict[str, Scores]:
+        return self._scorer.scores(outputs, self._scorer.targets(split.x, split.y)) if outputs else {}
