@@ -9,11 +9,10 @@ estimated: they have no interval. Everything here is a function of raw numbers, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeloop.core.limits import Limit, LimitSet
-from edgeloop.core.measurement import Session, Trust
+from edgeloop.core.measurement import Trust
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Finding, Outcome, Verdict
 from edgeloop.errors import Owner

@@ -1,1 +1,1 @@
-"""records"""
+"""What a run leaves behind: the ledger."""
