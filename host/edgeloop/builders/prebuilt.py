@@ -1,0 +1,102 @@
+"""Ready models: what a .tflite takes and gives, read in a child process, and its outputs on this host.
+
+A file that is cut short or hostile can crash the runtime, so the controller's process never opens one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeloop.builders.child import ChildError, ChildProcess, python_module
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.measurement import Arrays
+from edgeloop.core.tensors import TensorSpec
+from edgeloop.errors import DataError, EdgeloopError, HarnessError, ModelError, UserError
+
+_RUNTIME = python_module("edgeloop.builders.runtime_child")
+_INSPECT_DEADLINE_S = 30.0
+_PREDICT_DEADLINE_S = 600.0
+_IDENTIFIER = b"TFL3"
+
+
+def read_tflite(path: Path, *, deadline_s: float = _INSPECT_DEADLINE_S) -> Artifact:
+    """Return what is known of a ready .tflite: hash, bytes, and its inputs and outputs by name.
+
+    Names come from the signature where there is exactly one, else from the tensors, else from their positions.
+    Raises UserError where there is no such file, ModelError where it is no usable model.
+    """
+    content = _read(path)
+    if content[4:8] != _IDENTIFIER:
+        raise ModelError(
+            f"{path}: not a .tflite file" + (" (it is empty)" if not content else " (bytes 4 to 8 are not TFL3)"),
+            next_step="give a model that the TFLite or LiteRT converter wrote",
+        )
+    try:
+        answer = _ask({"do": "inspect", "model": str(path.resolve())}, deadline_s)
+    except ChildError as failure:
+        raise ModelError(
+            f"{path}: damaged or hostile: the process that loaded it {failure.message}",
+            next_step="compare its hash with the original's",
+        ) from failure
+    if error := answer.get("error"):
+        raise ModelError(f"{path}: {error['message']}", next_step=error["next_step"])
+    return Artifact(
+        path=str(path.resolve()),
+        sha256=hashlib.sha256(content).hexdigest(),
+        deployed_bytes=len(content),
+        inputs=tuple(TensorSpec.model_validate(s) for s in answer["inputs"]),
+        outputs=tuple(TensorSpec.model_validate(s) for s in answer["outputs"]),
+    )
+
+
+def predict_tflite(
+    artifact: Artifact, inputs: Arrays, *, deadline_s: float = _PREDICT_DEADLINE_S
+) -> dict[str, NDArray[Any]]:
+    """Return the outputs of a .tflite on this host by name, (n, ...), dequantized to float32.
+
+    Same dtype goes in raw, float is quantized by the tensor's own scale. Raises DataError where the arrays don't fit,
+    ModelError where the model can't be loaded, HarnessError where running it crashes or takes too long.
+    """
+    missing = [s.name for s in artifact.inputs if s.name not in inputs]
+    if missing:
+        raise DataError(f"{artifact.path}: no data for input {', '.join(missing)}; given: {', '.join(inputs)}")
+    with tempfile.TemporaryDirectory(prefix="edgeloop-predict-") as name:
+        given, made = Path(name) / "inputs.npz", Path(name) / "outputs.npz"
+        np.savez(given, **{str(i): inputs[s.name] for i, s in enumerate(artifact.inputs)})  # type: ignore[arg-type]
+        job = {"do": "predict", "model": artifact.path, "inputs": str(given), "outputs": str(made)}
+        try:
+            answer = _ask(job, deadline_s)
+        except ChildError as failure:
+            raise HarnessError(f"{artifact.path}: running it on this host: the process {failure}") from failure
+        if error := answer.get("error"):
+            _raise(error, artifact.path)
+        with np.load(made) as arrays:
+            return {s.name: arrays[str(i)] for i, s in enumerate(artifact.outputs)}
+
+
+def _read(path: Path) -> bytes:
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder", next_step="name the .tflite file in it")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror}") from error
+
+
+def _ask(job: dict[str, str], deadline_s: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="edgeloop-runtime-") as name:
+        folder = Path(name)
+        return ChildProcess(_RUNTIME, folder / "log").finish(job, folder / "result.json", deadline_s)
+
+
+def _raise(error: dict[str, Any], path: str) -> NoReturn:
+    kinds: dict[str, type[EdgeloopError]] = {"DataError": DataError, "ModelError": ModelError}
+    raise kinds[error["kind"]](f"{path}: {error['message']}", next_step=error["next_step"])

@@ -1,0 +1,133 @@
+"""A child process that opens a .tflite nobody vouches for: `inspect` it, or `predict` with it.
+
+Knows numpy and the runtime only, so that it starts fast: `python -m edgeloop.builders.runtime_child`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeloop.builders import child
+from edgeloop.errors import DataError, ModelError
+
+
+def _prepare() -> None:
+    import ai_edge_litert.interpreter  # noqa: F401
+    import numpy  # noqa: F401, ICN001
+
+
+def _work(job: Mapping[str, Any]) -> dict[str, Any]:
+    return _inspect(Path(job["model"])) if job["do"] == "inspect" else _predict(job)
+
+
+def _inspect(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    _walk(content)
+    interpreter = _open(content)
+    signatures = interpreter.get_signature_list()
+    named: list[dict[int, str]] = [{}, {}]
+    if len(signatures) == 1:
+        runner = interpreter.get_signature_runner(next(iter(signatures)))
+        named = [
+            {int(d["index"]): name for name, d in details.items()}
+            for details in (runner.get_input_details(), runner.get_output_details())
+        ]
+    return {
+        "inputs": _specs(interpreter.get_input_details(), named[0], "input"),
+        "outputs": _specs(interpreter.get_output_details(), named[1], "output"),
+    }
+
+
+def _walk(content: bytes) -> None:
+    """Read every table and vector with bounds checked: the runtime itself follows offsets blindly."""
+    import struct
+
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    try:
+        model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    except (struct.error, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        raise ModelError("cut short or damaged: its tables point outside the file") from error
+    if not model.subgraphs or not model.buffers:
+        raise ModelError("has no graph in it")
+    for graph in model.subgraphs:
+        count = len(graph.tensors or [])
+        touched = [*(graph.inputs or []), *(graph.outputs or [])]
+        for op in graph.operators or []:
+            touched += [*(op.inputs or []), *(op.outputs or [])]
+            if not 0 <= op.opcodeIndex < len(model.operatorCodes or []):
+                raise ModelError("damaged: an operator has no code")
+        if any(not -1 <= int(t) < count for t in touched):
+            raise ModelError("damaged: an operator names a tensor that does not exist")
+        if any(not 0 <= int(t.buffer) < len(model.buffers) for t in graph.tensors or []):
+            raise ModelError("damaged: a tensor names a buffer that does not exist")
+
+
+def _open(content: bytes) -> Any:
+    from edgeloop.builders import runtime
+
+    try:
+        return runtime.open_model(content)
+    except (ValueError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        custom = re.search(r"unresolved custom op: (\S+)", text)
+        if custom:
+            raise ModelError(
+                f"needs the custom operator {custom[1].rstrip('.')}, which LiteRT does not have",
+                next_step="convert the model with built-in operators only",
+            ) from error
+        raise ModelError(f"can't be loaded by LiteRT: {text[:200]}") from error
+
+
+def _specs(details: list[dict[str, Any]], named: Mapping[int, str], fallback: str) -> list[dict[str, Any]]:
+    from edgeloop.builders import runtime
+
+    specs: list[dict[str, Any]] = []
+    for position, detail in enumerate(details):
+        dtype = _dtype_name(detail["dtype"])
+        scale, zero = runtime.quantization(detail)
+        name = named.get(int(detail["index"])) or str(detail["name"]).removesuffix(":0") or f"{fallback}{position}"
+        shape = [int(d) for d in detail["shape"]]
+        specs.append(
+            {
+                "name": name,
+                "dtype": dtype,
+                "shape": shape,
+                "layout": "channels_last" if len(shape) > 2 else "flat",
+                "scale": scale,
+                "zero_point": zero,
+            }
+        )
+    return specs
+
+
+def _dtype_name(dtype: Any) -> str:
+    import numpy as np
+
+    kind = np.dtype(dtype)
+    if kind.kind not in "biuf":
+        raise ModelError(f"takes or gives {kind.name} tensors; edgeloop measures numbers only")
+    return str(kind.name)
+
+
+def _predict(job: Mapping[str, Any]) -> dict[str, Any]:
+    import numpy as np
+
+    from edgeloop.builders import runtime
+
+    interpreter = _open(Path(job["model"]).read_bytes())
+    with np.load(job["inputs"]) as arrays:
+        given = [arrays[str(position)] for position in range(len(arrays.files))]
+    try:
+        outputs = runtime.run(interpreter, given)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    np.savez(job["outputs"], **{str(i): array for i, array in enumerate(outputs)})  # type: ignore[arg-type]
+    return {}
+
+
+if __name__ == "__main__":
+    child.serve(_prepare, _work)

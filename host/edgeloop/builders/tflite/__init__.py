@@ -1,0 +1,1 @@
+"""The TFLite builder: litert-torch converts, ai-edge-quantizer quantizes with the trained ranges."""

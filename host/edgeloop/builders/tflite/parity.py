@@ -1,0 +1,121 @@
+"""The parity gate: does the built model say what the fake-quantized network says? Pure arithmetic.
+
+Source of the interval: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeloop.core.artifact import Parity
+from edgeloop.core.tensors import TensorSpec
+from edgeloop.errors import BuildError, ParityError
+
+Rule = Literal["top1", "steps", "custom"]
+
+AGREEMENT_MIN = 0.99
+STEPS_MAX = 3
+ELEMENTS_MIN = 0.99
+_Z = 1.959963984540054  # 95 %, two-sided
+
+Outputs = Mapping[str, NDArray[Any]]
+
+
+def wilson_upper(successes: int, n: int) -> float:
+    """Return the upper end of the 95 % Wilson interval of a proportion; 1 where n is 0."""
+    if n == 0:
+        return 1.0
+    p = successes / n
+    centre = p + _Z**2 / (2 * n)
+    spread = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
+    return min(1.0, (centre + spread) / (1 + _Z**2 / n))
+
+
+def compare(built: Outputs, expected: Outputs, specs: Sequence[TensorSpec], rule: Rule) -> Parity:
+    """Compare dequantized outputs (n, ...) of the built model with the network's own.
+
+    `top1` needs one output with more than one class and falls back to `steps` where there is none. Raises BuildError
+    for outputs of another shape or with values that are not numbers.
+    """
+    for spec in specs:
+        is_shape, want_shape = built[spec.name].shape, expected[spec.name].shape
+        if is_shape != want_shape:
+            raise BuildError(f"output {spec.name!r} has the shape {is_shape}, the network's has {want_shape}")
+        if not np.isfinite(built[spec.name]).all():
+            raise BuildError(f"output {spec.name!r} of the built model is not finite on the parity inputs")
+    mean, most = _steps(built, expected, specs)
+    only = expected[specs[0].name]
+    ties = 0
+    if rule == "top1" and len(specs) == 1 and only.ndim == 2 and only.shape[1] > 1:
+        agrees, ties = _top1(built[specs[0].name], only, specs[0].scale or 0.0)
+        text = "top-1 class; ties and margins under one quantization step left out"
+    else:
+        agrees = _within(built, expected, specs)
+        text = (
+            f"at least {ELEMENTS_MIN:.0%} of a sample's output elements within {STEPS_MAX} steps; a step is the"
+            " output's scale or 1/255 of its range, whichever is larger"
+        )
+    return _parity(agrees, text, ties, mean, most)
+
+
+def from_agreement(agrees: NDArray[np.bool_], base: Parity, name: str) -> Parity:
+    """Return `base` judged by a task's own agreement function instead."""
+    return _parity(np.asarray(agrees, bool), f"the task's own agreement, {name}", 0, base.steps_mean, base.steps_max)
+
+
+def gate(parity: Parity) -> None:
+    """Raise ParityError where the agreement is surely under 99 %."""
+    if parity.agreement_upper < AGREEMENT_MIN:
+        raise ParityError(
+            f"the built model agrees with the trained network on {parity.agreement:.2%} of {parity.n} inputs "
+            f"(at most {parity.agreement_upper:.2%}), under {AGREEMENT_MIN:.0%}; rule: {parity.rule}",
+            next_step="the network was not judged; the build log names tensors without a trained range",
+        )
+
+
+def _parity(agrees: NDArray[np.bool_], text: str, ties: int, mean: float | None, most: float | None) -> Parity:
+    n = len(agrees)
+    hits = int(agrees.sum())
+    return Parity(
+        n=n,
+        rule=text,
+        agreement=hits / n if n else 1.0,
+        agreement_upper=wilson_upper(hits, n),
+        ties_left_out=ties,
+        steps_mean=mean,
+        steps_max=most,
+    )
+
+
+def _top1(built: NDArray[Any], expected: NDArray[Any], step: float) -> tuple[NDArray[np.bool_], int]:
+    top = np.sort(expected, axis=1)
+    # An exact tie is left out too; float outputs have no step.
+    clear = top[:, -1] - top[:, -2] > step * (1 - 1e-6)
+    agrees = built.argmax(1) == expected.argmax(1)
+    return agrees[clear], int((~clear).sum())
+
+
+def _within(built: Outputs, expected: Outputs, specs: Sequence[TensorSpec]) -> NDArray[np.bool_]:
+    near = []
+    for spec in specs:
+        want = expected[spec.name].astype(np.float64)
+        step = max(spec.scale or 0.0, float(want.max() - want.min()) / 255, 1e-9)
+        near.append((np.abs(built[spec.name] - want) <= STEPS_MAX * step * (1 + 1e-6)).reshape(len(want), -1))
+    return np.asarray(np.concatenate(near, axis=1).mean(axis=1) >= ELEMENTS_MIN, bool)
+
+
+def _steps(built: Outputs, expected: Outputs, specs: Sequence[TensorSpec]) -> tuple[float | None, float | None]:
+    apart = [
+        np.abs(built[s.name].astype(np.float64) - expected[s.name]).ravel() / s.scale
+        for s in specs
+        if s.scale is not None
+    ]
+    if not apart:
+        return None, None
+    joined = np.concatenate(apart)
+    return float(joined.mean()), float(joined.max())

@@ -1,0 +1,154 @@
+"""The float .tflite quantized by a rung of the ladder, with the trained ranges instead of calibrated ones.
+
+Runs in the builder's child process only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeloop.builders.runtime import open_model
+from edgeloop.builders.tflite.float_model import FloatModel, watch
+from edgeloop.builders.tflite.matching import Fingerprint, Range, assign_layers, assign_ranges, fingerprint
+from edgeloop.core.lightening import Lightening
+from edgeloop.errors import BuildError
+
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+_FOUR_BIT = ("CONV_2D", "FULLY_CONNECTED")
+_CALIBRATION_SAMPLES_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    content: bytes
+    ranges_matched: tuple[int, int] | None
+    """Quantized activation tensors that got their trained range (or the one that a kernel fixes), of how many."""
+    unmatched: tuple[str, ...]
+    """Activation tensors with a calibrated range, as the converter called them."""
+    layers_unmatched: tuple[str, ...]
+    """Trained layers with other than 8 bits that were not found."""
+
+
+def quantize(
+    model: FloatModel,
+    lightening: Lightening,
+    recipe: Mapping[str, Any],
+    probe: Sequence[NDArray[Any]],
+    parity: Sequence[NDArray[Any]],
+) -> Quantized:
+    """Return the quantized file; `probe` holds the fingerprint's samples, `parity` inputs to fall back on.
+
+    Raises BuildError where the quantizer fails.
+    """
+    if lightening.name == "fp32":
+        return Quantized(model.content, None, (), ())
+    from ai_edge_quantizer import quantizer
+
+    tool = quantizer.Quantizer(bytearray(model.content))
+    missing: list[str] = []
+    if lightening.is_float:
+        _float_weights(tool)
+        return Quantized(bytes(tool.quantize(enable_progress_report=False).quantized_model), None, (), ())
+    tool.add_static_config(".*", _all_ops(), lightening.activation_bits, 8)
+    if lightening.weight_bits < 8:
+        missing = _low_bits(tool, model, lightening, recipe)
+    marks, extremes = watch(model, probe, [p[:_CALIBRATION_SAMPLES_MAX] for p in parity])
+    trained = {
+        a["name"]: (_mark(a["fingerprint"]), Range(a["low"], a["high"]))
+        for a in recipe["activations"]
+        if not a["fixed"]
+    }
+    ranges, fixed = assign_ranges(model.ops, model.inputs, marks, trained)
+    statistics = _statistics(tool, model, ranges, extremes)
+    content = bytes(tool.quantize(statistics, enable_progress_report=False).quantized_model)
+    kept = _quantized_activations(content, model)
+    fallen_back = [t for t in kept if t not in ranges and t not in fixed]
+    return Quantized(
+        content,
+        (len(kept) - len(fallen_back), len(kept)),
+        tuple(f"{model.origins[t]} ({_maker(model, t)})" for t in fallen_back),
+        tuple(missing),
+    )
+
+
+def _all_ops() -> Any:
+    from ai_edge_quantizer import qtyping
+
+    return qtyping.TFLOperationName.ALL_SUPPORTED
+
+
+def _float_weights(tool: Any) -> None:
+    from ai_edge_quantizer import qtyping
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    names = qtyping.TFLOperationName
+    for op in (names.CONV_2D, names.DEPTHWISE_CONV_2D, names.FULLY_CONNECTED, names.CONV_2D_TRANSPOSE):
+        tool.add_weight_only_config(".*", op, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+
+
+def _low_bits(tool: Any, model: FloatModel, lightening: Lightening, recipe: Mapping[str, Any]) -> list[str]:
+    """Give each layer the bits it was trained with; return the trained low-bit layers that were not found."""
+    from ai_edge_quantizer import qtyping
+
+    weights: dict[int, Fingerprint] = {}
+    reads: list[tuple[str, int, int]] = []
+    for op in model.ops:
+        if op.kind in _WEIGHTED and len(op.inputs) > 1 and op.inputs[1] in model.constants:
+            weights[op.inputs[1]] = fingerprint([model.constants[op.inputs[1]]])
+            reads.append((op.kind, op.inputs[1], op.outputs[0]))
+    trained = {e["name"]: (_mark(e["fingerprint"]), int(e["bits"])) for e in recipe["layers"]}
+    bits, missing = assign_layers(weights, trained)
+    for kind, weight, output in reads:
+        if kind in _FOUR_BIT and bits.get(weight, 8) < 8:
+            tool.add_static_config(
+                f"^t{output};?$", qtyping.TFLOperationName(kind), lightening.activation_bits, bits[weight]
+            )
+    return [name for name in missing if trained[name][1] < 8]
+
+
+def _statistics(
+    tool: Any, model: FloatModel, ranges: Mapping[int, Range], extremes: Mapping[int, tuple[float, float]]
+) -> dict[str, Any]:
+    """The calibration that the quantizer would have made, with our ranges in it."""
+    interpreter = open_model(model.content)
+    (key,) = interpreter.get_signature_list()
+    details = interpreter.get_signature_runner(key).get_input_details()
+    zeros = {name: np.zeros(d["shape"], d["dtype"]) for name, d in details.items()}
+    statistics: dict[str, Any] = tool.calibrate({key: [zeros]}, num_threads=1)
+    for name, entry in statistics.items():
+        number = re.fullmatch(r"t(\d+)", name)
+        tensor = int(number[1]) if number else -1
+        if tensor not in extremes or "min" not in entry:
+            continue
+        low, high = (ranges[tensor].low, ranges[tensor].high) if tensor in ranges else extremes[tensor]
+        entry["min"], entry["max"] = np.full_like(entry["min"], low), np.full_like(entry["max"], high)
+    return statistics
+
+
+def _quantized_activations(content: bytes, model: FloatModel) -> list[int]:
+    """The float model's activation tensors that are integers in the quantized file."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    quantized = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    names = {
+        (t.name or b"").decode()
+        for t in quantized.subgraphs[0].tensors
+        if t.quantization is not None and t.quantization.scale is not None and len(t.quantization.scale) == 1
+    }
+    return [t for t in model.activations if f"t{t}" in names]
+
+
+def _mark(values: Sequence[float]) -> Fingerprint:
+    if len(values) != 6:
+        raise BuildError(f"recipe.json: a fingerprint has 6 numbers, not {len(values)}")
+    return (values[0], values[1], values[2], values[3], values[4], values[5])
+
+
+def _maker(model: FloatModel, tensor: int) -> str:
+    return next((op.kind for op in model.ops if tensor in op.outputs), "input")

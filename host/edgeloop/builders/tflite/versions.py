@@ -1,0 +1,20 @@
+"""Versions of what builds a .tflite, read from package metadata: nothing heavy is imported."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from edgeloop.errors import MissingExtraError
+
+PACKAGES = ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
+
+FORMAT = 1
+"""Raised when this builder itself changes what it writes, so that old artifacts are built anew."""
+
+
+def tool_versions() -> dict[str, str]:
+    """Return installed versions by package. Raises MissingExtraError where one is absent."""
+    try:
+        return {package: metadata.version(package) for package in PACKAGES}
+    except metadata.PackageNotFoundError as error:
+        raise MissingExtraError(str(error.name), "tflite", "building a .tflite") from error
