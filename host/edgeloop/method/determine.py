@@ -116,17 +116,19 @@ def parity_delta(bytes_m1: int, predict: PredictBytes) -> float:
     return (low + high) / 2
 
 
+def tent(delta: float, parity: float) -> float:
+    """Return 0 for delta <= 0, delta/parity up to parity, 2^-(delta - parity) beyond."""
+    if delta <= 0:
+        return 0.0
+    return delta / parity if delta <= parity else math.exp2(parity - delta)
+
+
 def evaluation(params_m1: int, params_m2: int, bytes_m1: int, predict: PredictBytes) -> float:
     """Return the size difference evaluation function E, from 0 to 1 (shape `tent`).
 
-    With delta = log2(params_m2 / params_m1) and delta* from `parity_delta`: 0 for delta <= 0, delta/delta*
-    up to delta*, 2^-(delta - delta*) beyond.
+    delta = log2(params_m2 / params_m1); parity is delta*, from `parity_delta`.
     """
-    delta = math.log2(params_m2 / params_m1)
-    if delta <= 0:
-        return 0.0
-    parity = parity_delta(bytes_m1, predict)
-    return delta / parity if delta <= parity else math.exp2(parity - delta)
+    return tent(math.log2(params_m2 / params_m1), parity_delta(bytes_m1, predict))
 
 
 def score_j(accuracy: float, latency: float, target: float, evaluated: float) -> float:

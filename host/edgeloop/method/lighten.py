@@ -85,6 +85,11 @@ class Prediction:
 
     _per_layer: dict[str, list[float]] = field(default_factory=dict)
 
+    @property
+    def learnt(self) -> int:
+        """Files learned from."""
+        return sum(map(len, self._per_layer.values()))
+
     def learn(self, sizes: NetworkSizes, lightening: Lightening, real_bytes: int) -> None:
         """Learn the bytes of a built file."""
         residual = (real_bytes - predicted_bytes(sizes, lightening)) / max(1, len(sizes.layers))

@@ -13,9 +13,9 @@ from edgeloop.core.verdict import Family
 from edgeloop.method.moves import Compared, Costs, Intent
 from edgeloop.method.space import Point, SearchSpace
 
-Tier = tuple[float, float, float]
+Tier = tuple[float, ...]
 """Where a rule puts a point, the smallest first: the rule's step, then the distance within the step."""
-ELSEWHERE: Tier = (9.0, 0.0, 0.0)
+ELSEWHERE: Tier = (9.0,)
 """Points that the rule does not name: swept in the order of E."""
 
 
@@ -116,14 +116,14 @@ class Order:
             case Intent.NEIGHBOUR:
                 # Among equally near ones the side that helps what could not be decided.
                 helps = turn < 0 or up > 0 if families == {Family.ACCURACY} else turn > 0 or up < 0
-                return (0.0, abs(up) + abs(turn) + (not same_setting), 0.0 if helps else 1.0)
+                return (0.0, abs(up) + abs(turn) + (not same_setting), not helps, abs(up))
             case _:
                 return ELSEWHERE
 
     def _lower(self, here: Point, point: Point) -> Tier:
         up, turn = point.network - here.network, point.rung - here.rung
         if up == 0 and turn < 0:
-            return (0.0, -turn, 0.0)
+            return (0.0, -turn)
         if up <= 0:
             return ELSEWHERE
         # At the lowest rung already, the ladder begins anew on the larger network.
@@ -137,7 +137,11 @@ class Order:
                 return ELSEWHERE
             # The same file: it costs a measurement and no training.
             compared = self.costs.compare_settings(here.network, here.rung, here.setting, point.setting)
-            return (1.0, point.setting, 0.0) if compared is None or compared.better else ELSEWHERE
+            return (1.0, point.setting) if compared is None or compared.better else ELSEWHERE
         if up == 0 and turn > 0 and all(self.may_cost_less(family, here, point.rung) for family in families):
-            return (0.0, turn, 0.0)
-        return (2.0, -up, abs(turn)) if up < 0 else ELSEWHERE
+            return (0.0, turn)
+        if up >= 0:
+            return ELSEWHERE
+        # The smaller network is asked at the rung that is the fastest, as far as is measured.
+        compared = self.compared(Family.SPEED, here, point.rung) if Family.SPEED in families and turn else None
+        return (2.0, -up, 1.0 if compared is None else compared.ratio, abs(turn))

@@ -14,7 +14,7 @@ from edgeloop.core.limits import LimitSet
 from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec
 from edgeloop.core.verdict import Family
 from edgeloop.errors import ConfigError, Fault
-from edgeloop.method.determine import Larger, determine, evaluation, interpolated, label_of
+from edgeloop.method.determine import Larger, determine, interpolated, label_of, parity_delta, tent
 from edgeloop.method.lighten import Prediction
 
 START_RUNG = "w8a8"
@@ -63,6 +63,7 @@ class SearchSpace:
         ]
         self.prediction = Prediction()
         self.prediction.learn(m1_sizes, Lightening.parse(m1_lightening), m1_bytes)
+        self._parities: dict[int, tuple[int, float]] = {}
         self.families = frozenset(limit.family for limit in limits.limit)
         factors: dict[str, float] = {"max_mib": 2**20, "max_ratio_to_reference": m1_bytes}
         self._bytes_max = min(
@@ -137,9 +138,21 @@ class SearchSpace:
         """
         if self._larger == "none":
             return None
-        base, rung = self._m1_sizes.parameters, self.rungs[point.rung]
-        sizes = [self._m1_sizes, *(network.sizes for network in self.networks)]
-        curve = interpolated(
-            [(log2(size.parameters / base), float(self.prediction.bytes_of(size, rung))) for size in sizes]
-        )
-        return evaluation(base, self.networks[point.network].sizes.parameters, self._m1_bytes, curve)
+        delta = log2(self.networks[point.network].sizes.parameters / self._m1_sizes.parameters)
+        return tent(delta, self._parity(point.rung))
+
+    def _parity(self, rung: int) -> float:
+        """delta* of a rung; kept until another file teaches the prediction."""
+        learnt, parity = self._parities.get(rung, (-1, 0.0))
+        if learnt != self.prediction.learnt:
+            base = self._m1_sizes.parameters
+            sizes = [self._m1_sizes, *(network.sizes for network in self.networks)]
+            curve = interpolated(
+                [
+                    (log2(size.parameters / base), float(self.prediction.bytes_of(size, self.rungs[rung])))
+                    for size in sizes
+                ]
+            )
+            parity = parity_delta(self._m1_bytes, curve)
+            self._parities[rung] = (self.prediction.learnt, parity)
+        return parity

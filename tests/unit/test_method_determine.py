@@ -1,0 +1,97 @@
+"""Which networks are larger, and the size difference evaluation function."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeloop.core.campaign import Search
+from edgeloop.core.network import NetworkSizes, NetworkSpec
+from edgeloop.method.determine import determine, evaluation, interpolated, larger, parity_delta, score_j
+from edgeloop.testing.simulated_board import simulated_sizes
+
+M1 = NetworkSpec(family="ds_cnn")
+M1_SIZES = simulated_sizes(M1)
+
+
+def sizes(parameters: int, macs: int) -> NetworkSizes:
+    return NetworkSizes(parameters=parameters, macs=macs, layers=(), activations=(), peak_activation_elements=0)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "macs", "expected"),
+    [(11, 11, True), (11, 10, False), (10, 11, False), (10, 10, False), (9, 20, False)],
+)
+def test_larger_means_parameters_and_macs_both_strictly(parameters: int, macs: int, expected: bool) -> None:
+    assert larger(sizes(10, 10), sizes(parameters, macs)) is expected
+
+
+def test_networks_come_from_the_smallest_and_what_is_not_larger_is_said() -> None:
+    search = Search(widths=(2.0, 1.0, 1.41, 1.45))
+    networks, left_out = determine(M1, M1_SIZES, search, simulated_sizes)
+    assert [network.label for network in networks] == ["width 1.41", "width 2"]
+    assert any("width 1 is left out" in sentence and "not both more" in sentence for sentence in left_out)
+    assert any("width 1.45" in sentence and "width 1.41" in sentence for sentence in left_out)
+
+
+def test_widths_multiply_the_references_own_width_and_depth_steps_add_to_its_depth() -> None:
+    m1 = NetworkSpec(family="ds_cnn", width=0.5, depth=1, weights="/m1.pt", weights_sha256="0")
+    networks, _ = determine(m1, simulated_sizes(m1), Search(widths=(2.0,), depths=(0, 2)), simulated_sizes)
+    assert [(n.spec.width, n.spec.depth) for n in networks] == [(1.0, 1), (1.0, 3)]
+    assert all(n.spec.weights is None for n in networks)
+
+
+def test_the_tent_rises_to_parity_and_halves_with_each_doubling_beyond() -> None:
+    def predict(delta: float) -> float:  # parity where the parameters have doubled twice
+        return 1000 * 2 ** (delta - 2)
+
+    assert evaluation(100, 200, 1000, predict) == pytest.approx(0.5)
+    assert evaluation(100, 400, 1000, predict) == pytest.approx(1.0)
+    assert evaluation(100, 800, 1000, predict) == pytest.approx(0.5)
+    assert evaluation(100, 1600, 1000, predict) == pytest.approx(0.25)
+
+
+def test_a_network_that_is_not_larger_evaluates_to_0() -> None:
+    assert evaluation(100, 100, 1000, lambda _: 1.0) == 0.0
+    assert evaluation(100, 50, 1000, lambda _: 1.0) == 0.0
+
+
+def test_where_even_m1s_own_size_is_over_the_budget_the_smallest_larger_network_is_best() -> None:
+    values = [evaluation(100, parameters, 1000, lambda delta: 2000 * 2**delta) for parameters in (120, 200, 400)]
+    assert values == sorted(values, reverse=True)
+    assert values[0] < 1
+
+
+def test_parity_lies_on_the_interpolated_curve_through_real_networks() -> None:
+    curve = interpolated([(0.0, 500.0), (1.0, 800.0), (2.0, 1400.0)])
+    assert curve(1.0) == pytest.approx(800)
+    assert curve(parity_delta(1000, curve)) == pytest.approx(1000)
+    assert curve(3.0) == pytest.approx(2800)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 6), st.floats(1, 1e7)), min_size=1, max_size=6), st.floats(0, 8), st.floats(0, 8)
+)
+def test_predicted_bytes_never_fall_with_delta(points: list[tuple[float, float]], one: float, other: float) -> None:
+    curve = interpolated(points)
+    low, high = sorted((one, other))
+    assert curve(low) <= curve(high) * (1 + 1e-9)
+
+
+@given(st.integers(101, 10**6), st.integers(200, 10**6))
+def test_the_evaluation_is_a_share(parameters: int, budget: int) -> None:
+    assert 0 < evaluation(100, parameters, budget, lambda delta: 150 + 50 * 2**delta) <= 1
+
+
+def test_interpolating_between_no_networks_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no network"):
+        interpolated([])
+
+
+def test_the_score_falls_with_latency_by_mnasnets_exponent_and_refuses_none() -> None:
+    assert score_j(0.9, 10, 10, 1.0) == pytest.approx(0.9)
+    assert score_j(0.9, 20, 10, 1.0) == pytest.approx(0.9 * math.pow(2, -0.07))
+    assert score_j(0.9, 10, 10, 0.5) == pytest.approx(0.9 * math.pow(0.5, 0.07))
+    with pytest.raises(ValueError, match="positive"):
+        score_j(0.9, 0, 10, 1.0)
