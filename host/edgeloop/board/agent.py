@@ -1,0 +1,315 @@
+"""The agent's commands as typed calls over a Link: pushed on first use, its answers bounded, its errors translated.
+
+What a board answers is data, never trusted: one JSON object of bounded size, or the call is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeloop.board.bundle import AgentBundle, agent_bundle
+from edgeloop.board.link import last_line
+from edgeloop.core.board import Board
+from edgeloop.errors import (
+    BoardError,
+    BoardFullError,
+    EdgeloopError,
+    HarnessError,
+    LabError,
+    LeaseError,
+    ModelError,
+    Owner,
+    UserError,
+)
+from edgeloop.ports import Link
+from edgeloop_agent import wire
+
+DATA_SUFFIX = ".npz"
+_CALL_S = 60.0
+_PROBE_S = 180.0
+_UNPACK_S = 600.0
+_SLOWEST_BYTES_PER_S = 100_000
+"""A transfer slower than this is given up."""
+_BY_OWNER: dict[str, type[EdgeloopError]] = {
+    Owner.USER: UserError,
+    Owner.MODEL: ModelError,
+    Owner.BOARD: BoardError,
+    Owner.LAB: LabError,
+    Owner.HARNESS: HarnessError,
+}
+_FULL = ("no space left", "disk quota", "read-only")
+
+# Runs before the agent is there, on whatever Python the board has: no f-strings, no agent. With a size it takes the
+# bytes from stdin; either way the file's bytes are hashed on the board before it says `ok`.
+_RECEIVER = """
+import hashlib, os, sys
+folder, sha, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+if sys.version_info < (3, 9):
+    sys.exit("old %d.%d" % sys.version_info[:2])
+path = os.path.join(folder, sha + ".pyz")
+def good(raw):
+    return hashlib.sha256(raw).hexdigest() == sha
+if size < 0:
+    try:
+        with open(path, "rb") as f:
+            print("ok" if good(f.read(1000000)) else "absent")
+    except OSError:
+        print("absent")
+    sys.exit()
+raw = sys.stdin.buffer.read(size + 1)
+if len(raw) != size or not good(raw):
+    sys.exit("damaged")
+temporary = path + ".tmp%d" % os.getpid()
+try:
+    os.makedirs(folder, exist_ok=True)
+    try:
+        with open(temporary, "wb") as f:
+            f.write(raw)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+except OSError as error:
+    sys.exit("failed %s: %s" % (error.filename or path, error.strerror))
+print("ok")
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at a job shows. `sessions` holds sizes in bytes by part (`json`, `latency.npy`, `out.0.npy`)."""
+
+    boot_id: str
+    supervisor_alive: bool
+    state: wire.State | None
+    done: wire.Done | None
+    sessions: Mapping[int, Mapping[str, int]]
+
+
+class BoardAgent:
+    """The agent on one board. Raises BoardError for answers that are not what the protocol says."""
+
+    def __init__(self, link: Link, board: Board, *, bundle: Callable[[], AgentBundle] = agent_bundle) -> None:
+        self._link = link
+        self._name = board.name
+        self._python = board.runtime.python
+        self._state_dir = board.runtime.state_dir
+        self._bundle = bundle
+        self._there = False
+        self.bytes_pushed = 0
+        """Bytes of files sent to the board by this object: agent, models, data, wheels."""
+
+    def probe(self, python_path: Sequence[str] = (), engines: Sequence[str] = ()) -> dict[str, Any]:
+        """The board as it describes itself; `engines` are imported and their versions given."""
+        argv = [word for folder in python_path for word in ("--python-path", folder)]
+        argv += [word for engine in engines for word in ("--engine", engine)]
+        return self.call("probe", *argv, deadline_s=_PROBE_S)
+
+    def missing(self, names: Iterable[str], runtimes: Iterable[str] = ()) -> tuple[frozenset[str], frozenset[str]]:
+        """Of these cache names and runtimes, those that the board does not have, whole and verified."""
+        names, runtimes = frozenset(names), frozenset(runtimes)
+        answer = self.call("has", *sorted(names), *(w for r in sorted(runtimes) for w in ("--runtime", r)))
+        return names - _texts(answer.get("present")), runtimes - _texts(answer.get("runtimes_present"))
+
+    def push(self, path: Path, name: str) -> None:
+        """Send a file under its `cache_name`; hashed on the board before it gets that name."""
+        size = path.stat().st_size
+        argv = ["--name", name, "--sha256", name.partition(".")[0], "--bytes", str(size)]
+        answer = self.call("receive", *argv, stdin=path, deadline_s=_CALL_S + size / _SLOWEST_BYTES_PER_S)
+        if answer.get("already") is not True:
+            self.bytes_pushed += size
+
+    def unpack(self, names: Sequence[str], runtime: str) -> None:
+        """Unpack cached wheels into runtimes/<runtime>."""
+        self.call("unpack", "--wheels", *names, "--as", runtime, deadline_s=_UNPACK_S)
+
+    def clean(self, *, max_mib: int | None = None, everything: bool = False) -> dict[str, Any]:
+        """Free the cache down to a quota, or all of it; what a running job needs stays."""
+        argv = [] if max_mib is None else ["--max-mib", str(max_mib)]
+        answer = self.call("clean", *argv, *(["--all"] if everything else []), deadline_s=_UNPACK_S)
+        self._there = False
+        return answer
+
+    def acquire_lease(self, owner: str, seconds: float, token: str) -> dict[str, Any]:
+        return self.call("lease", "acquire", "--owner", owner, "--seconds", f"{seconds:.0f}", "--token", token)
+
+    def release_lease(self, token: str) -> None:
+        self.call("lease", "release", "--token", token)
+
+    def show_lease(self) -> dict[str, Any]:
+        return self.call("lease", "show")
+
+    def start(self, job: wire.Job) -> dict[str, Any]:
+        """Hand over job.json and start its supervisor, which lives on by itself. A running or done job is left be."""
+        raw = wire.encode(job)
+        return self.call("start", "--job", job.id, "--job-bytes", str(len(raw)), stdin=raw)
+
+    def cancel(self, job_id: str) -> None:
+        self.call("cancel", "--job", job_id)
+
+    def look(self, job_id: str, *, after: int, wait_s: float) -> Look:
+        """What became of a job; waits on the board up to `wait_s` for a session past `after`, or the end."""
+        argv = ["--job", job_id, "--after", str(after), "--wait-s", f"{wait_s:g}"]
+        answer = self.call("look", *argv, deadline_s=wait_s + 20)
+        try:
+            state, done = answer["state"], answer["done"]
+            return Look(
+                boot_id=str(answer["boot_id"]),
+                supervisor_alive=answer["supervisor_alive"] is True,
+                state=None if state is None else wire.from_plain(wire.State, state),
+                done=None if done is None else wire.from_plain(wire.Done, done),
+                sessions=dict(_session_sizes(item) for item in answer["sessions"]),
+            )
+        except (wire.WireError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._refused("look", f"{type(error).__name__}: {error}") from error
+
+    def read(self, job_id: str, sizes: Mapping[str, int]) -> dict[str, bytes]:
+        """Files of a job by name; `sizes` says how many bytes each has, in the order wanted."""
+        argv = [word for name in sizes for word in ("--file", name)]
+        total = sum(sizes.values())
+        raw = self._run("read", ["--job", job_id, *argv], None, _CALL_S + total / _SLOWEST_BYTES_PER_S, total)
+        if len(raw) != total:
+            raise self._refused("read", f"{len(raw)} bytes where {total} were announced")
+        files, at = {}, 0
+        for name, size in sizes.items():
+            files[name] = raw[at : at + size]
+            at += size
+        return files
+
+    def log_tail(self, job_id: str) -> str:
+        """The last line of a job's log, empty where it can't be had."""
+        try:
+            return last_line(self._run("read", ["--job", job_id, "--file", wire.LOG_FILE], None, _CALL_S))
+        except EdgeloopError:
+            return ""
+
+    def call(
+        self, command: str, *argv: str, stdin: bytes | Path | None = None, deadline_s: float = _CALL_S
+    ) -> dict[str, Any]:
+        """Run one command of the agent and return its JSON object."""
+        raw = self._run(command, argv, stdin, deadline_s, wire.MESSAGE_BYTES_MAX)
+        try:
+            answer = wire.load_json(raw)
+        except wire.WireError as error:
+            raise self._refused(command, str(error)) from error
+        if not isinstance(answer, dict):
+            raise self._refused(command, "no JSON object")
+        return answer
+
+    def _run(
+        self,
+        command: str,
+        argv: Sequence[str],
+        stdin: bytes | Path | None,
+        deadline_s: float,
+        output_max: int = wire.MESSAGE_BYTES_MAX,
+    ) -> bytes:
+        self._be_there()
+        agent = f"{self._state_dir}/{wire.CACHE_DIR}/{self._bundle().sha256}.pyz"
+        # `lease acquire` is two words; options follow the last of them.
+        words = [command, *argv[:1]] if command == "lease" else [command]
+        rest = argv[1:] if command == "lease" else argv
+        done = self._link.run(
+            [self._python, "-E", agent, *words, "--state-dir", self._state_dir, *rest],
+            stdin=stdin,
+            deadline_s=deadline_s,
+            output_max=max(output_max, 65536),
+        )
+        if done.exit_status == 0:
+            return done.stdout
+        raise self._error_of(command, done.exit_status, done.stdout, done.stderr)
+
+    def _error_of(self, command: str, status: int, stdout: bytes, stderr: bytes) -> EdgeloopError:
+        try:
+            answer = wire.load_json(stdout)
+            message, owner = answer["error"], answer["owner"]
+            kind = _BY_OWNER[owner]
+        except (wire.WireError, KeyError, TypeError):
+            if b"can't open file" in stderr:
+                self._there = False  # somebody cleaned the cache; the next call pushes it again
+            return self._refused(command, last_line(stderr) or f"exit status {status}")
+        text = f"{self._name}: {last_line(str(message).encode())}"
+        if kind is BoardError and any(word in text.lower() for word in _FULL):
+            return BoardFullError(text, next_step=f"free space there: edgeloop targets clean {self._name}")
+        if kind is LabError and "lease" in text:
+            return LeaseError(text)
+        return kind(text)
+
+    def _refused(self, command: str, why: str) -> BoardError:
+        why = last_line(why.encode())
+        return BoardError(
+            f"{self._name}: the agent's answer to `{command}` is refused: {why}",
+            next_step=f"edgeloop targets doctor {self._name}",
+        )
+
+    def _be_there(self) -> None:
+        """Push the agent where the board does not have just these bytes."""
+        if self._there:
+            return
+        if not self._bootstrap(-1, None):
+            data = self._bundle().data
+            self._bootstrap(len(data), data)
+            self.bytes_pushed += len(data)
+        self._there = True
+
+    def _bootstrap(self, size: int, data: bytes | None) -> bool:
+        folder = f"{self._state_dir}/{wire.CACHE_DIR}"
+        argv = [self._python, "-E", "-c", _RECEIVER, folder, self._bundle().sha256, str(size)]
+        done = self._link.run(argv, stdin=data, deadline_s=_CALL_S)
+        said = last_line(done.stderr)
+        if done.exit_status == 0 and done.stdout.strip() in {b"ok", b"absent"}:
+            return done.stdout.strip() == b"ok"
+        if done.exit_status in {126, 127}:
+            raise BoardError(
+                f"{self._name}: there is no Python at {self._python}: {said}",
+                next_step="name another one with runtime.python in the board's file",
+            )
+        if said.startswith("old "):
+            raise BoardError(
+                f"{self._name}: {self._python} is Python {said[4:]}; the agent needs 3.9 or later",
+                next_step="name another one with runtime.python in the board's file",
+            )
+        if said.startswith("failed "):
+            text = f"{self._name}: the agent can't be stored: {said[7:]}"
+            if any(word in said.lower() for word in _FULL):
+                raise BoardFullError(text, next_step=f"free space there: edgeloop targets clean {self._name}")
+            raise BoardError(text, next_step="name a folder that may be written with runtime.state_dir")
+        raise BoardError(
+            f"{self._name}: {self._python} does not answer as a Python: {said or f'exit status {done.exit_status}'}",
+            next_step="a login shell there must print nothing for commands; see runtime.python in the board's file",
+        )
+
+
+def cache_name(sha256: str, suffix: str) -> str:
+    """The name of a file in a board's cache."""
+    return sha256 + suffix
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a file on this machine."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _texts(value: Any) -> frozenset[str]:
+    return frozenset(part for part in value if isinstance(part, str)) if isinstance(value, list) else frozenset()
+
+
+def _session_sizes(item: Any) -> tuple[int, dict[str, int]]:
+    """(index, sizes by part) of one session in a look. Names are rebuilt from the index, not taken over."""
+    index = item["index"]
+    if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+        raise ValueError("a session's index is not a number")
+    start = wire.session_file(index, "")
+    sizes = {}
+    for name, size in item["files"].items():
+        if not name.startswith(start) or not isinstance(size, int) or size < 0:
+            raise ValueError(f"session {index} lists a strange file")
+        sizes[name[len(start) :]] = size
+    return index, sizes
