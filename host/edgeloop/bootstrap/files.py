@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,22 @@ def _named(campaign: Campaign) -> Iterator[str]:
         yield campaign.reference.weights
     if data.path and Path(data.path).is_file():
         yield data.path
+
+
+def starter() -> str:
+    """The campaign that `edgeloop init` writes."""
+    return resources.files("edgeloop.bootstrap").joinpath("starter.toml").read_text(encoding="utf-8")
+
+
+def write_starter(folder: Path) -> Path:
+    """Write `campaign.toml` into a folder. Raises UserError where there is one already."""
+    path = folder / "campaign.toml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as handle:
+            handle.write(starter())
+    except FileExistsError:
+        raise UserError(f"{path}: there is one already", next_step="name another folder") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be written: {error.strerror}", next_step="name another folder") from error
+    return path

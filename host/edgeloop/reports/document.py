@@ -1,0 +1,105 @@
+"""The JSON that commands print with --json: one shape for a measurement, nested by every other command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.events import Entry, Finished, Judged, Started, Trial, fold
+from edgeloop.core.measurement import LatencySummary, MetricSummary, Summary
+
+SCHEMA = 1
+
+
+def measurement(judged: Judged, artifact: Artifact, *, limits_given: bool = True) -> dict[str, Any]:
+    """One judged measurement. Latencies in ns, sizes in bytes; `verdict` is null where no limit was given."""
+    summary = judged.summary
+    return {
+        "schema": SCHEMA,
+        "target": judged.target,
+        "emulated": judged.emulated,
+        "engine": summary.engine if summary else None,
+        "threads": summary.threads if summary else None,
+        "model": {"path": artifact.path, "sha256": artifact.sha256, "deployed_bytes": artifact.deployed_bytes},
+        "split": judged.split,
+        "plan": judged.plan.model_dump(mode="json"),
+        **_numbers(summary),
+        "conditions": judged.conditions,
+        "trust": judged.trust.model_dump(mode="json") if judged.trust else None,
+        "findings": [finding.model_dump(mode="json") for finding in judged.verdict.findings],
+        "verdict": judged.verdict.outcome.value if limits_given else None,
+        "reasons": list(judged.verdict.reasons),
+        "reference": _numbers(judged.reference) if judged.reference else None,
+    }
+
+
+def run(entries: Sequence[Entry]) -> dict[str, Any]:
+    """A whole run: every trial with its measurements, and how it ended (null while it has not)."""
+    events = [entry.event for entry in entries]
+    started = next((event for event in events if isinstance(event, Started)), None)
+    finished = next((event for event in events if isinstance(event, Finished)), None)
+    return {
+        "schema": SCHEMA,
+        "campaign": started.campaign_name if started else None,
+        "targets": list(started.targets) if started else [],
+        "versions": started.versions if started else {},
+        "finished": finished.model_dump(mode="json", exclude={"kind"}) if finished else None,
+        "spent": {"trials": entries[-1].trials_spent, "wall_s": entries[-1].wall_s_spent} if entries else None,
+        "trials": [_trial(trial) for trial in fold(events)],
+    }
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    built = trial.built
+    return {
+        "trial": trial.number,
+        "role": trial.role,
+        "candidate": trial.candidate.model_dump(mode="json"),
+        "name": str(trial.candidate),
+        "degree": trial.degree,
+        "evaluation": trial.evaluation,
+        "parameters": trial.sizes.parameters,
+        "macs": trial.sizes.macs,
+        "peak_activation_elements": trial.sizes.peak_activation_elements,
+        "predicted_bytes": trial.predicted_bytes,
+        "deployed_bytes": built.artifact.deployed_bytes if built else None,
+        "why": trial.why,
+        "outcome": trial.outcome.value,
+        "passed": trial.passed,
+        "trained": trial.trained.model_dump(mode="json", exclude={"kind", "trial"}) if trial.trained else None,
+        "converted": built.converted if built else None,
+        "parity": built.artifact.parity.model_dump(mode="json") if built and built.artifact.parity else None,
+        "measurements": [measurement(j, built.artifact) for j in trial.judged] if built else [],
+        "error": trial.errored.model_dump(mode="json", exclude={"kind", "trial"}) if trial.errored else None,
+        "move": {"direction": trial.moved.direction, "sentence": trial.moved.sentence} if trial.moved else None,
+    }
+
+
+def _numbers(summary: Summary | None) -> dict[str, Any]:
+    latency = summary.latency if summary else None
+    return {
+        "sessions": latency.sessions if latency else 0,
+        "samples": latency.samples if latency else 0,
+        "latency_ns": _latency(latency) if latency else None,
+        "peak_rss_bytes": summary.peak_rss_bytes if summary else None,
+        "runtime_rss_bytes": summary.runtime_rss_bytes if summary else None,
+        "accuracy": _accuracy(summary.metrics[0]) if summary and summary.metrics else None,
+        "metrics": [_accuracy(metric) for metric in summary.metrics] if summary else [],
+        "agreement": _accuracy(summary.agreement) if summary and summary.agreement else None,
+    }
+
+
+def _latency(latency: LatencySummary) -> dict[str, Any]:
+    return {
+        **{name: getattr(latency, name) for name in ("p50", "p90", "p99", "mean", "min", "first", "load")},
+        "interval": {
+            "confidence": latency.confidence,
+            **{name: [interval.low, interval.high] for name, interval in latency.interval.items()},
+        },
+    }
+
+
+def _accuracy(metric: MetricSummary) -> dict[str, Any]:
+    interval = [metric.interval.low, metric.interval.high] if metric.interval else None
+    return {"metric": metric.metric, "value": metric.value, "interval": interval, "n": metric.n}
