@@ -28,7 +28,6 @@ from edgeloop.errors import (
 from edgeloop.ports import Link
 from edgeloop_agent import wire
 
-DATA_SUFFIX = ".npz"
 _CALL_S = 60.0
 _PROBE_S = 180.0
 _UNPACK_S = 600.0
@@ -117,10 +116,10 @@ class BoardAgent:
         answer = self.call("has", *sorted(names), *(w for r in sorted(runtimes) for w in ("--runtime", r)))
         return names - _texts(answer.get("present")), runtimes - _texts(answer.get("runtimes_present"))
 
-    def push(self, path: Path, name: str) -> None:
+    def push(self, path: Path, sha256: str) -> None:
         """Send a file under its `cache_name`; hashed on the board before it gets that name."""
         size = path.stat().st_size
-        argv = ["--name", name, "--sha256", name.partition(".")[0], "--bytes", str(size)]
+        argv = ["--name", cache_name(sha256, path), "--sha256", sha256, "--bytes", str(size)]
         answer = self.call("receive", *argv, stdin=path, deadline_s=_CALL_S + size / _SLOWEST_BYTES_PER_S)
         if answer.get("already") is not True:
             self.bytes_pushed += size
@@ -286,9 +285,9 @@ class BoardAgent:
         )
 
 
-def cache_name(sha256: str, suffix: str) -> str:
-    """The name of a file in a board's cache."""
-    return sha256 + suffix
+def cache_name(sha256: str, path: Path) -> str:
+    """The name of a file in a board's cache: its hash and its suffix."""
+    return sha256 + path.suffix
 
 
 def sha256_of(path: Path) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import hashlib
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,15 +17,17 @@ from typing import Any, TypeVar
 
 from platformdirs import user_cache_path
 
-from edgeloop.board.agent import DATA_SUFFIX, BoardAgent, Look, cache_name, sha256_of
+from edgeloop.board.agent import BoardAgent, Look, cache_name, sha256_of
 from edgeloop.board.bundle import AgentBundle, agent_bundle
 from edgeloop.board.job import Asked, AttemptFolder, asked_of, job_id_of, samples_in, sizes_to_read, wire_job
+from edgeloop.board.provision import bring_runtimes
 from edgeloop.board.wheels import WheelSet, wheels_for
 from edgeloop.core.board import Board, Runtime
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Attempt, MeasureRequest
 from edgeloop.errors import (
     BoardError,
+    DataError,
     EdgeloopError,
     HarnessError,
     LabError,
@@ -101,15 +102,13 @@ class BoardBench:
     def close(self) -> None:
         self._link.close()
 
-    def provision(self, engines: Sequence[str], watch: Watch | None = None) -> str | None:
-        """Bring runtime and numpy for these engines; return the folder's name under runtimes/, None for the system's.
+    def provision(self, engines: Sequence[str], watch: Watch | None = None) -> tuple[str, ...]:
+        """Bring runtime and numpy for these engines; return the folders under runtimes/, none for the system's.
 
         Raises BoardError, naming all that is missing, before anything is pushed.
         """
-        runtime, wheels = self._runtime(engines)
-        if runtime is not None and runtime in self.agent.missing((), [runtime])[1]:
-            self._push_runtime(runtime, wheels, watch or _unwatched)
-        return runtime
+        wheels = self._runtime_for(self.facts(), engines)
+        return bring_runtimes(self.agent, wheels, lambda what: watch(what, 0, 0) if watch else None)
 
     def measure(self, request: MeasureRequest, watch: Watch) -> Attempt:
         """Measure every step of the schedule; see the port for what is promised and raised."""
@@ -120,29 +119,29 @@ class BoardBench:
             _Measuring(self, request, folder, job_id, data_sha256, watch).run()
         return _usable(folder.read())
 
-    def prepare(self, request: MeasureRequest, data_sha256: str | None, watch: Watch) -> str | None:
-        """Push what the request needs and the board lacks; return the runtime's name. A second time nothing is sent."""
-        runtime, wheels = self._runtime(sorted({subject.engine for subject in request.subjects}))
-        models = {subject.artifact.sha256: Path(subject.artifact.path) for subject in request.subjects}
-        named = {cache_name(sha256, path.suffix): path for sha256, path in models.items()}
+    def prepare(self, request: MeasureRequest, data_sha256: str | None, watch: Watch) -> tuple[str, ...]:
+        """Push what the request needs and the board lacks; return its runtimes. A second time nothing is sent."""
+        pushed_before = self.agent.bytes_pushed
+        runtimes = self.provision(sorted({subject.engine for subject in request.subjects}), watch)
+        files = {subject.artifact.sha256: Path(subject.artifact.path) for subject in request.subjects}
         if request.data is not None and data_sha256 is not None:
-            named[cache_name(data_sha256, DATA_SUFFIX)] = request.data
-        missing, no_runtime = self.agent.missing(named, [] if runtime is None else [runtime])
+            files[data_sha256] = request.data
+        named = {cache_name(sha256, path): (sha256, path) for sha256, path in files.items()}
+        missing, _ = self.agent.missing(named)
         for name in sorted(missing):
-            watch(f"pushing {named[name].name}", 0, len(request.schedule))
-            self.agent.push(named[name], name)
-        if runtime in no_runtime:
-            self._push_runtime(runtime, wheels, watch)
-        if missing or no_runtime:
+            sha256, path = named[name]
+            watch(f"pushing {path.name}", 0, len(request.schedule))
+            self.agent.push(path, sha256)
+        if self.agent.bytes_pushed > pushed_before:
             self.agent.clean(max_mib=self._board.runtime.cache_max_mib)
-        return runtime
+        return runtimes
 
     def job(
         self,
         request: MeasureRequest,
         job_id: str,
         data_sha256: str | None,
-        runtime: str | None,
+        runtimes: Sequence[str],
         token: str,
         deadline_s: float,
     ) -> wire.Job:
@@ -154,7 +153,7 @@ class BoardBench:
             token=token,
             owner=self._owner,
             data_sha256=data_sha256,
-            python_path=[] if runtime is None else [runtime],
+            python_path=runtimes,
             deadline_s=deadline_s,
         )
 
@@ -170,21 +169,6 @@ class BoardBench:
 
     def pause(self, seconds: float) -> None:
         self._sleep_s(seconds)
-
-    def _runtime(self, engines: Sequence[str]) -> tuple[str | None, WheelSet]:
-        wheels = self._runtime_for(self.facts(), engines)
-        if not wheels.paths:
-            return None, wheels
-        return hashlib.sha256("\n".join(wheels.sha256).encode()).hexdigest(), wheels
-
-    def _push_runtime(self, runtime: str, wheels: WheelSet, watch: Watch) -> None:
-        named = {cache_name(s, path.suffix): path for s, path in zip(wheels.sha256, wheels.paths, strict=True)}
-        missing, _ = self.agent.missing(named)
-        for name in sorted(missing):
-            watch(f"pushing {named[name].name}", 0, 0)
-            self.agent.push(named[name], name)
-        watch("unpacking the runtime", 0, 0)
-        self.agent.unpack(list(named), runtime)
 
 
 class _Measuring:
@@ -214,8 +198,11 @@ class _Measuring:
 
     def run(self) -> None:
         """Leave the folder complete, or raise."""
-        samples = None if self._request.data is None else samples_in(self._request.data)
-        if self._request.data is None and any(step.kind == "evaluate" for step in self._request.schedule):
+        data = self._request.data
+        if data is not None and data.suffix != ".npz":
+            raise DataError(f"{data}: data for a board are an .npz file")
+        samples = None if data is None else samples_in(data)
+        if data is None and any(step.kind == "evaluate" for step in self._request.schedule):
             raise HarnessError("an `evaluate` session was asked for without data")
         self._say("connecting")
         facts = self._bench.facts()
@@ -223,7 +210,7 @@ class _Measuring:
         boot_id: str | None = None
         if not (self._folder.holds(self._job_id) and self._is_on_board()):
             retry_until_s = min(self._ends_s, self._bench.now_s() + _PREPARE_AGAIN_S)
-            runtime = self._again(
+            runtimes = self._again(
                 lambda: self._bench.prepare(self._request, self._data_sha256, self._watch), retry_until_s
             )
             if not self._folder.holds(self._job_id):
@@ -231,7 +218,7 @@ class _Measuring:
             boot_id = self._take_board()
             left_s = max(1.0, self._ends_s - self._bench.now_s())
             job = self._bench.job(
-                self._request, self._job_id, self._data_sha256, runtime, self._token, min(left_s, self._longest_s())
+                self._request, self._job_id, self._data_sha256, runtimes, self._token, min(left_s, self._longest_s())
             )
             self._say("starting")
             self._again(lambda: self._agent.start(job), self._ends_s)
@@ -402,7 +389,3 @@ def _usable(attempt: Attempt) -> Attempt:
 def _one_line(text: str) -> str:
     words = " ".join(text.split())
     return "".join(c if c.isprintable() else "?" for c in words)[:300]
-
-
-def _unwatched(what: str, done: int, total: int) -> None:
-    """Nobody looks on."""
