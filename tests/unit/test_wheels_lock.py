@@ -23,7 +23,7 @@ from edgeloop.board.wheels import (
 )
 from edgeloop.errors import BoardError, LabError
 
-BOOKWORM: dict[str, Any] = {"python": "3.11.2", "machine": "aarch64", "pointer_bits": 64, "libc": "glibc 2.36"}
+BOOKWORM: dict[str, Any] = {"python": "3.11.2", "machine": "aarch64", "glibc": "2.36", "abi_tag": "cp311"}
 REFERENCE = Path(__file__).parents[2] / "docs/reference/targets.md"
 
 
@@ -89,10 +89,20 @@ def test_every_locked_wheel_with_an_engine_has_a_numpy_but_on_32_bit_arm() -> No
         assert wheel.file.endswith(f"{wheel.machine}.whl")
 
 
-def test_a_32_bit_interpreter_on_a_64_bit_kernel_is_a_32_bit_board() -> None:
-    assert interpreter_of({**BOOKWORM, "pointer_bits": 32}).machine == "armv7l"
-    assert interpreter_of({**BOOKWORM, "machine": "arm64"}).machine == "aarch64"
-    assert interpreter_of({**BOOKWORM, "machine": "armv6l", "pointer_bits": 32}).machine == "armv6l"
+def test_a_free_threaded_interpreter_gets_no_ordinary_wheel() -> None:
+    free = interpreter_of({**BOOKWORM, "python": "3.13.1", "abi_tag": "cp313t"})
+    assert not any(item.usable for item in engine_support(free).values())
+
+
+def test_an_engine_that_is_installed_and_does_not_import_is_not_there() -> None:
+    engines = {"litert": {"version": "2.3.0", "error": None}, "tflite-runtime": {"version": None, "error": "no module"}}
+    assert interpreter_of({**BOOKWORM, "engines": engines}).engines == ("litert",)
+
+
+@pytest.mark.parametrize("strange", [{"engines": 3}, {"numpy": {}}, {"glibc": 2.36}, {"engines": {"litert": "x"}}])
+def test_strange_answers_of_a_board_are_taken_for_absent(strange: dict[str, Any]) -> None:
+    found = interpreter_of({**BOOKWORM, **strange})
+    assert (found.version, found.engines) == ((3, 11), ())
 
 
 def test_a_board_that_says_too_little_is_a_board_error() -> None:
@@ -110,7 +120,7 @@ def test_both_engines_share_one_numpy(tmp_path: Path) -> None:
 
 
 def test_everything_that_is_missing_is_named_before_anything_is_downloaded(tmp_path: Path) -> None:
-    trixie32 = {"python": "3.13.5", "machine": "aarch64", "pointer_bits": 32, "libc": "glibc 2.41"}
+    trixie32 = {"python": "3.13.5", "machine": "armv7l", "kernel_machine": "aarch64", "glibc": "2.41"}
     asked: list[str] = []
     with pytest.raises(BoardError) as caught:
         wheels_for(trixie32, ["litert", "tflite-runtime"], "pushed", cache=tmp_path, download=download_for(asked))
@@ -130,23 +140,23 @@ def test_another_implementation_of_python_gets_no_wheel() -> None:
 
 
 def test_32_bit_arm_needs_the_systems_numpy() -> None:
-    armv7 = {**BOOKWORM, "pointer_bits": 32}
+    armv7 = {**BOOKWORM, "machine": "armv7l"}
     with pytest.raises(BoardError, match="numpy is not installed") as caught:
         wheels_for(armv7, ["tflite-runtime"], "pushed")
     assert "apt-get install python3-numpy" in (caught.value.next_step or "")
-    support = engine_support(interpreter_of({**armv7, "packages": {"numpy": "1.24.2"}}))
+    support = engine_support(interpreter_of({**armv7, "numpy": "1.24.2"}))
     assert [wheel.distribution for wheel in support["tflite-runtime"].wheels] == ["tflite-runtime"]
 
 
 def test_source_system_pushes_nothing_and_uses_what_is_there() -> None:
-    facts = {**BOOKWORM, "packages": {"numpy": "2.2.4", "ai-edge-litert": "2.1.0"}}
+    facts = {**BOOKWORM, "numpy": "2.2.4", "engines": {"litert": {"version": "2.1.0", "error": None}}}
     assert wheels_for(facts, ["litert"], "system") == wheels.WheelSet()
-    with pytest.raises(BoardError, match="tflite-runtime is not installed"):
+    with pytest.raises(BoardError, match="tflite-runtime can't be imported"):
         wheels_for(facts, ["tflite-runtime"], "system")
 
 
 def test_source_system_refuses_tflite_runtime_beside_numpy_2() -> None:
-    facts = {**BOOKWORM, "packages": {"numpy": "2.2.4", "tflite-runtime": "2.14.0"}}
+    facts = {**BOOKWORM, "numpy": "2.2.4", "engines": {"tflite-runtime": {"version": "2.14.0", "error": None}}}
     with pytest.raises(BoardError, match=r"crashes beside numpy 2\.2\.4"):
         wheels_for(facts, ["tflite-runtime"], "system")
 

@@ -80,7 +80,7 @@ class Interpreter:
 
     version: tuple[int, int]
     machine: str
-    """aarch64 | armv7l | x86_64, as its own pointers say."""
+    """aarch64 | armv7l | x86_64: what wheels for this interpreter are tagged with."""
     glibc: tuple[int, int] | None
     """None where its C library is another one."""
     implementation: str = "cpython"
@@ -159,26 +159,28 @@ def wheels_for(
 
 
 def interpreter_of(facts: Mapping[str, Any]) -> Interpreter:
-    """Read the agent's description of its own interpreter. Raises BoardError where it says too little."""
-    version = _numbers(str(facts.get("python", "")))
-    if version is None or not facts.get("machine"):
+    """Read the agent's probe (docs/reference/agent.md). Raises BoardError where it says too little."""
+    version, machine = _numbers(facts.get("python")), facts.get("machine")
+    if version is None or not isinstance(machine, str):
         raise BoardError("the board does not say which Python it has", next_step="see edgeloop targets doctor")
-    machine = str(facts["machine"]).lower()
-    bits = facts.get("pointer_bits")
-    if machine in {"arm64", "armv8l", "armv8b"}:
-        machine = "aarch64"
-    if (machine == "aarch64" and bits == 32) or machine.startswith(("armv6", "armv7")):
-        machine = "armv6l" if machine.startswith("armv6") else "armv7l"
-    libc = str(facts.get("libc") or "")
-    installed = facts.get("packages") or {}
+    implementation = str(facts.get("implementation") or "cpython").lower()
+    abi = facts.get("abi_tag")
+    if abi and abi != f"cp{version[0]}{version[1]}":
+        implementation = f"the build {abi}"  # free-threaded and debug builds load no ordinary wheel
+    numpy, engines = facts.get("numpy"), facts.get("engines")
     return Interpreter(
         version=version,
-        machine=machine,
-        glibc=_numbers(libc) if "glibc" in libc else None,
-        implementation=str(facts.get("implementation") or "cpython").lower(),
-        numpy=installed.get(NUMPY),
-        engines=tuple(engine for engine, name in ENGINE_DISTRIBUTIONS.items() if installed.get(name)),
+        machine={"arm64": "aarch64"}.get(machine, machine),
+        glibc=_numbers(facts.get("glibc")),
+        implementation=implementation,
+        numpy=numpy if isinstance(numpy, str) else None,
+        engines=tuple(engine for engine in ENGINE_DISTRIBUTIONS if _imports(engines, engine)),
     )
+
+
+def _imports(engines: Any, engine: str) -> bool:
+    found = engines.get(engine) if isinstance(engines, dict) else None
+    return isinstance(found, dict) and found.get("error") is None and found.get("version") is not None
 
 
 def cached_wheel(wheel: LockedWheel, folder: Path, download: Download) -> Path:
@@ -254,7 +256,7 @@ def _installed(engine: str, interpreter: Interpreter) -> EngineSupport:
     if engine not in interpreter.engines:
         return _unusable(
             engine,
-            f"{distribution} is not installed for the board's Python ({interpreter.shown})",
+            f"{distribution} can't be imported by the board's Python ({interpreter.shown})",
             f'install {distribution} there, or have it pushed: runtime.source = "pushed" in the board\'s file',
         )
     return _beside_system_numpy(engine, interpreter, f"the installed {distribution} is used", ())
@@ -269,7 +271,7 @@ def _beside_system_numpy(
             f"numpy is not installed for the board's Python ({interpreter.shown})",
             "install the system's numpy there: apt-get install python3-numpy",
         )
-    if engine == "tflite-runtime" and int(interpreter.numpy.split(".")[0]) >= 2:
+    if engine == "tflite-runtime" and not interpreter.numpy.startswith(("0.", "1.")):
         return _unusable(
             engine,
             f"tflite-runtime crashes beside numpy {interpreter.numpy}; it needs numpy below 2",
@@ -303,8 +305,8 @@ def known_systems() -> list[tuple[str, Interpreter]]:
     ]
 
 
-def _numbers(text: str) -> tuple[int, int] | None:
-    match = re.search(r"(\d+)\.(\d+)", text)
+def _numbers(text: Any) -> tuple[int, int] | None:
+    match = re.match(r"(\d{1,4})\.(\d{1,4})", text) if isinstance(text, str) else None
     return (int(match[1]), int(match[2])) if match else None
 
 

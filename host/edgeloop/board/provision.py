@@ -1,0 +1,37 @@
+"""A board's runtime brought there: the wheels its interpreter needs, pushed once and unpacked by hash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgeloop.board.agent import cache_name
+from edgeloop.board.wheels import WheelSet
+
+
+class Receiver(Protocol):
+    """What is needed of a board's agent; see BoardAgent."""
+
+    def missing(self, names: Sequence[str], runtimes: Sequence[str] = ()) -> tuple[frozenset[str], frozenset[str]]: ...
+    def push(self, path: Path, sha256: str) -> None: ...
+    def unpack(self, names: Sequence[str], runtime: str) -> None: ...
+
+
+def bring_runtimes(agent: Receiver, wheels: WheelSet, say: Callable[[str], Any]) -> tuple[str, ...]:
+    """Push and unpack what the board lacks; return the folders under runtimes/ in the order of sys.path.
+
+    A runtime that is unpacked there costs one short question. Raises what the agent raises.
+    """
+    if not wheels.paths:
+        return ()
+    named = {sha256: cache_name(sha256, path) for sha256, path in zip(wheels.sha256, wheels.paths, strict=True)}
+    absent, packed = agent.missing(list(named.values()), wheels.sha256)
+    for sha256, path in zip(wheels.sha256, wheels.paths, strict=True):
+        if sha256 in packed:
+            if named[sha256] in absent:
+                say(f"pushing {path.name} ({path.stat().st_size / 2**20:.0f} MiB)")
+                agent.push(path, sha256)
+            say(f"unpacking {path.name}")
+            agent.unpack([named[sha256]], sha256)
+    return wheels.sha256
