@@ -1,0 +1,90 @@
+"""What the TFLite interpreters have in common. They differ in the package they come from, and in their kernels."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any, Callable
+
+import numpy as np
+
+from edgeloop_agent.wire import Tensor
+
+
+class RefusedError(Exception):
+    """The engine, or the rule for inputs, does not take this model or these data: one line."""
+
+
+class Engine:
+    """One runtime, and after `load` one model in it."""
+
+    name: str
+    """As in the job."""
+    package: str
+    """Distribution that the runtime comes in."""
+
+    def __init__(self, interpreter: Callable[..., Any]) -> None:
+        self._interpreter_class = interpreter
+        self._interpreter: Any = None
+        self._sources: list[Any] = []
+        self._sinks: list[Any] = []
+
+    @property
+    def version(self) -> str:
+        """Name and version, such as `litert 2.3.0`."""
+        try:
+            return "%s %s" % (self.name, metadata.version(self.package))
+        except metadata.PackageNotFoundError:
+            return "%s of unknown version" % self.name
+
+    def load(self, path: str, threads: int) -> None:
+        """Read a model and allocate its tensors. Raises RefusedError."""
+        try:
+            self._interpreter = self._interpreter_class(model_path=path, num_threads=threads)
+            self._interpreter.allocate_tensors()
+            self._sources = self._interpreter.get_input_details()
+            self._sinks = self._interpreter.get_output_details()
+        except (ValueError, RuntimeError, OSError, TypeError, MemoryError) as error:
+            raise RefusedError("%s refuses the model: %s" % (self.version, one_line(error))) from error
+        if not self._sources or not self._sinks:
+            raise RefusedError("the model has %d inputs and %d outputs" % (len(self._sources), len(self._sinks)))
+
+    def inputs(self) -> list[Tensor]:
+        """Inputs in the model's own order."""
+        return [_tensor(detail) for detail in self._sources]
+
+    def outputs(self) -> list[Tensor]:
+        """Outputs in the model's own order."""
+        return [_tensor(detail) for detail in self._sinks]
+
+    def setters(self) -> list[tuple[Callable[[int, Any], None], int]]:
+        """For each input the function and the index to set it with: bound before any timing."""
+        return [(self._interpreter.set_tensor, int(detail["index"])) for detail in self._sources]
+
+    def getters(self) -> list[tuple[Callable[[int], Any], int]]:
+        """For each output the function that returns a copy, and its index."""
+        return [(self._interpreter.get_tensor, int(detail["index"])) for detail in self._sinks]
+
+    def invoker(self) -> Callable[[], None]:
+        """The call that runs one inference."""
+        return self._interpreter.invoke  # type: ignore[no-any-return]
+
+
+def _tensor(detail: Any) -> Tensor:
+    quantization = detail["quantization_parameters"]
+    scales = [float(scale) for scale in quantization["scales"]]
+    if len(scales) > 1:
+        raise RefusedError("tensor %s has a scale for each channel, which no input or output may have" % detail["name"])
+    return Tensor(
+        name=str(detail["name"]),
+        dtype=np.dtype(detail["dtype"]).name,
+        shape=[int(size) for size in detail["shape"]],
+        scale=scales[0] if scales else None,
+        zero_point=int(quantization["zero_points"][0]) if scales else None,
+    )
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The last line that says something, cut to a bound."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = "".join(c if c.isprintable() else " " for c in (lines[-1] if lines else ""))
+    return text[:limit] or type(error).__name__

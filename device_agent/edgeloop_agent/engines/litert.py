@@ -1,0 +1,15 @@
+"""LiteRT: the package ai-edge-litert."""
+
+from __future__ import annotations
+
+from edgeloop_agent.engines.interpreter import Engine
+
+
+class LiteRt(Engine):
+    name = "litert"
+    package = "ai-edge-litert"
+
+    def __init__(self) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        super().__init__(Interpreter)

@@ -1,0 +1,126 @@
+"""The lease: who may use the board, until when. It lives on the board, so controllers need no server between them.
+
+`lease.json` holds token, owner, boot id and expiry on CLOCK_BOOTTIME, and is changed in place under a lock on itself.
+A lease of another boot, or one past its expiry, is void. The token fences: a job that carries an old one is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from edgeloop_agent import folder, wire
+
+_TOKEN = re.compile(r"\A[A-Za-z0-9_.-]{8,128}\Z")
+SECONDS_MAX = 7 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A valid lease."""
+
+    token: str
+    owner: str
+    expires_boottime_ns: int
+
+
+class LeaseFile:
+    """The lease of one state folder. Clock and boot id come in, so that tests can move them."""
+
+    def __init__(
+        self,
+        state: Path,
+        now_ns: Callable[[], int] = folder.boottime_ns,
+        boot: Optional[str] = None,
+    ) -> None:
+        self._path = state / wire.LEASE_FILE
+        self._now_ns = now_ns
+        self._boot = boot or folder.boot_id()
+
+    def current(self) -> Optional[Lease]:
+        """Return the lease in force, None where the board is free."""
+        with folder.locked(self._path) as fd:
+            return self._parse(folder.read_all(fd, 4096))
+
+    def acquire(self, owner: str, seconds: float, token: Optional[str] = None) -> dict[str, Any]:
+        """Take the lease, or say who has it. The current token may acquire again, which renews."""
+        _check(owner, seconds, token)
+        with folder.locked(self._path) as fd:
+            held = self._parse(folder.read_all(fd, 4096))
+            if held is not None and held.token != token:
+                return {
+                    "acquired": False,
+                    "holder": held.owner,
+                    "remaining_s": self._remaining_s(held),
+                    "boot_id": self._boot,
+                }
+            return {"acquired": True, **self._write(fd, token or secrets.token_hex(16), owner, seconds)}
+
+    def renew(self, token: str, seconds: float) -> dict[str, Any]:
+        """Move the expiry. Raises AgentError where the token is not the current one."""
+        with folder.locked(self._path) as fd:
+            held = self._parse(folder.read_all(fd, 4096))
+            if held is None or held.token != token:
+                raise folder.AgentError(self._lost(held), "lab")
+            _check(held.owner, seconds, token)
+            return {"renewed": True, **self._write(fd, token, held.owner, seconds)}
+
+    def release(self, token: str) -> dict[str, Any]:
+        """Free the board, where the token is the current one."""
+        with folder.locked(self._path) as fd:
+            held = self._parse(folder.read_all(fd, 4096))
+            if held is None or held.token != token:
+                return {"released": False}
+            folder.rewrite(fd, b"{}")
+        return {"released": True}
+
+    def show(self) -> dict[str, Any]:
+        """Say who holds the board."""
+        held = self.current()
+        return {
+            "held": held is not None,
+            "holder": held.owner if held else None,
+            "remaining_s": self._remaining_s(held) if held else 0.0,
+            "boot_id": self._boot,
+        }
+
+    def refusal(self, token: str) -> Optional[str]:
+        """Return one line where this token is not the current one, None where it is."""
+        held = self.current()
+        return None if held is not None and held.token == token else self._lost(held)
+
+    def _lost(self, held: Optional[Lease]) -> str:
+        if held is None:
+            return "the lease has expired, was released, or is from before a reboot"
+        return "the lease was taken over by %s for another %.0f s" % (held.owner, self._remaining_s(held))
+
+    def _remaining_s(self, held: Lease) -> float:
+        return round((held.expires_boottime_ns - self._now_ns()) / 1e9, 3)
+
+    def _write(self, fd: int, token: str, owner: str, seconds: float) -> dict[str, Any]:
+        expires = self._now_ns() + int(seconds * 1e9)
+        lease = {"token": token, "owner": owner, "boot_id": self._boot, "expires_boottime_ns": expires}
+        folder.rewrite(fd, json.dumps({**lease, "schema": wire.SCHEMA}).encode())
+        return {**lease, "remaining_s": seconds}
+
+    def _parse(self, raw: bytes) -> Optional[Lease]:
+        try:
+            value = wire.load_json(raw)
+            lease = Lease(value["token"], value["owner"], value["expires_boottime_ns"])
+            valid = value["boot_id"] == self._boot and lease.expires_boottime_ns > self._now_ns()
+        except (wire.WireError, KeyError, TypeError):
+            return None
+        return lease if valid and isinstance(lease.token, str) and isinstance(lease.owner, str) else None
+
+
+def _check(owner: str, seconds: float, token: Optional[str]) -> None:
+    if not 0 < seconds <= SECONDS_MAX:
+        raise folder.AgentError("a lease lasts more than 0 and at most %d s, not %g" % (SECONDS_MAX, seconds), "user")
+    if not owner or len(owner) > 200 or not owner.isprintable():
+        raise folder.AgentError("a lease's owner is 1 to 200 printable characters", "user")
+    if token is not None and not _TOKEN.match(token):
+        raise folder.AgentError("a lease's token is 8 to 128 letters, digits, '_', '.' or '-'", "harness")

@@ -1,0 +1,193 @@
+"""The board as it describes itself: what the host needs to choose wheels, to know the board, and to advise its user.
+
+The interpreter is asked, not the kernel: a 32-bit system may run a 64-bit kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+from edgeloop_agent import conditions, folder, wire
+
+_IMPORT_TIMEOUT_S = 120.0
+_WHO_TIMEOUT_S = 2.0
+_32_BIT_NAMES = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}
+
+
+def probe(state_dir: str, python_path: list[str], engines: list[str], root: Path = Path("/")) -> dict[str, Any]:
+    """Return the board's description, as docs/reference/agent.md lists it. Nothing in it needs numpy."""
+    board = conditions.Board(root)
+    board.sample([os.getpid()])
+    checks = {name: _checked(name, python_path) for name in engines}
+    numpy = _checked("numpy", python_path)
+    return {
+        **interpreter(),
+        "os": os_release(root),
+        "kernel": platform.release(),
+        "model": _first(root, "proc/device-tree/model", "sys/class/dmi/id/product_name"),
+        "serial": _serial(root),
+        "memory_bytes": board.memory_bytes("MemTotal"),
+        "mem_available_bytes": board.memory_bytes("MemAvailable"),
+        "cores": conditions.allowed_cores(),
+        "state_dir": _state_dir(state_dir),
+        "boot_id": folder.boot_id(root),
+        "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "boottime_ns": folder.boottime_ns(),
+        "users": _users(),
+        "numpy": numpy["version"],
+        "numpy_error": numpy["error"],
+        "engines": checks,
+        "calibration_ns": conditions.calibration_ns(),
+        "conditions": board.sample([os.getpid()]),
+        "agent_schema": wire.SCHEMA,
+    }
+
+
+def interpreter() -> dict[str, Any]:
+    """What this interpreter is, and what wheels for it are tagged with."""
+    bits = struct.calcsize("P") * 8
+    kernel_machine = platform.machine()
+    machine = _32_BIT_NAMES.get(kernel_machine, kernel_machine) if bits == 32 else kernel_machine
+    tag = "cp%d%d" % sys.version_info[:2]
+    flags = ("t" if sysconfig.get_config_var("Py_GIL_DISABLED") else "") + (
+        "d" if hasattr(sys, "gettotalrefcount") else ""
+    )
+    return {
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "executable": sys.executable,
+        "machine": machine,
+        "kernel_machine": kernel_machine,
+        "pointer_bits": bits,
+        "platform": sysconfig.get_platform(),
+        "multiarch": sysconfig.get_config_var("MULTIARCH"),
+        "python_tag": tag,
+        "abi_tag": tag + flags,
+        "soabi": sysconfig.get_config_var("SOABI"),
+        "glibc": _glibc(),
+    }
+
+
+def _glibc() -> Optional[str]:
+    try:
+        found = re.match(r"\Aglibc (\d+\.\d+)", os.confstr("CS_GNU_LIBC_VERSION") or "")
+    except (ValueError, OSError):
+        return None
+    return found.group(1) if found else None
+
+
+def os_release(root: Path) -> dict[str, str]:
+    """The lines of /etc/os-release that name the system."""
+    wanted = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
+    found = {}
+    for line in (_first(root, "etc/os-release", "usr/lib/os-release") or "").splitlines():
+        key, _, value = line.partition("=")
+        if key in wanted:
+            found[key] = value.strip().strip("\"'")
+    return found
+
+
+def _first(root: Path, *paths: str) -> Optional[str]:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            text = (root / path).read_text(errors="replace").strip("\0\n\t ")
+            if text:
+                return text
+    return None
+
+
+def _serial(root: Path) -> Optional[str]:
+    found = _first(root, "proc/device-tree/serial-number")
+    if found is None:
+        match = re.search(r"^Serial\s*:\s*(\w+)$", _first(root, "proc/cpuinfo") or "", re.MULTILINE)
+        found = match.group(1) if match else None
+    return found
+
+
+def _state_dir(path: str) -> dict[str, Any]:
+    """Whether the state folder can be used; nothing is made that was not there."""
+    place = Path(os.path.abspath(path))
+    exists = os.path.lexists(place)
+    kind = folder.file_system(place)
+    problem = folder.folder_problem(place) if exists else None
+    if problem is None and exists:
+        try:
+            with tempfile.NamedTemporaryFile(dir=place, prefix=".probe"):
+                pass
+        except OSError as error:
+            problem = "%s can't be written: %s" % (place, error.strerror)
+    try:
+        free: Optional[int] = folder.free_bytes(place)
+    except OSError:
+        free = None
+    return {
+        "path": str(place),
+        "exists": exists,
+        "writable": exists and problem is None,
+        "filesystem": kind,
+        "network": folder.is_network(kind),
+        "free_bytes": free,
+        "problem": problem,
+    }
+
+
+def _users() -> Optional[list[str]]:
+    who = shutil.which("who")
+    if who is None:
+        return None
+    try:
+        run = subprocess.run([who], stdin=subprocess.DEVNULL, capture_output=True, timeout=_WHO_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return sorted({line.split()[0] for line in run.stdout.decode("utf-8", "replace").splitlines() if line.strip()})
+
+
+def _checked(engine: str, python_path: list[str]) -> dict[str, Any]:
+    """Import an engine, or numpy, in a process of its own: a wheel for another processor dies there."""
+    command = [*folder.own_command(), "import-check", "--engine", engine]
+    if python_path:
+        command += ["--python-path", *python_path]
+    try:
+        run = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_IMPORT_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"version": None, "error": "importing it took more than %g s" % _IMPORT_TIMEOUT_S}
+    if run.returncode < 0:
+        return {"version": None, "error": "importing it died of signal %d" % -run.returncode}
+    try:
+        answer = json.loads(run.stdout)
+        return {"version": answer["version"], "error": answer["error"]}
+    except (ValueError, KeyError, TypeError):
+        lines = run.stderr.decode("utf-8", "replace").strip().splitlines()
+        return {"version": None, "error": (lines[-1] if lines else "no answer")[:300]}
+
+
+def import_check(engine: str, python_path: list[str]) -> dict[str, Any]:
+    """Import one engine here and return its version, or the line that says why not."""
+    sys.path[:0] = python_path
+    try:
+        if engine == "numpy":
+            import numpy as np
+
+            return {"version": np.__version__, "error": None}
+        from edgeloop_agent import engines
+
+        return {"version": engines.load_engine(engine).version, "error": None}
+    except Exception as error:  # noqa: BLE001 -- a runtime that does not fit the board fails in any way; it is one line
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        text = "%s: %s" % (type(error).__name__, lines[-1] if lines else "no message")
+        return {"version": None, "error": text[:300]}

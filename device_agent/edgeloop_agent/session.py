@@ -1,0 +1,288 @@
+"""One session: a fresh process that loads one model and times or evaluates it.
+
+It is told what to do by `args.json` in its own folder and answers with `result.json` and arrays beside it; the
+supervisor turns those into the session's record. What is written after loading survives a crash while running.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from edgeloop_agent import conditions, wire
+
+if TYPE_CHECKING:
+    from edgeloop_agent.engines.interpreter import Engine
+    from edgeloop_agent.samples import Sample
+
+ARGS_FILE = "args.json"
+RESULT_FILE = "result.json"
+AFTER_LOADING = "after loading the model"
+_PR_SET_PDEATHSIG = 1
+_OOM_SCORE = 500  # of the harness's processes the kernel shall take this one first
+_TREND_EVERY_NS = 100_000_000
+_TREND_LOOKS_AT = 4000
+_TREND_HALF_MIN = 2
+_TREND_RELATIVE = 0.01
+_STORE = 4096
+
+
+@dataclass
+class Arguments:
+    """args.json: everything resolved by the supervisor."""
+
+    kind: str
+    engine: str
+    model: str
+    threads: int
+    inputs: list[str]
+    data: Optional[str]
+    python_path: list[str]
+    plan: wire.SessionPlan
+    seed: int
+    parent: int
+
+
+def main(folder: Path) -> int:
+    """Run one session in its folder. Returns 0 where result.json says how it went."""
+    raw = json.loads((folder / ARGS_FILE).read_bytes())
+    arguments = Arguments(**{**raw, "plan": wire.SessionPlan(**raw["plan"])})
+    _die_with(arguments.parent)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
+    result: dict[str, Any] = {
+        "outcome": "ok",
+        "detail": "",
+        "owner": "model",
+        "engine_version": arguments.engine,
+        "python_version": platform.python_version(),
+        "pinned_cores": conditions.allowed_cores(),
+    }
+    sys.path[:0] = arguments.python_path
+    try:
+        from edgeloop_agent import engines, evaluate, samples
+        from edgeloop_agent.engines.interpreter import RefusedError
+
+        engine = engines.load_engine(arguments.engine)
+    except Exception as error:  # noqa: BLE001 -- a runtime that does not fit the board fails in any way; it is one line
+        line = "%s can't be imported on the board: %s: %s" % (arguments.engine, type(error).__name__, _last(error))
+        return _write(folder, {**result, "outcome": "refused", "owner": "board", "detail": line})
+    try:
+        result.update(engine_version=engine.version, runtime_rss_bytes=conditions.vm_bytes("VmRSS"))
+        start = time.perf_counter_ns()
+        engine.load(arguments.model, arguments.threads)
+        result.update(load_ns=time.perf_counter_ns() - start)
+        result.update(inputs=list(map(asdict, engine.inputs())), outputs=list(map(asdict, engine.outputs())))
+        _write(folder, {**result, "outcome": "crashed", "detail": AFTER_LOADING})
+        _check_inputs(arguments, engine)
+        data = samples.Data(arguments.data, arguments.inputs, engine.inputs()) if arguments.data else None
+        if arguments.kind == "evaluate":
+            if data is None:
+                raise RefusedError("an evaluation needs data")
+            result.update(evaluated=evaluate.evaluate(engine, data, folder))
+        else:
+            held = samples.for_latency(data, engine.inputs(), arguments.seed)
+            result.update(samples_cycled=len(held))
+            result.update(time_latency(engine, held, arguments.plan, folder))
+        result.update(peak_rss_bytes=conditions.vm_bytes("VmHWM"))
+    except RefusedError as error:
+        result.update(outcome="refused", detail=str(error))
+    except OSError as error:
+        result.update(outcome="refused", owner="board", detail="%s: %s" % (error.strerror, error.filename))
+    except Exception as error:  # noqa: BLE001 -- whatever an engine raises is this session's outcome, never a traceback
+        result.update(outcome="crashed", detail="%s: %s" % (type(error).__name__, _last(error)))
+    return _write(folder, result)
+
+
+def _check_inputs(arguments: Arguments, engine: Engine) -> None:
+    from edgeloop_agent.engines.interpreter import RefusedError
+
+    wanted, found = len(arguments.inputs), len(engine.inputs())
+    if wanted != found:
+        raise RefusedError("the model has %d inputs, the job names %d" % (found, wanted))
+
+
+def _write(folder: Path, result: dict[str, Any]) -> int:
+    wire.write_atomically(folder / RESULT_FILE, json.dumps(result, allow_nan=False).encode(), durable=False)
+    return 0
+
+
+def _last(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else "no message")[:300]
+
+
+def _die_with(parent: int) -> None:
+    """Be killed when the supervisor dies, however it dies. Linux; elsewhere its locks alone guard the board."""
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+Once = Callable[[int], "tuple[int, int]"]
+"""Runs sample i and returns start and end of its timed interval, perf_counter_ns."""
+
+
+def one_run(engine: Engine, held: list[Sample], timing: str) -> Once:
+    """Return the function that times one inference: everything bound before, nothing in the interval but the calls."""
+    setters = engine.setters()
+    bound = [[(*setters[i], values) for i, values in enumerate(sample)] for sample in held]
+    getters, invoke, now = engine.getters(), engine.invoker(), time.perf_counter_ns
+
+    def invoke_only(index: int) -> tuple[int, int]:
+        for put, tensor, values in bound[index]:
+            put(tensor, values)
+        start = now()
+        invoke()
+        return start, now()
+
+    def copy_in_out(index: int) -> tuple[int, int]:
+        inputs = bound[index]
+        start = now()
+        for put, tensor, values in inputs:
+            put(tensor, values)
+        invoke()
+        results = [get(tensor) for get, tensor in getters]
+        end = now()
+        del results  # freeing them is not part of the interval
+        return start, end
+
+    return invoke_only if timing == "invoke" else copy_in_out
+
+
+class Loop:
+    """Runs one inference after the other, back to back or one each period, cycling through the samples."""
+
+    def __init__(self, once: Once, samples: int, period_ms: Optional[float]) -> None:
+        self._once = once
+        self._samples = samples
+        self._period_ns = None if period_ms is None else int(period_ms * 1e6)
+        self._next = 0
+        self._due_ns = time.perf_counter_ns()
+
+    def run(self, enough: Callable[[array.array[int], int, int], bool]) -> array.array[int]:
+        """Return latencies in ns of runs until `enough(store, runs, now_ns)`; asked after each run."""
+        store = array.array("q", bytes(8 * _STORE))
+        count = 0
+        once, samples, period = self._once, self._samples, self._period_ns
+        while True:
+            if period is not None:
+                self._wait(period)
+            start, end = once(self._next)
+            if count == len(store):
+                store.frombytes(bytes(8 * count))
+            store[count] = end - start
+            count += 1
+            self._next = (self._next + 1) % samples
+            if enough(store, count, end):
+                return store[:count]
+
+    def _wait(self, period_ns: int) -> None:
+        """Sleep until the next start; a run that took longer than its period moves the ones after it."""
+        left = self._due_ns - time.perf_counter_ns()
+        if left > 0:
+            time.sleep(left / 1e9)
+        else:
+            self._due_ns -= left
+        self._due_ns += period_ns
+
+
+def settled(store: array.array[int], count: int) -> bool:
+    """True where the last third of the warm-up shows no trend: its two halves have the same median.
+
+    The same: within 1 %, or within three standard errors of a difference of medians (from the median absolute
+    deviation).
+    """
+    third = count // 3
+    stride = max(1, third // _TREND_LOOKS_AT)
+    last = store[count - third : count : stride]
+    half = len(last) // 2
+    if half < _TREND_HALF_MIN:
+        return False
+    early, late = _median(last[:half]), _median(last[half:])
+    middle = _median(last)
+    spread = _median([abs(value - middle) for value in last])
+    error = float(1.2533 * 1.4826 * spread * (2 / half) ** 0.5)
+    return abs(early - late) <= max(_TREND_RELATIVE * middle, 3 * error)
+
+
+def _median(values: Any) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
+
+
+def _warm_enough(plan: wire.SessionPlan, start: int) -> Callable[[array.array[int], int, int], bool]:
+    floor = start + int(plan.warmup_s_min * 1e9)
+    cap = start + int(plan.warmup_s_max * 1e9)
+    asked = floor
+
+    def enough(store: array.array[int], count: int, now: int) -> bool:
+        nonlocal asked
+        if count < plan.warmup_runs_min or now < floor:
+            return False
+        if now >= cap:
+            return True
+        if now < asked:
+            return False
+        asked = now + _TREND_EVERY_NS
+        return settled(store, count)
+
+    return enough
+
+
+def time_latency(engine: Engine, held: list[Sample], plan: wire.SessionPlan, folder: Path) -> dict[str, Any]:
+    """First inference, warm-up, calibration, timed runs, calibration; arrays into warmup.npy and latency.npy."""
+    from edgeloop_agent.engines.interpreter import RefusedError, one_line
+
+    once = one_run(engine, held, plan.timing)
+    try:
+        start, end = once(0)
+        first_ns = end - start
+        loop = Loop(once, len(held), plan.period_ms)
+        gc.collect()
+        gc.disable()
+        warmups = loop.run(_warm_enough(plan, time.perf_counter_ns()))
+        before = conditions.calibration_ns()
+        start, end = once(0)  # the calibration took the caches: this run is a warm-up
+        warmups.append(end - start)
+        opened = time.perf_counter_ns()
+        floor = opened + int(plan.time_s_min * 1e9)
+        latencies = loop.run(lambda _, count, now: bool(now >= floor and count >= plan.runs_min))
+        closed = time.perf_counter_ns()
+        after = conditions.calibration_ns()
+    except (ValueError, RuntimeError) as error:
+        raise RefusedError("%s can't run the model: %s" % (engine.version, one_line(error))) from error
+    finally:
+        gc.enable()
+    peak = conditions.vm_bytes("VmHWM")
+    _save(folder / "warmup.npy", warmups)
+    _save(folder / "latency.npy", latencies)
+    return {
+        "first_ns": first_ns,
+        "runs": len(latencies),
+        "warmups": len(warmups),
+        "calibration_ns": [before, after],
+        "timed_window_monotonic_ns": [opened, closed],
+        "peak_rss_bytes": peak,
+    }
+
+
+def _save(path: Path, values: array.array[int]) -> None:
+    import numpy as np
+
+    np.save(path, np.frombuffer(values, np.int64), allow_pickle=False)

@@ -1,0 +1,336 @@
+"""The supervisor of a job: waits for the board, runs each step as a fresh process, records what it saw.
+
+It holds the board's lock, and every session inherits it: the lock is free only when all of them are dead. Sessions
+that are recorded already are not run again, so a supervisor that starts after a killed one goes on where that one was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any, Optional
+
+from edgeloop_agent import cache, child, conditions, folder, governor, job, wire
+from edgeloop_agent.lease import LeaseFile
+
+_HEARTBEAT_NS = 1_500_000_000
+_POLL_S = 0.2
+SAMPLE_S = 0.5
+_IDLE_SAMPLES = 4
+_IDLE_MAX_PCT = 10.0
+_WORK_DIR = "work"
+
+
+class EndedError(Exception):
+    """The job ends before its schedule: outcome and owner of done.json, and one line."""
+
+    def __init__(self, outcome: str, owner: str, detail: str) -> None:
+        super().__init__(detail)
+        self.outcome = outcome
+        self.owner = owner
+
+
+class Cancelled(BaseException):
+    """SIGTERM: not an Exception, so that no boundary takes it for an engine's failure."""
+
+
+def run(state: Path, job_id: str, lock_fd: Optional[int]) -> dict[str, Any]:
+    """Supervise a job to its end and return done.json. Raises AgentError where another supervisor lives."""
+    place = folder.job_dir(state, job_id)
+    if not (place / wire.JOB_FILE).exists():
+        raise folder.AgentError("job %s has no job.json on the board" % job_id, "harness")
+    lock = lock_fd if lock_fd is not None else folder.open_shared(place / folder.SUPERVISOR_LOCK)
+    os.set_inheritable(lock, False)  # noqa: FBT003 -- the function takes no keyword
+    if not folder.try_lock(lock):
+        raise folder.AgentError("job %s has a supervisor already" % job_id, "harness")
+    folder.rewrite(lock, b"%d" % os.getpid())
+    raw = folder.read_bounded(place / wire.DONE_FILE)
+    if raw is not None:
+        return asdict(wire.decode(wire.Done, raw))
+    supervisor = _Supervisor(state, place, job_id)
+    signal.signal(signal.SIGTERM, _cancel)
+    signal.signal(signal.SIGINT, _cancel)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        supervisor.work()
+        outcome, owner, detail = "complete", "harness", ""
+    except EndedError as ended:
+        outcome, owner, detail = ended.outcome, ended.owner, str(ended)
+    except folder.AgentError as error:
+        outcome, owner, detail = "failed", error.owner, str(error)
+    except OSError as error:
+        outcome, owner, detail = "failed", "board", "%s: %s" % (error.filename or place, error.strerror or error)
+    except wire.WireError as error:
+        outcome, owner, detail = "failed", "harness", str(error)
+    except Cancelled:
+        outcome, owner, detail = "cancelled", "user", "cancelled"
+    return asdict(supervisor.finish(outcome, owner, detail))
+
+
+def _cancel(_number: int, _frame: Optional[FrameType]) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise Cancelled
+
+
+class _Supervisor:
+    def __init__(self, state: Path, place: Path, job_id: str) -> None:
+        self._state = state
+        self._place = place
+        self._id = job_id
+        self._boot = folder.boot_id()
+        self._lease = LeaseFile(state)
+        self._allowed = conditions.allowed_cores()
+        self._job: Optional[wire.Job] = None
+        self._deadline_ns = 0
+        self._phase, self._message, self._beat_ns = "waiting", "", 0
+        self._board_lock: Optional[int] = None
+        self._governor: dict[str, Any] = {}
+        self._gate: dict[str, Any] = {"asked": False, "passed": None, "waited_s": 0.0, "detail": ""}
+        self._around = conditions.Board()
+
+    def work(self) -> None:
+        begun = job.begun(self._place)
+        now = folder.boottime_ns()
+        if begun is not None and begun[0] != self._boot:
+            raise EndedError("failed", "board", "the board was restarted while the job ran")
+        self._say("waiting", "starting")
+        found = self._job = job.read_job(self._state, self._id)
+        if begun is None:
+            job.mark_begun(self._place, self._boot, now)
+        self._deadline_ns = (begun[1] if begun is not None else now) + int(found.deadline_s * 1e9)
+        self._check_agent(found)
+        self._wait_for_board()
+        governor.restore_governor(self._state, self._around)
+        cores = found.conditions.cores
+        self._around = conditions.Board(cores=cores or None)
+        self._aside()
+        self._governor = governor.set_governor(
+            self._state, self._around, found.conditions.governor, cores or self._allowed
+        )
+        self._wait_for_calm(found.conditions)
+        self._around.sample(*self._own(), scan=True)
+        for step in found.schedule:
+            if not (self._place / wire.session_file(step.index, "json")).exists():
+                self._say("running", "session %d of %d" % (step.index + 1, len(found.schedule)))
+                self._session(found, step)
+
+    def finish(self, outcome: str, owner: str, detail: str) -> wire.Done:
+        """Restore what was changed, write done.json, let go of the board."""
+        problem = governor.restore_governor(self._state, self._around)
+        if problem is not None:
+            _log("the governor was not restored: %s" % problem)
+        shutil.rmtree(self._place / _WORK_DIR, ignore_errors=True)
+        done = wire.Done(self._id, outcome, owner, detail[:1000], self._boot, self._recorded())
+        with contextlib.suppress(OSError):
+            self._say("done", outcome)
+        try:
+            wire.write_atomically(self._place / wire.DONE_FILE, wire.encode(done))
+        except OSError as error:
+            folder.raise_for_os(error, "done.json can't be written (%s: %s)" % (outcome, detail[:200]))
+        if self._board_lock is not None:
+            os.close(self._board_lock)
+        return done
+
+    def _recorded(self) -> int:
+        return len(list((self._place / wire.SESSIONS_DIR).glob("*.json")))
+
+    def _check_agent(self, found: wire.Job) -> None:
+        archive = getattr(sys.modules[wire.__name__].__loader__, "archive", None)
+        if archive and cache.hash_of(Path(archive)) != found.agent_sha256:
+            raise folder.AgentError("job.json was written for another agent than this one; start it again", "harness")
+
+    def _say(self, phase: str, message: str) -> None:
+        self._phase, self._message, self._beat_ns = phase, message, folder.boottime_ns()
+        steps = len(self._job.schedule) if self._job is not None else 0
+        note = wire.State(
+            self._id, phase, self._recorded(), steps, message[:500], self._beat_ns, os.getpid(), self._boot
+        )
+        wire.write_atomically(self._place / wire.STATE_FILE, wire.encode(note), durable=False)
+
+    def _tick(self) -> None:
+        """Beat, and end the job where its deadline or its lease is over."""
+        found, now = self._job, folder.boottime_ns()
+        assert found is not None
+        if now > self._deadline_ns:
+            owner = "user" if self._phase == "running" else "lab"
+            text = "the job's deadline of %g s passed while %s" % (found.deadline_s, self._message)
+            raise EndedError("deadline", owner, text)
+        refusal = self._lease.refusal(found.lease_token)
+        if refusal is not None:
+            raise EndedError("lease_lost", "lab", refusal)
+        if now - self._beat_ns >= _HEARTBEAT_NS:
+            self._say(self._phase, self._message)
+
+    def _wait_for_board(self) -> None:
+        self._tick()
+        lock = folder.open_shared(self._state / wire.LOCK_FILE)
+        self._board_lock = lock
+        while not folder.try_lock(lock):
+            holder = folder.read_all(lock, 200).decode("ascii", "replace").strip()
+            message = "waiting for job %s to end" % holder
+            if message != self._message:
+                self._say("waiting", message)
+            time.sleep(_POLL_S)
+            self._tick()
+        folder.rewrite(lock, self._id.encode())
+        self._tick()
+
+    def _aside(self) -> None:
+        """Leave the measuring cores to the sessions, where there are others."""
+        spare = set(self._allowed) - set(self._cores())
+        if self._cores() and spare and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, spare)
+
+    def _cores(self) -> list[int]:
+        return self._job.conditions.cores if self._job is not None else []
+
+    def _own(self, session: Optional[int] = None) -> tuple[list[int], list[int]]:
+        """Process ids of ours on the measuring cores, and beside them."""
+        sessions = [] if session is None else [session]
+        apart = bool(self._cores()) and bool(set(self._allowed) - set(self._cores()))
+        return (sessions, [os.getpid()]) if apart else ([*sessions, os.getpid()], [])
+
+    def _wait_for_calm(self, asked: wire.Conditions) -> None:
+        """The gate: wait for an idle, cool board, up to a limit; then go on, and say in every record how it went."""
+        limit_c = asked.start_temperature_max_c
+        if not asked.idle_gate and limit_c is None:
+            return
+        load_max = asked.foreign_load_max_pct if asked.foreign_load_max_pct is not None else _IDLE_MAX_PCT
+        board = conditions.Board(cores=asked.cores or None)
+        start = time.monotonic()
+        loads: list[Optional[float]] = []
+        board.sample(*self._own(), scan=True)
+        while True:
+            waited_s = time.monotonic() - start
+            reasons, unknown = [], []
+            if limit_c is not None:
+                zones = board.temperatures_c()
+                if not zones:
+                    unknown.append("no temperature can be read")
+                elif max(zones.values()) > limit_c:
+                    reasons.append("%.1f C, wanted at most %g C" % (max(zones.values()), limit_c))
+            if asked.idle_gate:
+                loads.append(board.sample(*self._own())["foreign_load_pct"] if waited_s else None)
+                recent = [load for load in loads[-_IDLE_SAMPLES:] if load is not None]
+                if len(recent) < min(_IDLE_SAMPLES, len(loads)) and len(loads) > _IDLE_SAMPLES:
+                    unknown.append("the load of others can't be read")
+                elif len(recent) < _IDLE_SAMPLES or sum(recent) / len(recent) > load_max:
+                    reasons.append("load of others, wanted at most %g %%" % load_max)
+            self._gate = {
+                "asked": True,
+                "passed": None if unknown else not reasons,
+                "waited_s": round(waited_s, 3),
+                "detail": "; ".join(reasons + unknown),
+            }
+            if not reasons or waited_s >= asked.cool_down_max_s:
+                return
+            if self._phase != "gate":
+                self._say("gate", "waiting for an idle and cool board: %s" % "; ".join(reasons))
+            time.sleep(SAMPLE_S)
+            self._tick()
+
+    def _session(self, found: wire.Job, step: wire.Step) -> None:
+        work = self._place / _WORK_DIR / ("%03d" % step.index)
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        child.write_arguments(self._state, found, step, work)
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        before = self._around.sample(*self._own(), scan=True)
+        board = conditions.Board(cores=found.conditions.cores or None)
+        board.sample(*self._own())
+        during = child.Samples()
+        session = child.Session(work, self._board_lock, found.conditions.cores or self._allowed)
+        try:
+            end = time.monotonic() + found.session_plan.deadline_s
+            self._aside()
+            due = time.monotonic() + SAMPLE_S
+            while not session.wait(min(due, end) - time.monotonic()):
+                if time.monotonic() >= end:
+                    session.kill("killed at the session's deadline of %g s" % found.session_plan.deadline_s)
+                    break
+                if time.monotonic() >= due:
+                    due += SAMPLE_S * during.stride
+                    during.add(board.sample(*self._own(session.pid)))
+                    self._tick()
+            after = self._around.sample(*self._own(session.pid), scan=True)
+        finally:
+            session.reap()
+        record = self._record(found, step, session.result(), started)
+        record["conditions"] = self._conditions(record.pop("extra"), before, during.kept, after)
+        if record["outcome"] == "refused" and record.pop("owner") == "board":
+            raise folder.AgentError(record["detail"], "board")
+        record.pop("owner", None)
+        self._keep(step.index, work, record)
+        shutil.rmtree(work, ignore_errors=True)
+
+    def _record(self, found: wire.Job, step: wire.Step, result: dict[str, Any], started: str) -> dict[str, Any]:
+        subject = found.subjects[step.subject]
+        kept = {"load_ns": None, "first_ns": None, "peak_rss_bytes": None, "runtime_rss_bytes": None}
+        kept.update({key: result.get(key) for key in kept})
+        ok = result["outcome"] == "ok"
+        return {
+            **kept,
+            "schema": wire.SCHEMA,
+            "job_id": self._id,
+            "index": step.index,
+            "subject": step.subject,
+            "kind": step.kind,
+            "outcome": result["outcome"],
+            "detail": str(result.get("detail", ""))[:1000],
+            "owner": result.get("owner", "model"),
+            "signal": result.get("signal"),
+            "engine_version": result.get("engine_version", subject.engine),
+            "python_version": result.get("python_version", ""),
+            "runs": result.get("runs", 0) if ok else 0,
+            "warmups": result.get("warmups", 0) if ok else 0,
+            "inputs": result.get("inputs", []),
+            "outputs": result.get("outputs", []),
+            "boot_id": self._boot,
+            "started_utc": started,
+            "extra": {
+                "calibration_ns": result.get("calibration_ns"),
+                "timed_window_monotonic_ns": result.get("timed_window_monotonic_ns"),
+                "samples_cycled": result.get("samples_cycled"),
+                "pinned_cores": result.get("pinned_cores") if found.conditions.cores else None,
+            },
+        }
+
+    def _conditions(
+        self, extra: dict[str, Any], before: dict[str, Any], during: list[dict[str, Any]], after: dict[str, Any]
+    ) -> dict[str, Any]:
+        window = extra["timed_window_monotonic_ns"]
+        for sample in during:
+            sample["timed"] = bool(window) and window[0] <= sample["monotonic_ns"] <= window[1]
+        unknown = set(before["unknown"]).intersection(after["unknown"], *(sample["unknown"] for sample in during))
+        return {
+            **extra,
+            "before": before,
+            "during": during,
+            "after": after,
+            "governor": self._governor,
+            "gate": self._gate,
+            "unknown": sorted(unknown),
+        }
+
+    def _keep(self, index: int, work: Path, record: dict[str, Any]) -> None:
+        """Arrays first, the record last: whoever sees the record sees all of it."""
+        message = wire.from_plain(wire.SessionRecord, record)
+        if message.outcome == "ok":
+            for path in sorted(work.glob("*.npy")):
+                with open(path, "rb") as handle:
+                    os.fsync(handle.fileno())
+                os.replace(path, self._place / wire.session_file(index, path.name))
+        wire.write_atomically(self._place / wire.session_file(index, "json"), wire.encode(message))
+
+
+def _log(line: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, (line + "\n").encode())
