@@ -1,0 +1,262 @@
+"""A board as declared against the board as found: each difference with what to do about it.
+
+The board's own words come from its agent's probe (docs/reference/agent.md) and are data, not to be trusted: what is
+not of the right type counts as absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from edgeloop.board.agent import BoardAgent
+from edgeloop.board.models import GENERIC, LOCAL, detect_model
+from edgeloop.board.wheels import ENGINE_DISTRIBUTIONS, EngineSupport, engine_support, interpreter_of
+from edgeloop.core.board import Board
+from edgeloop.core.check import Check, note, ok, wrong
+from edgeloop.errors import EdgeloopError
+from edgeloop_agent import wire
+
+PROVISIONED_MIB = 200
+"""What agent, one runtime and numpy take, packed and unpacked."""
+SKEW_MAX_S = 5.0
+_MEMORY_SHARE = 0.75
+"""Firmware and graphics keep a part of a small board's memory for themselves."""
+_FOREIGN_LOAD_PCT = 5.0
+
+
+def diagnose(board: Board, agent: BoardAgent, now: Callable[[], datetime]) -> list[Check]:
+    """Ask the board and compare. `now` is this host's clock. Raises where the board can't be asked at all."""
+    system = board.runtime.source == "system"
+    asked = now()
+    facts = agent.probe(engines=tuple(ENGINE_DISTRIBUTIONS) if system else ())
+    answered = now()
+    support = engine_support(interpreter_of(facts), board.runtime.source)
+    return [
+        *declared_checks(board, facts),
+        *state_checks(board, facts),
+        *condition_checks(board, facts),
+        *clock_checks(facts, asked, answered),
+        *support_checks(support),
+        *(() if system else import_checks(board, agent, support)),
+        *lease_checks(agent),
+    ]
+
+
+def declared_checks(board: Board, facts: Mapping[str, Any]) -> Iterator[Check]:
+    """What the board's file and its model say it is."""
+    calls_itself, detected = _text(facts, "model"), detect_model(_text(facts, "model"))
+    if board.model.name in {LOCAL, GENERIC} and detected is None:
+        yield ok("model", calls_itself or "does not say", board.model.name)
+    elif detected == board.model.name:
+        yield ok("model", calls_itself or detected, board.model.name)
+    elif detected is not None:
+        step = (
+            f'write extends = "{detected}" in {board.path}'
+            if board.path
+            else f"name it: edgeloop targets add NAME --ssh ... --model {detected}"
+        )
+        yield note("model", f"{calls_itself} ({detected})", step, board.model.name)
+    else:
+        yield note("model", calls_itself or "does not say", "see whether this is the board you mean", board.model.name)
+    if board.serial is not None:
+        serial = _text(facts, "serial")
+        if serial == board.serial:
+            yield ok("serial", serial, board.serial)
+        else:
+            step = f"another board answers at this address; correct serial in {board.path} if that is meant"
+            yield wrong("serial", serial or "does not say", step, board.serial)
+    interpreter = interpreter_of(facts)
+    found = f"{interpreter.shown}, {_text(facts, 'executable') or board.runtime.python}"
+    kinds = board.model.architectures
+    if kinds and interpreter.machine not in kinds:
+        step = "set extends or runtime.python in the board's file"
+        yield wrong("python", found, step, " or ".join(kinds))
+    else:
+        yield ok("python", found, "3.9 or newer")
+    memory = _number(facts, "memory_bytes")
+    if memory is not None:
+        mib, wanted = memory / 2**20, board.model.memory_mib
+        if wanted is not None and mib < wanted * _MEMORY_SHARE:
+            yield note("memory", f"{mib:.0f} MiB", "see whether this is the model that is declared", f"{wanted} MiB")
+        else:
+            yield ok("memory", f"{mib:.0f} MiB", None if wanted is None else f"{wanted} MiB or more")
+    usable = facts.get("cores")
+    cores = [core for core in usable if isinstance(core, int)] if isinstance(usable, list) else []
+    absent = [core for core in board.runtime.cores if core not in cores]
+    shown = ", ".join(map(str, cores)) or "unknown"
+    if absent and cores:
+        step = "correct runtime.cores in the board's file"
+        yield wrong("cores", shown, step, ", ".join(map(str, board.runtime.cores)))
+    else:
+        yield ok("cores", shown, ", ".join(map(str, board.runtime.cores)) or None)
+
+
+def state_checks(board: Board, facts: Mapping[str, Any]) -> Iterator[Check]:
+    """The folder that everything of ours lies in."""
+    state = facts.get("state_dir")
+    state = state if isinstance(state, dict) else {}
+    path, problem = _text(state, "path") or board.runtime.state_dir, _text(state, "problem")
+    free = _number(state, "free_bytes")
+    free_mib = None if free is None else free / 2**20
+    found = path if free_mib is None else f"{path}, {free_mib:.0f} MiB free"
+    if problem is not None:
+        yield wrong("disk", problem, "name another folder with runtime.state_dir in the board's file")
+    elif state.get("exists") is True and state.get("writable") is False:
+        yield wrong(
+            "disk", f"{path} can't be written", "name another folder with runtime.state_dir in the board's file"
+        )
+    elif free_mib is not None and free_mib < PROVISIONED_MIB:
+        step = f"make room there: edgeloop targets clean {board.name} --all"
+        yield note("disk", found, step, f"{PROVISIONED_MIB} MiB to be provisioned")
+    elif free_mib is not None and free_mib < board.runtime.cache_max_mib:
+        step = f"set runtime.cache_max_mib to less than {free_mib:.0f} in the board's file"
+        yield note("disk", found, step, f"{board.runtime.cache_max_mib} MiB, the quota")
+    else:
+        yield ok("disk", found, f"{board.runtime.cache_max_mib} MiB, the quota")
+
+
+def condition_checks(board: Board, facts: Mapping[str, Any]) -> Iterator[Check]:
+    """What would make measurements there slow or invalid right now."""
+    conditions = facts.get("conditions")
+    sample: Mapping[str, Any] = conditions if isinstance(conditions, dict) else {}
+    tops = sorted(set(_numbers(sample.get("clock_max_mhz"))))
+    wanted = [board.environment.expected_clock_mhz] if board.environment.expected_clock_mhz else []
+    wanted = wanted or list(board.model.clock_max_mhz)
+    text = " or ".join(f"{mhz:.0f} MHz" for mhz in wanted) or None
+    if not tops:
+        yield note("clock", "its top clock can't be read", "leave the campaign's environment.clock at free", text)
+    elif wanted and not any(abs(top - mhz) < 1 for top in tops for mhz in wanted):
+        step = "look for a limit in its configuration, its cooling or its power supply"
+        yield note("clock", _mhz(tops), step, text)
+    else:
+        yield ok("clock", _mhz(tops), text)
+    governors = sample.get("governor")
+    names = sorted({str(name)[:30] for name in governors.values()}) if isinstance(governors, dict) else []
+    yield ok("governor", ", ".join(names) or "can't be read")
+    limit = board.environment.start_temperature_max_c
+    hottest = max(_numbers(sample.get("temperatures_c")), default=None)
+    if hottest is not None:
+        found = f"{hottest:.0f} °C"
+        if limit is not None and hottest > limit:
+            yield note("temperature", found, "sessions will wait for it to cool down", f"{limit:.0f} °C at most")
+        else:
+            yield ok("temperature", found, None if limit is None else f"{limit:.0f} °C at most")
+    throttled = sample.get("throttled")
+    if isinstance(throttled, dict):
+        now = [str(word)[:30] for word in throttled.get("now") or []]
+        past = [str(word)[:30] for word in throttled.get("sticky") or []]
+        if now:
+            yield wrong("throttling", f"now: {', '.join(now)}", "look at its power supply and its cooling")
+        elif past:
+            yield note("throttling", f"since it was started: {', '.join(past)}", "a restart makes new events visible")
+        else:
+            yield ok("throttling", "none since it was started")
+    load = _number(sample, "load1")
+    cores = facts.get("cores")
+    if load is not None:
+        busy = isinstance(cores, list) and load * 100 > _FOREIGN_LOAD_PCT * len(cores) and load > 0.5
+        found = f"load {load:.2f}"
+        yield (
+            note("load", found, "stop what else runs there, or it will disturb measurements")
+            if busy
+            else ok("load", found)
+        )
+
+
+def clock_checks(facts: Mapping[str, Any], asked: datetime, answered: datetime) -> Iterator[Check]:
+    """The board's time against this host's; only timestamps suffer, durations do not."""
+    try:
+        there = datetime.fromisoformat(str(facts.get("utc")))
+    except ValueError:
+        yield note("time", "the board does not say what time it is", "set its clock")
+        return
+    there = there if there.tzinfo else there.replace(tzinfo=UTC)
+    # It said so at some moment between question and answer, in whole seconds.
+    ahead_s, behind_s = (there - answered).total_seconds(), (asked - there).total_seconds() - 1
+    skew_s = max(ahead_s, behind_s, 0.0)
+    found = f"{skew_s:.0f} s {'ahead of' if ahead_s > behind_s else 'behind'} this host" if skew_s else "as this host's"
+    if skew_s > SKEW_MAX_S:
+        yield note("time", found, "set its clock: timestamps of sessions come from it", f"within {SKEW_MAX_S:g} s")
+    else:
+        yield ok("time", found, f"within {SKEW_MAX_S:g} s")
+
+
+def support_checks(support: Mapping[str, EngineSupport]) -> Iterator[Check]:
+    """Which engines can run there. One is enough to measure."""
+    usable = any(item.usable for item in support.values())
+    for item in support.values():
+        name = f"engine {item.engine}"
+        if item.usable:
+            yield ok(name, item.detail)
+        elif usable:
+            yield note(name, item.detail, item.next_step)
+        else:
+            yield wrong(name, item.detail, item.next_step or "use another system on the board")
+
+
+def import_checks(board: Board, agent: BoardAgent, support: Mapping[str, EngineSupport]) -> Iterator[Check]:
+    """Whether the runtimes that were pushed there load; nothing is pushed for it."""
+    for item in support.values():
+        if not item.usable:
+            continue
+        runtimes = [wheel.sha256 for wheel in item.wheels]
+        _, missing = agent.missing((), runtimes)
+        name = f"runtime {item.engine}"
+        if missing:
+            step = f"the first measurement pushes it, or: edgeloop targets provision {board.name}"
+            yield note(name, "not provisioned yet", step)
+        else:
+            yield import_check(name, board, agent, item)
+
+
+def import_check(name: str, board: Board, agent: BoardAgent, support: EngineSupport) -> Check:
+    """Load an engine there, out of its unpacked runtimes."""
+    step = f"provision it anew: edgeloop targets clean {board.name} --all, then edgeloop targets provision {board.name}"
+    engine = support.engine
+    folders = [f"{board.runtime.state_dir}/{wire.RUNTIMES_DIR}/{wheel.sha256}" for wheel in support.wheels]
+    try:
+        engines = agent.probe(folders, [engine]).get("engines")
+    except EdgeloopError as error:
+        return wrong(name, f"does not load: {error.message}", step)
+    found = engines.get(engine) if isinstance(engines, dict) else None
+    found = found if isinstance(found, dict) else {}
+    version, error_text = _text(found, "version"), _text(found, "error")
+    if error_text is not None or version is None:
+        return wrong(name, f"does not load: {error_text or 'no version'}", step)
+    return ok(name, f"loads, version {version}")
+
+
+def lease_checks(agent: BoardAgent) -> Iterator[Check]:
+    """Who holds the board now."""
+    lease = agent.show_lease()
+    if lease.get("held") is True:
+        remaining = _number(lease, "remaining_s")
+        until = "" if remaining is None else f" for {remaining:.0f} s more"
+        yield note("lease", f"held by {_text(lease, 'holder')}{until}", "measurements wait for it")
+    else:
+        yield ok("lease", "free")
+
+
+def _text(facts: Mapping[str, Any], key: str) -> str | None:
+    """A board's own words, bounded and printable."""
+    value = facts.get(key)
+    if not isinstance(value, str):
+        return None
+    return "".join(letter for letter in value if letter.isprintable())[:200].strip() or None
+
+
+def _number(facts: Mapping[str, Any], key: str) -> float | None:
+    value = facts.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _numbers(table: Any) -> list[float]:
+    if not isinstance(table, dict):
+        return []
+    return [number for key in table if (number := _number(table, key)) is not None]
+
+
+def _mhz(clocks: list[float]) -> str:
+    return ", ".join(f"{mhz:.0f} MHz" for mhz in clocks)

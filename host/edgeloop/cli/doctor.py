@@ -1,0 +1,24 @@
+"""`edgeloop doctor`: this host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeloop.cli.output import print_json
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+    """Look at this host: Python, toolchains and versions, known-bad pairs, SSH programs, disk."""
+    from edgeloop.bootstrap.host_doctor import host_checks
+    from edgeloop.cli.checks import checks_text
+
+    checks = host_checks(Path.cwd())
+    if as_json:
+        print_json({"schema": 1, "checks": [check.model_dump(mode="json") for check in checks]})
+    else:
+        typer.echo(checks_text(checks))
+    if any(check.state == "wrong" for check in checks):
+        raise typer.Exit(2)

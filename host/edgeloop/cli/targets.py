@@ -1,0 +1,175 @@
+"""`edgeloop targets`: boards as declared and as found."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeloop.cli.output import print_json
+from edgeloop.errors import UserError
+
+if TYPE_CHECKING:
+    from edgeloop.bootstrap.targets import Shown
+    from edgeloop.core.board import Board
+
+app = typer.Typer(help="Boards as declared and as found.", no_args_is_help=True)
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="A board's name, user@host, or local.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_Yes = Annotated[bool, typer.Option("--yes", help="Accept the host key that is shown, without asking.")]
+_Fingerprint = Annotated[
+    str | None, typer.Option(metavar="SHA256:...", help="Accept the host key only if it has this fingerprint.")
+]
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the board.")],
+    ssh: Annotated[str, typer.Option("--ssh", metavar="user@host[:port]", help="How to reach it.")],
+    identity_file: Annotated[str | None, typer.Option(metavar="FILE", help="Private key to log in with.")] = None,
+    jump: Annotated[str | None, typer.Option(metavar="user@host[:port]", help="Jump host.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Board model; detected if absent.")] = None,
+    fingerprint: _Fingerprint = None,
+    yes: _Yes = False,
+) -> None:
+    """Write down a board: show its host key, ask it what it is, write its file."""
+    from edgeloop.bootstrap import targets
+
+    shown = targets.meet(name, ssh, identity_file, jump, model)
+    _accept(shown, fingerprint, yes=yes)
+    added = targets.add(shown, model=model)
+    described = f" (it calls itself {added.described_as!r})" if added.described_as else ""
+    typer.echo(f"{name}: {added.model}{described}")
+    typer.echo(f"written to {added.path}")
+    typer.echo(f"next: edgeloop targets doctor {name}")
+
+
+@app.command("list")
+def list_(as_json: _Json = False) -> None:
+    """List the boards that have a file, and what is wrong with files."""
+    from edgeloop.bootstrap import targets
+
+    listed = targets.list_boards(Path.cwd())
+    if as_json:
+        boards = [
+            {
+                "name": item.name,
+                "path": None if item.path is None else str(item.path),
+                "model": item.board and item.board.model.name,
+                "address": item.board and _address(item.board),
+                "tags": list(item.board.tags) if item.board else [],
+                "faults": list(item.faults),
+            }
+            for item in listed
+        ]
+        print_json({"schema": 1, "folder": str(targets.boards_folder()), "boards": boards})
+        return
+    rows = [("NAME", "MODEL", "ADDRESS", "TAGS", "FILE")]
+    for item in listed:
+        if item.board is not None:
+            tags = ", ".join(item.board.tags) or "-"
+            rows.append((item.name, item.board.model.name, _address(item.board), tags, str(item.path or "shipped")))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        typer.echo("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4]]))
+    for item in listed:
+        for line in item.faults:
+            typer.echo(line, err=True)
+    typer.echo(f"boards are kept in {targets.boards_folder()}", err=True)
+
+
+@app.command()
+def show(name: _Name, as_json: _Json = False) -> None:
+    """Show a board with the keys of its model joined."""
+    import tomlkit
+
+    from edgeloop.bootstrap import targets
+
+    plain = targets.one_board(name, Path.cwd()).model_dump(mode="json", exclude_none=True)
+    if as_json:
+        print_json(plain)
+    else:
+        typer.echo(tomlkit.dumps(plain), nl=False)
+
+
+@app.command()
+def trust(name: _Name, fingerprint: _Fingerprint = None, yes: _Yes = False) -> None:
+    """Pin the host key that a board shows now."""
+    from edgeloop.bootstrap import targets
+
+    shown = targets.look(targets.one_board(name, Path.cwd()))
+    if shown.pinned is not None:
+        typer.echo(f"pinned now: {shown.pinned}", err=True)
+    _accept(shown, fingerprint, yes=yes)
+    typer.echo(f"{name}: {shown.fingerprint} is trusted, written to {targets.pin(shown)}")
+
+
+@app.command()
+def doctor(name: _Name, as_json: _Json = False) -> None:
+    """Compare a board as declared with what is found there; each difference with its next step."""
+    from edgeloop.bootstrap import targets
+    from edgeloop.cli.checks import checks_text
+
+    checks = targets.diagnose(name, Path.cwd())
+    if as_json:
+        print_json({"schema": 1, "target": name, "checks": [check.model_dump(mode="json") for check in checks]})
+    else:
+        typer.echo(checks_text(checks))
+    if any(check.state == "wrong" for check in checks):
+        raise typer.Exit(3)
+
+
+@app.command()
+def provision(
+    name: _Name,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(metavar="E", help="litert or tflite-runtime; repeatable. Default: all it can run."),
+    ] = None,
+) -> None:
+    """Push agent and runtime to a board ahead of the first measurement."""
+    from edgeloop.bootstrap import targets
+
+    done = targets.provision(name, tuple(engine or ()), Path.cwd(), lambda text: typer.echo(text, err=True))
+    typer.echo(f"{name}: ready for {', '.join(done.engines)}; {done.bytes_pushed} bytes sent")
+
+
+@app.command()
+def clean(
+    name: _Name,
+    everything: Annotated[bool, typer.Option("--all", help="Down to nothing, not just to the quota.")] = False,
+) -> None:
+    """Remove pushed files, runtimes and finished jobs from a board, the longest unused first."""
+    from edgeloop.bootstrap import targets
+
+    done = targets.clean(name, Path.cwd(), everything=everything)
+    typer.echo(f"{name}: {done.removed} removed, {done.freed_mib:.0f} MiB freed, {done.used_mib:.0f} MiB in use")
+    if done.not_removed:
+        typer.echo(f"{done.not_removed} belong to other users there and were left", err=True)
+
+
+def _accept(shown: Shown, fingerprint: str | None, *, yes: bool) -> None:
+    """Let the user judge a host key. Raises UserError where nobody can be asked, or says no."""
+    from edgeloop.bootstrap import targets
+
+    address = _address(shown.board)
+    typer.echo(f"{address} shows the {shown.key_type} host key {shown.fingerprint}", err=True)
+    if fingerprint is not None:
+        targets.check_fingerprint(shown, fingerprint)
+    elif not yes:
+        if not sys.stdin.isatty():
+            raise UserError(
+                "nobody is here to judge this host key", next_step=f"repeat with --fingerprint {shown.fingerprint}"
+            )
+        if not typer.confirm("Is that the board's own? (ssh-keygen -lf on the board shows it)", err=True):
+            raise UserError("the host key was not accepted; nothing was written")
+
+
+def _address(board: Board) -> str:
+    if board.ssh is None:
+        return "-"
+    user = f"{board.ssh.user}@" if board.ssh.user else ""
+    return f"{user}{board.ssh.host}" + (f":{board.ssh.port}" if board.ssh.port else "")
