@@ -101,6 +101,8 @@ def tango_bound(gained: int, lost: int, n: int, confidence: float, side: Side) -
         share = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
         variance = n * (2 * share + difference * (1 - difference))
         distance = gained - lost - n * difference
+        if variance <= 0 and distance == 0:
+            return z < 0  # 0 / 0: no sample differs and none is supposed to, so the statistic is 0
         return distance > z * math.sqrt(max(variance, 0.0))
 
     low, high = -1.0, 1.0

@@ -200,7 +200,8 @@ class _Judging:
             return _finding(
                 limit, case, outcome, f"{case.seen}; 1 session of {self.planned}, and an interval needs 2", sessions=1
             )
-        interval = f"{self.confidence:.4g} bounds {case.low:.4g} to {case.high:.4g} ms over {spread.n} sessions"
+        units = "sessions" if limit.max_ratio_to_reference is None else "rounds"
+        interval = f"{self.confidence:.4g} bounds {case.low:.4g} to {case.high:.4g} ms over {spread.n} {units}"
         reason = f"{case.seen}; {interval}"
         fewest = self._fewest_samples(limit)
         needed = samples_needed(limit.statistic or "mean", self.nominal)

@@ -1,0 +1,122 @@
+"""Schedules are blocked and repeatable, previews add up, and what can't be decided is refused with a way out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeloop.core.limits import Limit, LimitSet, parse_limits
+from edgeloop.core.plan import Plan
+from edgeloop.errors import Fault
+from edgeloop.measure.plans import PROCESS_START_S, preview, schedule, undecidable
+from edgeloop.measure.statistics import split_confidence, wilson_bound
+
+LABELS = st.lists(st.sampled_from(["candidate", "reference", "a", "b", "control"]), min_size=1, unique=True)
+
+
+@given(LABELS, LABELS, st.integers(2, 12), st.integers(0, 99))
+def test_every_round_has_every_subject_once_and_evaluations_come_first(
+    timed: list[str], evaluated: list[str], sessions: int, seed: int
+) -> None:
+    steps = schedule(timed, evaluated, Plan(sessions=sessions, seed=seed))
+    assert [s.index for s in steps] == list(range(len(steps)))
+    first, rest = steps[: len(evaluated)], steps[len(evaluated) :]
+    assert [(s.kind, s.label) for s in first] == [("evaluate", label) for label in evaluated]
+    assert {s.kind for s in rest} == {"latency"}
+    rounds = [rest[i : i + len(timed)] for i in range(0, len(rest), len(timed))]
+    assert len(rounds) == sessions
+    assert all(sorted(s.label for s in block) == sorted(timed) for block in rounds)
+
+
+def test_one_seed_gives_one_order_on_every_machine() -> None:
+    order = "".join(s.label for s in schedule(["a", "b"], [], Plan(sessions=8, seed=7)))
+    assert order == "".join(s.label for s in schedule(["a", "b"], [], Plan(sessions=8, seed=7)))
+    assert order == "bababaababababab"
+
+
+def test_who_goes_first_is_drawn_anew_each_round() -> None:
+    firsts = [s.label for s in schedule(["a", "b"], [], Plan(sessions=400, seed=3))][::2]
+    assert 150 < firsts.count("a") < 250
+
+
+def test_a_label_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="unique"):
+        schedule(["a", "a"], [], Plan())
+
+
+def test_a_preview_counts_warm_up_and_process_starts() -> None:
+    plan = Plan.of("standard")
+    seen = preview(plan, 2, 1000, 4e6)
+    assert (seen.sessions, seen.samples_per_session) == (16, 500)
+    assert seen.minutes * 60 == pytest.approx(16 * (PROCESS_START_S + 0.5 + 2.0) + 2 * (PROCESS_START_S + 4.0))
+
+
+def test_a_slow_model_is_timed_until_the_run_floor_is_met() -> None:
+    seen = preview(Plan(sessions=2, runs_min=50, time_s_min=2, deadline_s=1000), 1, None, 1e9)
+    assert seen.samples_per_session == 50
+    assert seen.minutes * 60 == pytest.approx(2 * (PROCESS_START_S + 1.0 + 50))
+
+
+def test_at_one_hertz_ten_seconds_are_ten_samples() -> None:
+    plan = Plan.of("qualification", period_ms=1000, runs_min=1)
+    seen = preview(plan, 1, None, None)
+    assert seen.samples_per_session == seen.samples_per_session_min == 10
+
+
+def faults(
+    words: list[str], plan: Plan | None = None, n: int | None = 1000, reference: bool = True, **options: object
+) -> list[Fault]:
+    return undecidable(parse_limits(words), plan or Plan(), n, reference, n is not None, **options)  # type: ignore[arg-type]
+
+
+def test_a_p99_that_too_few_samples_show_is_refused_with_the_number() -> None:
+    (fault,) = faults(["latency.p99_ms=40"])
+    assert "p99 at 95% confidence needs at least 299 samples in each session; this plan gives 50 at 40 ms each" in str(
+        fault
+    )
+    assert fault.next_step is not None
+    assert "runs_min = 299" in fault.next_step
+    assert faults(["latency.p99_ms=40"], Plan(runs_min=299)) == []
+    assert faults(["latency.p99_ms=5"]) == []  # what passes is faster than 5 ms: at least 400 samples in 2 s
+
+
+def test_a_duty_cycle_sets_the_number_of_samples() -> None:
+    plan = Plan(period_ms=10, time_s_min=2.0, runs_min=1)
+    assert "this plan gives 200 at a period of 10 ms" in str(faults(["latency.p99_ms=5"], plan)[0])
+    assert faults(["latency.p90_ms=5"], plan) == []
+    assert len(faults(["latency.p99_ratio=1"], plan)) == 1
+
+
+def test_a_ratio_back_to_back_is_not_refused_for_a_latency_nobody_knows() -> None:
+    assert faults(["latency.p99_ratio=1.1"]) == []
+    assert len(faults(["latency.p99_ratio=1.1"], latency_hint_ns=100e6)) == 1
+
+
+def test_limits_without_what_they_compare_with_are_refused_all_at_once() -> None:
+    found = faults(["latency.p50_ratio=1", "top1=0.9", "agreement=0.9", "size_bytes=9"], n=None, reference=False)
+    assert [fault.where.split()[1] for fault in found] == ["L1", "L2", "L3"]
+    assert "there is none" in found[0].what
+    (unlabelled,) = undecidable(parse_limits(["top1=0.9"]), Plan(), 100, has_reference=True, has_labels=False)
+    assert "the data have none" in unlabelled.what
+
+
+def test_a_metric_that_the_task_does_not_score_is_refused_with_the_nearest_name() -> None:
+    (fault,) = faults(["topl=0.9"], metrics=["top1"])
+    assert fault.next_step == "did you mean 'top1'?"
+
+
+@given(st.integers(1, 3000), st.floats(0.5, 0.9999))
+def test_a_share_is_refused_exactly_where_all_right_would_not_pass(n: int, share: float) -> None:
+    limits = LimitSet(limit=(Limit(metric="top1", min_fraction=share),))
+    lower = wilson_bound(n, n, split_confidence(0.95, 1), "lower")
+    if abs(lower - share) > 1e-9:
+        assert bool(undecidable(limits, Plan(), n, has_reference=False, has_labels=True)) == (lower <= share)
+
+
+def test_a_share_about_this_set_needs_no_interval_and_one_of_everything_is_refused() -> None:
+    small = Limit(metric="top1", min_fraction=0.999, about="this_set")
+    assert undecidable(LimitSet(limit=(small,)), Plan(), 10, has_reference=False, has_labels=True) == []
+    all_right = Limit(metric="top1", min_fraction=0.99, guard_fraction=0.01, about="this_set")
+    (fault,) = undecidable(LimitSet(limit=(all_right,)), Plan(), 10**6, has_reference=False, has_labels=True)
+    assert "nothing is over 1" in fault.what
