@@ -1,7 +1,8 @@
 """The agent as one file for the board: a zip whose bytes depend on nothing but the agent's sources.
 
-Entries are stored, not deflated: compressors differ between machines, and equal bytes are what lets a board that
-has the agent be sent nothing.
+Entries are deflated, so that the file stays small on its way and on the board. Equal sources give equal bytes with
+the same zlib; where another machine's zlib packs otherwise, the board is sent the file once more and nothing else
+changes, since a job names the agent it was written for.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import io
-import zipfile
+import struct
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeloop.board.deflate import deflate
 from edgeloop.errors import HarnessError
 
 BUNDLE_BYTES_MAX = 100_000
@@ -40,19 +43,25 @@ def agent_bundle() -> AgentBundle:
 def bundle_of(package: Path) -> AgentBundle:
     """Return the bundle of an agent package's folder. Raises HarnessError where it grew beyond the bound."""
     sources = {f"edgeloop_agent/{path.relative_to(package).as_posix()}": path for path in package.rglob("*.py")}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as bundle:
-        _store(bundle, "__main__.py", _MAIN.encode())
-        for name in sorted(sources):
-            _store(bundle, name, sources[name].read_bytes())
-    data = buffer.getvalue()
+    entries = [("__main__.py", _MAIN.encode()), *((name, sources[name].read_bytes()) for name in sorted(sources))]
+    data = _zip(entries)
     if len(data) > BUNDLE_BYTES_MAX:
         raise HarnessError(f"the agent's bundle has {len(data)} bytes, at most {BUNDLE_BYTES_MAX}")
     return AgentBundle(data, hashlib.sha256(data).hexdigest())
 
 
-def _store(bundle: zipfile.ZipFile, name: str, data: bytes) -> None:
-    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-    entry.create_system = 3
-    entry.external_attr = 0o100644 << 16
-    bundle.writestr(entry, data)
+def _zip(entries: Sequence[tuple[str, bytes]]) -> bytes:
+    """A zip of these files, compressed by our own encoder and stamped with no time."""
+    body, directory = bytearray(), bytearray()
+    for name, content in entries:
+        packed = deflate(content)
+        # needed version, flags, method deflate, time, date (1980-01-01), checksum, sizes, length of the name, no extra
+        facts = struct.pack(
+            "<HHHHHIIIHH", 20, 0, 8, 0, 0x21, zlib.crc32(content), len(packed), len(content), len(name), 0
+        )
+        # made by Unix; no comment, first disk, no internal attributes, mode rw-r--r--, where its header is
+        directory += b"PK\x01\x02" + struct.pack("<H", 0x314) + facts
+        directory += struct.pack("<HHHII", 0, 0, 0, 0o100644 << 16, len(body)) + name.encode()
+        body += b"PK\x03\x04" + facts + name.encode() + packed
+    end = struct.pack("<HHHHIIH", 0, 0, len(entries), len(entries), len(directory), len(body), 0)
+    return bytes(body + directory + b"PK\x05\x06" + end)
