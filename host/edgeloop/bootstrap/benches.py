@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from edgeloop.board.bench import BoardBench
 
 
-def open_bench(board: Board) -> BoardBench:
+def open_board(board: Board) -> BoardBench:
     """Return the bench of one board, over SSH or on this machine. Nothing is sent before its first call."""
-    from edgeloop.board.bench import open_bench as bench_of
+    from edgeloop.board.bench import open_bench
 
-    return bench_of(board)
+    return open_bench(board)

@@ -15,7 +15,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from edgeloop.board.inventory import Listed, find_model, inventory, parse_address, resolve, user_folder
 from edgeloop.board.models import GENERIC, LOCAL, detect_model, model_names
-from edgeloop.bootstrap.benches import open_bench
+from edgeloop.bootstrap.benches import open_board
 from edgeloop.core.board import Board, Ssh
 from edgeloop.core.check import Check
 from edgeloop.errors import BoardError, HostKeyError, LabError, UserError
@@ -137,7 +137,7 @@ def add(shown: Shown, *, model: str | None) -> Added:
     assert shown.board.ssh is not None
     ssh = shown.board.ssh.model_copy(update={"host_key": shown.fingerprint})
     board = shown.board.model_copy(update={"ssh": ssh})
-    with closing(open_bench(board)) as bench:
+    with closing(open_board(board)) as bench:
         facts = bench.facts()
     described_as = _text(facts.get("model"))
     chosen = model or detect_model(described_as) or GENERIC
@@ -171,7 +171,7 @@ def diagnose(target: str, beside: Path | None) -> list[Check]:
     """Declared against found. Raises where the board can't be asked at all."""
     from edgeloop.board import doctor
 
-    with closing(open_bench(one_board(target, beside))) as bench:
+    with closing(open_board(one_board(target, beside))) as bench:
         return doctor.diagnose(bench.board, bench.agent, lambda: datetime.now(UTC))
 
 
@@ -187,7 +187,7 @@ def provision(target: str, engines: Sequence[str], beside: Path | None, say: Cal
     if unknown:
         raise UserError(f"no engine {unknown[0]!r}", next_step=f"engines are {', '.join(ENGINE_DISTRIBUTIONS)}")
     board = one_board(target, beside)
-    with closing(open_bench(board)) as bench:
+    with closing(open_board(board)) as bench:
         support = engine_support(interpreter_of(bench.facts()), board.runtime.source)
         wanted = list(dict.fromkeys(engines)) or [engine for engine, item in support.items() if item.usable]
         wanted = wanted or list(support)  # none can run: provisioning says why, for each
@@ -202,7 +202,7 @@ def provision(target: str, engines: Sequence[str], beside: Path | None, say: Cal
 def clean(target: str, beside: Path | None, *, everything: bool) -> Cleaned:
     """Free a board's folder down to its quota, or of everything that no running job needs."""
     board = one_board(target, beside)
-    with closing(open_bench(board)) as bench:
+    with closing(open_board(board)) as bench:
         answer = bench.agent.clean(
             max_mib=None if everything else bench.board.runtime.cache_max_mib, everything=everything
         )
