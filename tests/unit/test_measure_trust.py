@@ -163,6 +163,15 @@ def test_fixed_work_that_slows_down_is_a_reason(pair: list[int], declared: dict[
         assert "a fixed piece of work took" in reason(found)
 
 
+def test_drift_while_others_share_the_core_is_theirs_and_said_to_be_unknown() -> None:
+    crowded = session(calibration_ns=[1000, 4000], after={"foreign_load_pct": 60.0})
+    found = judged(crowded)
+    assert found.valid
+    assert found.unknown == ("calibration (others used the measuring cores)",)
+    assert len(judged(crowded, foreign_load_max_pct=5).reasons) == 1
+    assert not judged(session(calibration_ns=[1000, 4000], after={"foreign_load_pct": None})).valid
+
+
 def test_drift_is_end_over_start_and_absent_where_it_was_not_measured() -> None:
     assert calibration_drift(session(calibration_ns=[1000, 1250])) == 1.25
     assert calibration_drift(session(calibration_ns=None)) is None
