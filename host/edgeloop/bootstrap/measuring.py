@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from rich.console import RenderableType
 
 from edgeloop.board.inventory import resolve
-from edgeloop.bootstrap.benches import open_bench
+from edgeloop.board.retry import RetryingBench
+from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
 from edgeloop.builders.prebuilt import read_tflite
 from edgeloop.core.artifact import Artifact
@@ -76,7 +77,7 @@ class Measured:
         return document.measurement(self.judged, self.artifact, limits_given=self.limits_given)
 
     def rendered(self) -> RenderableType:
-        return text.measurement(self.judged, self.artifact, limits_given=self.limits_given, samples=self.samples)
+        return text.measure_report(self.judged, self.artifact, limits_given=self.limits_given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ def _on(board: Board, threads: int, checked: _Checked, watch: Watch) -> Measured
     )
     clock = SystemClock()
     began = clock.monotonic_s()
-    bench = open_bench(board)
+    bench = RetryingBench(open_board(board))
     try:
         attempt = bench.measure(request, watch)
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ def write_best(entries: Sequence[Entry], folder: Path) -> Path | None:
     _write_json(making / "artifact.json", trial.built.artifact.model_dump(mode="json") | {"path": model.name})
     _write_json(making / "proof.json", _proof(trial, finished))
     shutil.rmtree(final, ignore_errors=True)
-    os.replace(making, final)
+    making.replace(final)
     return final / model.name
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import RenderableType
 
 from edgeloop.board.inventory import resolve_all
-from edgeloop.bootstrap.benches import open_bench
+from edgeloop.board.retry import RetryingBench
+from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
 from edgeloop.bootstrap.files import campaign_key, reference_network
 from edgeloop.bootstrap.output import write_best
@@ -81,10 +82,8 @@ class RunPreview:
 
     def lines(self) -> list[str]:
         campaign = self.campaign
-        lines = [
-            f"{campaign.name}: up to {campaign.budget.trials} trials or {campaign.budget.wall_minutes:g} minutes "
-            f"on {', '.join(campaign.targets)}"
-        ]
+        budget = f"{campaign.budget.trials} trials or {campaign.budget.wall_minutes:g} minutes"
+        lines = [f"{campaign.name}: up to {budget} on {', '.join(campaign.targets)}"]
         for plan, cost in self._plans():
             beside = ", M1 interleaved" if self.subjects > 1 else ""
             lines.append(
@@ -92,7 +91,7 @@ class RunPreview:
                 f"each, about {cost.minutes:.1f} minutes a measurement"
             )
         lines += [f"can't be decided: {fault}" for fault in self.faults]
-        return lines or ["nothing to measure"]
+        return lines
 
     def _plans(self) -> list[tuple[Any, PlanPreview]]:
         plans = [(self.campaign.plan, self.search)]
@@ -177,7 +176,7 @@ def _controlled(
     clock: Clock = SystemClock()
     ledger = FileLedger(folder, clock)
     stack.callback(ledger.close)
-    benches = [open_bench(board) for board in boards]
+    benches = [RetryingBench(open_board(board)) for board in boards]
     for bench in benches:
         stack.callback(bench.close)
     trainer = TrainingPool(folder / "networks")

@@ -46,4 +46,5 @@ def measure(
     else:
         for result in results:
             Console().print(result.rendered())
+            stderr.print(f"raw samples: {result.samples}", soft_wrap=True, highlight=False)
     raise typer.Exit(max(result.exit_code for result in results))

@@ -1,0 +1,110 @@
+"""`kill -9` during every stage of a run, then --resume: the same network, and nothing measured twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import campaigns
+import pytest
+
+pytestmark = pytest.mark.train
+
+STAGES = {
+    "training M1": lambda seen: seen["started"] == 1,
+    "building M1": lambda seen: seen["trained"] == 1,
+    "measuring M1": lambda seen: seen["job_intended"] == 1,
+    "training a candidate": lambda seen: seen["asked"] == 2,
+    "building a candidate": lambda seen: seen["trained"] == 2,
+    "measuring a candidate": lambda seen: seen["job_intended"] == 2,
+    "moving": lambda seen: seen["moved"] == 1,
+    "training the next candidate": lambda seen: seen["asked"] == 3,
+    "measuring the next candidate": lambda seen: seen["job_intended"] == 3,
+    "measuring on test data": lambda seen: seen["job_intended"] == 4,
+}
+"""When the ledger shows this, the stage is under way. The first candidate is too large, so there is a move."""
+
+SIZE_RATIO = 1.0
+
+
+def _kill_when(stage: str, campaign: Path, out: Path) -> None:
+    """Run (or resume) and kill -9 the controller as soon as the stage is reached."""
+    words = ["--resume"] if (out / "ledger.jsonl").exists() else []
+    with (out.parent / "stderr").open("ab") as log:
+        process = subprocess.Popen(
+            campaigns.command("run", campaign, "--out", out, *words), cwd=campaign.parent, stdout=log, stderr=log
+        )
+    ends = time.monotonic() + 120
+    try:
+        while not STAGES[stage](Counter(event["kind"] for event in campaigns.events(out))):
+            assert process.poll() is None, f"ended before {stage}: {(out.parent / 'stderr').read_text()[-2000:]}"
+            assert time.monotonic() < ends, f"never reached {stage}"
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def _alive(folder: Path) -> list[str]:
+    """Command lines of processes that still mention a folder, after a while for those that are on their way out."""
+    ends = time.monotonic() + 20
+    while True:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(folder) in words and path.parent.name != str(os.getpid()):
+                found.append(words)
+        if not found or time.monotonic() > ends:
+            return found
+        time.sleep(0.1)
+
+
+def test_killed_at_every_stage_a_run_ends_with_the_same_network_and_measures_nothing_twice(tmp_path: Path) -> None:
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    for folder in (whole, torn):
+        campaigns.write_campaign(folder, target="here", size_ratio=SIZE_RATIO)
+        campaigns.write_local_board(folder)
+    uninterrupted = json.loads(
+        campaigns.run("run", whole / "campaign.toml", "--out", whole / "run", "--json", cwd=whole).stdout
+    )
+    for stage in STAGES:
+        _kill_when(stage, torn / "campaign.toml", torn / "run")
+    resumed = json.loads(
+        campaigns.run("run", torn / "campaign.toml", "--out", torn / "run", "--resume", "--json", cwd=torn).stdout
+    )
+    assert resumed["finished"]["best"] == uninterrupted["finished"]["best"]
+    best, same = (document["trials"][document["finished"]["best"]] for document in (resumed, uninterrupted))
+    assert best["candidate"] == same["candidate"]
+    assert (torn / "run/best/model.tflite").read_bytes() == (whole / "run/best/model.tflite").read_bytes()
+
+    once = Counter(
+        (e["kind"], e.get("trial"), e.get("job_key"), e.get("index")) for e in campaigns.events(torn / "run")
+    )
+    assert max(once.values()) == 1
+    kinds = [Counter(e["kind"] for e in campaigns.events(folder / "run")) for folder in (torn, whole)]
+    assert kinds[0] == kinds[1]
+    jobs = [sorted(path.name for path in (folder / "state/jobs").iterdir()) for folder in (torn, whole)]
+    assert len(jobs[0]) == len(jobs[1]) == kinds[1]["job_intended"]
+    assert _alive(torn) == []
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
+    campaign = campaigns.write_campaign(tmp_path, target="here")
+    campaigns.write_local_board(tmp_path)
+    campaigns.run("run", campaign, "--out", tmp_path / "run", cwd=tmp_path)
+    before = (tmp_path / "run/ledger.jsonl").read_bytes()
+    campaigns.run("run", campaign, "--out", tmp_path / "run", "--resume", cwd=tmp_path)
+    assert (tmp_path / "run/ledger.jsonl").read_bytes() == before
+    done = campaigns.run("run", campaign, "--out", tmp_path / "run", cwd=tmp_path, expect=2)
+    assert "--resume" in done.stderr
+    campaign.write_text(campaign.read_text().replace("trials = 4", "trials = 5"))
+    done = campaigns.run("run", campaign, "--out", tmp_path / "run", "--resume", cwd=tmp_path, expect=2)
+    assert "not the one this run was started with" in done.stderr
