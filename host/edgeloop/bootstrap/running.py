@@ -181,7 +181,9 @@ def _controlled(
         stack.callback(bench.close)
     trainer = TrainingPool(folder / "networks")
     stack.callback(trainer.close)
-    builder = TfliteBuilder(folder / "artifacts")
+    builder = TfliteBuilder(
+        folder / "artifacts", campaign.task, agreement=scorer.agreement if campaign.task.agreement else None
+    )
     stack.callback(builder.close)
     memo = Memo(ledger, clock, observer)
 
