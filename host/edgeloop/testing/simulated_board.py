@@ -162,7 +162,7 @@ class SimulatedBoard:
             case "peak_rss":
                 observed, unit = float(truth.peak_rss_bytes), "bytes"
             case "top1":
-                observed, unit = truth.accuracy, "fraction"
+                observed, unit = truth.accuracy, ""
             case _:
                 raise ValueError(f"{limit.id} ({limit}): the simulated board does not measure {limit.metric}")
         bound = limit.bound * (2**20 if limit.bound_name == "max_mib" else 1)

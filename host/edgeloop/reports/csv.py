@@ -1,0 +1,113 @@
+"""One row a trial and target, for spreadsheets and scripts; units are in the names of the columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeloop.core.events import Entry
+from edgeloop.reports.story import Story, TrialRow
+
+COLUMNS = (
+    "trial",
+    "role",
+    "target",
+    "emulated",
+    "candidate",
+    "width",
+    "depth",
+    "lightening",
+    "engine",
+    "threads",
+    "parameters",
+    "macs",
+    "peak_activation_elements",
+    "degree",
+    "evaluation",
+    "predicted_bytes",
+    "deployed_bytes",
+    "metric",
+    "metric_value",
+    "metric_low",
+    "metric_high",
+    "agreement",
+    "latency_p50_ns",
+    "latency_p50_low_ns",
+    "latency_p50_high_ns",
+    "latency_p90_ns",
+    "latency_p90_low_ns",
+    "latency_p90_high_ns",
+    "peak_rss_bytes",
+    "runtime_rss_bytes",
+    "plan",
+    "outcome",
+    "passed",
+    "why",
+    "direction",
+    "move",
+    "error",
+)
+
+
+def text(entries: Sequence[Entry]) -> str:
+    """The table as CSV with a header line; what was not measured is empty."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _plain(value) for name, value in _row(row).items()} for row in Story.of(entries).rows)
+    return out.getvalue()
+
+
+def write(entries: Sequence[Entry], path: Path) -> None:
+    """Write the table to a file."""
+    path.write_text(text(entries), encoding="utf-8")
+
+
+def _plain(value: object) -> object:
+    """Keep a cell that begins like a formula from being run by a spreadsheet."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@"} else value
+
+
+def _row(row: TrialRow) -> dict[str, object]:
+    trial, summary, latency, metric = row.trial, row.summary, row.latency, row.accuracy
+    cells: dict[str, object] = {
+        "trial": trial.number,
+        "role": trial.role,
+        "target": row.target,
+        "emulated": row.judged.emulated if row.judged else "",
+        "candidate": str(trial.candidate),
+        "width": trial.candidate.network.width,
+        "depth": trial.candidate.network.depth,
+        "lightening": trial.candidate.lightening,
+        "engine": summary.engine if summary else trial.candidate.engine,
+        "threads": trial.candidate.threads,
+        "parameters": trial.sizes.parameters,
+        "macs": trial.sizes.macs,
+        "peak_activation_elements": trial.sizes.peak_activation_elements,
+        "degree": trial.degree,
+        "evaluation": trial.evaluation,
+        "predicted_bytes": trial.predicted_bytes,
+        "deployed_bytes": row.deployed_bytes,
+        "plan": row.judged.plan.profile if row.judged else "",
+        "outcome": row.outcome.value if row.outcome else "",
+        "passed": trial.passed,
+        "why": trial.why,
+        "direction": trial.moved.direction if trial.moved else "",
+        "move": trial.moved.sentence if trial.moved else "",
+        "error": trial.errored.message if trial.errored else "",
+    }
+    if metric is not None:
+        cells |= {"metric": metric.metric, "metric_value": metric.value}
+        if metric.interval is not None:
+            cells |= {"metric_low": metric.interval.low, "metric_high": metric.interval.high}
+    if summary is not None:
+        cells |= {"peak_rss_bytes": summary.peak_rss_bytes, "runtime_rss_bytes": summary.runtime_rss_bytes}
+        cells["agreement"] = summary.agreement.value if summary.agreement else None
+    if latency is not None:
+        cells |= {"latency_p50_ns": latency.p50, "latency_p90_ns": latency.p90}
+        for name, interval in latency.interval.items():
+            if name != "p99":
+                cells |= {f"latency_{name}_low_ns": interval.low, f"latency_{name}_high_ns": interval.high}
+    return cells

@@ -1,0 +1,197 @@
+"""The self-contained HTML report: one file, no script, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeloop.core.events import Entry, Trial
+from edgeloop.core.verdict import Family, Finding, Outcome
+from edgeloop.reports.chart import Line, Mark, scatter, shape
+from edgeloop.reports.story import (
+    Story,
+    TrialRow,
+    chain,
+    latency_with_interval,
+    metric_with_interval,
+    mib,
+    more_needed,
+    ms,
+    number,
+    size_of,
+)
+
+KINDS = {
+    Outcome.PASS: "pass",
+    Outcome.FAIL: "fail",
+    Outcome.INCONCLUSIVE: "open",
+    Outcome.INVALID: "void",
+    Outcome.ERROR: "void",
+}
+LEGEND = (
+    ("reference", "M1, the reference"),
+    ("pass", "inside every limit"),
+    ("fail", "outside a limit"),
+    ("open", "inconclusive"),
+    ("void", "invalid: says nothing of the network"),
+)
+_STATISTIC = re.compile(r"^latency (p50|p90|p99|mean)\b")
+
+
+def text(entries: Sequence[Entry]) -> str:
+    """Return the report as an HTML document."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def under(told: str) -> Markup:
+        """An interval under its number instead of beside it."""
+        value, bracket, interval = told.partition(" [")
+        return Markup("{}<small>{}</small>").format(value, bracket.strip() + interval)
+
+    environment = Environment(
+        loader=PackageLoader("edgeloop.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "metric": metric_with_interval,
+        "mib": mib,
+        "ms": ms,
+        "number": number,
+        "more": more_needed,
+        "size": size_of,
+        "latency": latency_with_interval,
+        "flat": _flat,
+        "under": under,
+    }
+    story = Story.of(entries)
+    statistic, latency_chart = _against_latency(story)
+    return environment.get_template("report.html.j2").render(
+        story=story,
+        statistic=statistic,
+        latency_chart=latency_chart,
+        bytes_chart=_against_bytes(story),
+        legend=[(kind, words, _legend_shape(kind)) for kind, words in LEGEND],
+        chains=[(trial, *_chain_table(trial)) for trial in story.trials if chain(trial)],
+        tools=_tools(story),
+        kind_of={outcome.value: kind for outcome, kind in KINDS.items()},
+    )
+
+
+def write(entries: Sequence[Entry], path: Path) -> None:
+    """Write the report; an earlier one is replaced only when the new one is complete."""
+    content = text(entries)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as making:
+        making.write(content)
+    made = Path(making.name)
+    made.chmod(0o644)
+    made.replace(path)
+
+
+def _against_latency(story: Story) -> tuple[str, str]:
+    """The statistic that the latency limit is about (p50 without one), and accuracy against it."""
+    findings = [f for row in story.rows if row.judged for f in row.judged.verdict.findings]
+    named = next((found for f in findings if (found := _STATISTIC.match(f.text))), None)
+    statistic = named[1] if named else "p50"
+    marks = []
+    for row in _drawable(story):
+        if row.latency is not None:
+            interval = next((i for name, i in row.latency.interval.items() if name == statistic), None)
+            x = getattr(row.latency, statistic) / 1e6
+            ends = (interval.low / 1e6, interval.high / 1e6) if interval else None
+            marks.append(_mark(story, row, x, f"{statistic} {x:.4g} ms", ends))
+    lines = [
+        Line("x", finding.limit, _line_label(finding))
+        for finding in _limits(story, Family.SPEED)
+        if finding.limit is not None and finding.text.startswith(f"latency {statistic}")
+    ]
+    title = f"measured latency {statistic}, ms"
+    return statistic, scatter(marks, [*lines, *_accuracy_lines(story)], title, story.accuracy_name, "{:.4g}".format)
+
+
+def _against_bytes(story: Story) -> str:
+    marks = [
+        _mark(story, row, row.deployed_bytes, f"{row.deployed_bytes:,} bytes", None)
+        for row in _drawable(story)
+        if row.deployed_bytes is not None
+    ]
+    lines = [Line("x", f.limit, _line_label(f)) for f in _limits(story, Family.SIZE) if f.limit is not None]
+    return scatter(
+        marks, [*lines, *_accuracy_lines(story)], "deployed size, kB", story.accuracy_name, lambda v: f"{v / 1000:.4g}"
+    )
+
+
+def _drawable(story: Story) -> list[TrialRow]:
+    return [row for row in story.rows if row.accuracy is not None and row.accuracy.metric == story.accuracy_name]
+
+
+def _mark(story: Story, row: TrialRow, x: float, told: str, ends: tuple[float, float] | None) -> Mark:
+    metric = row.accuracy
+    assert metric is not None, "only rows with the metric are drawn"
+    name = "M1" if row.name == "M1" else f"trial {row.name}"
+    title = f"{name}: {row.trial.candidate}, {metric.metric} {metric.value:.4f}, {told}, {row.verdict}"
+    return Mark(
+        x=x,
+        y=metric.value,
+        label=row.name,
+        title=f"{title}, on {row.target}" if story.several_targets else title,
+        kind="reference" if row.name == "M1" else KINDS.get(row.outcome or Outcome.ERROR, "void"),
+        x_interval=ends,
+        y_interval=(metric.interval.low, metric.interval.high) if metric.interval else None,
+    )
+
+
+def _limits(story: Story, family: Family) -> list[Finding]:
+    """The findings whose bounds are drawn: the chosen network's, one for each limit."""
+    return list({row.finding.limit_id: row.finding for row in story.limits if row.finding.family is family}.values())
+
+
+def _accuracy_lines(story: Story) -> list[Line]:
+    return [
+        Line("y", finding.limit, _line_label(finding))
+        for finding in _limits(story, Family.ACCURACY)
+        if finding.limit is not None and finding.text.split(" ", 1)[0] == story.accuracy_name
+    ]
+
+
+def _line_label(finding: Finding) -> str:
+    return f"{finding.limit_id}: {number(finding.limit, finding.unit)}"
+
+
+def _legend_shape(kind: str) -> str:
+    return (
+        f'<svg class="key" viewBox="0 0 18 18" aria-hidden="true"><g class="mark {kind}">{shape(kind, 9, 9)}</g></svg>'
+    )
+
+
+def _chain_table(trial: Trial) -> tuple[list[str], list[tuple[str, list[float | None]]]]:
+    stations = chain(trial)
+    names = list(dict.fromkeys(name for _, values in stations for name in values))
+    return names, [(station, [values.get(name) for name in names]) for station, values in stations]
+
+
+def _tools(story: Story) -> dict[str, str]:
+    """Versions of what ran on the host, and of what built the files."""
+    tools = dict(story.started.versions) if story.started else {}
+    for trial in story.trials:
+        if trial.built is not None:
+            tools |= trial.built.artifact.tools
+    return dict(sorted(tools.items()))
+
+
+def _flat(value: Any) -> str:
+    """A condition as words: `1500 to 1800`, `performance`."""
+    if isinstance(value, list | tuple):
+        if len(value) == 2 and all(isinstance(end, int | float) for end in value):
+            return f"{value[0]:g} to {value[1]:g}" if value[0] != value[1] else f"{value[0]:g}"
+        return ", ".join(map(_flat, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_flat(part)}" for name, part in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,70 @@
+"""JUnit XML, so that a CI system shows each limit as a test case.
+
+Written with the standard library: the dialect used is five elements. INCONCLUSIVE, INVALID and ERROR are
+errors, never passes; so is a run that has not passed where no single limit says why.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from edgeloop.core.events import Entry, Judged
+from edgeloop.core.verdict import Finding, Outcome
+from edgeloop.reports.story import Story, final_judgements, more_needed
+
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 can't hold; messages of foreign tools may have them."""
+
+
+def text(entries: Sequence[Entry]) -> str:
+    """One test case for each limit and target of the network that was output, or of the nearest miss."""
+    story = Story.of(entries)
+    chosen = story.chosen
+    judgements = final_judgements(chosen) if chosen is not None else []
+    suite = ET.Element("testsuite", name=_clean(f"edgeloop {story.name}"), time=f"{story.wall_s:.3f}")
+    for judged in judgements:
+        for finding in judged.verdict.findings:
+            _case(suite, judged, finding, passed=chosen is not None and chosen.passed)
+    undone = story.word != "PASSED" and suite.find("testcase/failure") is None and suite.find("testcase/error") is None
+    if undone or not len(suite):
+        case = ET.SubElement(suite, "testcase", name="run", classname=_clean(story.name))
+        ET.SubElement(case, "error", message=_clean(story.sentence), type="ERROR")
+    suite.set("tests", str(len(suite)))
+    suite.set("failures", str(len(suite.findall("testcase/failure"))))
+    suite.set("errors", str(len(suite.findall("testcase/error"))))
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def write(entries: Sequence[Entry], path: Path) -> None:
+    """Write the document to a file."""
+    path.write_text(text(entries), encoding="utf-8")
+
+
+def _case(suite: ET.Element, judged: Judged, finding: Finding, *, passed: bool) -> None:
+    name = f"{finding.limit_id} {finding.text}"
+    target = f"{judged.target} (emulated)" if judged.emulated else judged.target
+    case = ET.SubElement(suite, "testcase", name=_clean(name), classname=_clean(target))
+    outcome = finding.outcome
+    if judged.verdict.outcome in (Outcome.INVALID, Outcome.ERROR):
+        # What was measured outside the declared environment decides no limit, whatever its finding says.
+        outcome = judged.verdict.outcome
+    if outcome is Outcome.FAIL:
+        ET.SubElement(case, "failure", message=_clean(finding.reason), type=outcome.value)
+        return
+    if outcome is not Outcome.PASS:
+        message = "; ".join(filter(None, (*judged.verdict.reasons, finding.reason, more_needed(finding))))
+        ET.SubElement(case, "error", message=_clean(message), type=outcome.value)
+        return
+    if not passed and not judged.plan.may_pass:
+        message = f"inside the limit under the {judged.plan.profile} plan, which passes nothing: {finding.reason}"
+        ET.SubElement(case, "error", message=_clean(message), type="UNCONFIRMED")
+
+
+def _clean(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)

@@ -1,0 +1,234 @@
+"""Reports for a terminal: first what a manager needs, then every trial, then the moves as sentences.
+
+Without a terminal (a pipe, a CI log) the same is told in plain lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.events import Entry, Judged
+from edgeloop.core.verdict import Finding, Outcome
+from edgeloop.reports.story import (
+    LimitRow,
+    Story,
+    TrialRow,
+    latency_with_interval,
+    metric_with_interval,
+    mib,
+    more_needed,
+    ms,
+    number,
+    size_of,
+)
+
+EMULATED = "EMULATED board: its times mean nothing as times"
+_WIDE = 110
+"""Columns of a terminal from which on every number of the trials has its interval beside it."""
+_STYLE = {
+    Outcome.PASS: "green",
+    Outcome.FAIL: "red",
+    Outcome.INCONCLUSIVE: "yellow",
+    Outcome.INVALID: "magenta",
+    Outcome.ERROR: "magenta",
+}
+_WORD_STYLE = {"PASSED": "bold green", "NOT PASSED": "bold red"}
+
+
+def run_report(entries: Sequence[Entry]) -> RenderableType:
+    """A run: verdict and limits, trials, moves."""
+    return _RunReport(Story.of(entries))
+
+
+def measure_report(judged: Judged, artifact: Artifact, *, limits_given: bool = True) -> RenderableType:
+    """One measurement of a ready model: latency, memory, accuracy, conditions, and the limits where given."""
+    return _MeasureReport(judged, artifact, limits_given)
+
+
+@dataclass(frozen=True, slots=True)
+class _RunReport:
+    story: Story
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if console.is_terminal:
+            yield from self._tables(wide=options.max_width >= _WIDE)
+        else:
+            yield from (Text(line) for line in self._lines())
+
+    def _tables(self, *, wide: bool) -> Iterator[RenderableType]:
+        story = self.story
+        yield Text.assemble(
+            (story.word, _WORD_STYLE.get(story.word, "bold yellow")), f"  {story.name}: {story.sentence}"
+        )
+        if story.emulated:
+            yield Text(EMULATED, style="bold magenta")
+        if story.limits:
+            yield Padding(_limit_table(story.limits, by_target=story.several_targets), (1, 0))
+        if story.rows:
+            yield Padding(_trial_table(story, wide=wide), (0, 0, 1, 0))
+        for trial, move in story.moves:
+            yield Text.assemble((f"trial {trial}  ", "bold"), move)
+
+    def _lines(self) -> Iterator[str]:
+        story = self.story
+        yield f"{story.word}  {story.name}: {story.sentence}"
+        if story.emulated:
+            yield EMULATED
+        for row in story.limits:
+            yield _limit_line(row)
+        for trial in story.rows:
+            yield _trial_line(trial, story.accuracy_name)
+        for name, move in story.moves:
+            yield f"trial {name}: {move}"
+
+
+@dataclass(frozen=True, slots=True)
+class _MeasureReport:
+    judged: Judged
+    artifact: Artifact
+    limits_given: bool
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        head = f"{self.artifact.path} on {self.judged.target}"
+        if self.limits_given:
+            outcome = self.judged.verdict.outcome
+            style = _STYLE[outcome] if console.is_terminal else ""
+            yield Text.assemble((outcome.value, style), f"  {head}")
+        else:
+            yield Text(head)
+        if self.judged.emulated:
+            yield Text(EMULATED, style="bold magenta" if console.is_terminal else "")
+        if console.is_terminal:
+            table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+            for name, value in self._facts():
+                table.add_row(Text(name, style="dim"), Text(value))
+            yield table
+        else:
+            yield from (Text(f"{name}: {value}") for name, value in self._facts())
+        for finding in self.judged.verdict.findings:
+            yield _finding_line(finding, styled=console.is_terminal)
+        for reason in self.judged.verdict.reasons:
+            yield Text(f"{self.judged.verdict.outcome.value}: {reason}")
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        judged, summary = self.judged, self.judged.summary
+        plan = judged.plan
+        yield "model", f"{self.artifact.deployed_bytes:,} bytes, sha256 {self.artifact.sha256[:12]}"
+        if summary is not None:
+            yield "engine", f"{summary.engine}, {summary.threads} thread{'' if summary.threads == 1 else 's'}"
+        latency = summary.latency if summary else None
+        if summary is not None and latency is not None:
+            yield (
+                "measured",
+                f"{plan.timing}, plan {plan.profile}: {latency.sessions} sessions, {latency.samples:,} samples",
+            )
+            for statistic in ("p50", "p90", "p99"):
+                told = f"{latency_with_interval(latency, statistic)} ms, {latency.confidence:.0%} interval"
+                yield f"latency {statistic}", told
+            for name in ("mean", "min", "first", "load"):
+                yield f"latency {name}" if name in ("mean", "min") else name, f"{ms(getattr(latency, name))} ms"
+        if summary is not None and summary.peak_rss_bytes is not None:
+            above = ""
+            if summary.runtime_rss_bytes is not None:
+                above = f", {mib(summary.peak_rss_bytes - summary.runtime_rss_bytes)} MiB above the runtime alone"
+            yield "memory", f"{mib(summary.peak_rss_bytes)} MiB at the peak{above}"
+        for metric in (*summary.metrics, *((summary.agreement,) if summary.agreement else ())) if summary else ():
+            yield metric.metric, f"{metric_with_interval(metric)} on {metric.n:,} samples"
+        if judged.trust is not None and judged.trust.unknown:
+            yield "not known", ", ".join(judged.trust.unknown)
+
+
+def _limit_table(rows: Sequence[LimitRow], *, by_target: bool) -> Table:
+    table = Table(title="limits", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("", "limit", *(["target"] if by_target else []), "measured", "bound", "gap", "closest of all"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        finding = row.finding
+        more = more_needed(finding)
+        table.add_row(
+            Text(finding.outcome.value, style=_STYLE[finding.outcome]),
+            f"{finding.limit_id} {finding.text}" + (f"; {more}" if more else ""),
+            *([row.target] if by_target else []),
+            row.measured,
+            row.bound,
+            row.gap,
+            row.closest,
+        )
+    return table
+
+
+def _trial_table(story: Story, *, wide: bool) -> Table:
+    by_target = story.several_targets
+    table = Table(title="trials", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("candidate", overflow="fold")
+    if by_target:
+        table.add_column("target")
+    for heading in ("params", "G", story.accuracy_name, "p50 ms", "p90 ms", "bytes", "MiB"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict", overflow="fold")
+    for row in story.rows:
+        peak = row.summary.peak_rss_bytes if row.summary else None
+        numbers = (
+            metric_with_interval(row.accuracy),
+            latency_with_interval(row.latency, "p50"),
+            latency_with_interval(row.latency, "p90"),
+        )
+        table.add_row(
+            row.name,
+            str(row.trial.candidate),
+            *([row.target] if by_target else []),
+            f"{row.trial.sizes.parameters:,}",
+            f"{row.trial.degree:.2f}",
+            *(told if wide or at == 2 else told.split(" [")[0] for at, told in enumerate(numbers)),
+            f"{row.deployed_bytes:,}" if row.deployed_bytes is not None else "-",
+            mib(peak),
+            Text(row.verdict, style="dim" if row.name == "M1" or row.outcome is None else _STYLE[row.outcome]),
+        )
+    return table
+
+
+def _limit_line(row: LimitRow) -> str:
+    finding = row.finding
+    more = more_needed(finding)
+    parts = [
+        f"{finding.outcome.value} {finding.limit_id} {finding.text} on {row.target}: measured {row.measured}",
+        f"bound {row.bound}",
+        f"gap {row.gap}",
+    ]
+    parts += [f"closest of all {row.closest}"] if row.closest else []
+    parts += [more] if more else []
+    return ", ".join(parts)
+
+
+def _trial_line(row: TrialRow, accuracy_name: str) -> str:
+    name = "M1" if row.name == "M1" else f"trial {row.name}"
+    where = f" on {row.target}" if row.target else ""
+    told = f"{name} ({row.trial.candidate}){where}: {row.verdict}; {size_of(row)}; G {row.trial.degree:.2f}"
+    if row.trial.errored is not None:
+        return f"{told}; {row.trial.errored.stage} failed ({row.trial.errored.owner}): {row.trial.errored.message}"
+    if row.summary is None:
+        return told
+    return (
+        f"{told}; {accuracy_name} {metric_with_interval(row.accuracy)}; "
+        f"p50 {latency_with_interval(row.latency, 'p50')} ms; p90 {latency_with_interval(row.latency, 'p90')} ms; "
+        f"memory {mib(row.summary.peak_rss_bytes)} MiB"
+    )
+
+
+def _finding_line(finding: Finding, *, styled: bool) -> Text:
+    more = more_needed(finding)
+    told = (
+        f" {finding.limit_id} {finding.text}: measured {number(finding.observed, finding.unit)}, "
+        f"bound {number(finding.limit, finding.unit)}; {finding.reason}"
+    )
+    if more and more not in finding.reason:
+        told += f"; {more}"
+    return Text.assemble((finding.outcome.value, _STYLE[finding.outcome] if styled else ""), told)
