@@ -36,7 +36,7 @@ def load_pyref(reference: str) -> Any:
         except Exception as error:
             del sys.modules[module_name]
             line = _line_in(error, path)
-            raise UserError(f"{path}{line}: can't be imported: {type(error).__name__}: {error}") from error
+            raise UserError(f"{path}{line}: can't be imported: {_in_one_line(error)}") from error
     if not hasattr(module, name):
         raise UserError(f"{path}: there is no {name!r} in it")
     return getattr(module, name)
@@ -48,7 +48,13 @@ def call_user(function: Any, reference: str, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
     except Exception as error:
         path = Path(reference.rpartition(":")[0])
-        raise UserError(f"{reference}{_line_in(error, path)}: {type(error).__name__}: {error}") from error
+        raise UserError(f"{reference}{_line_in(error, path)}: {_in_one_line(error)}") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    """torch's messages go on for lines, with stack traces and addresses."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text if len(text) <= 300 else text[:300] + '...'}"
 
 
 def _line_in(error: BaseException, path: Path) -> str:
