@@ -43,7 +43,8 @@ class BuiltNetwork(nn.Module):
     def results(self, *inputs: torch.Tensor) -> dict[Any, torch.Tensor]:
         """The inner network's outputs, channel-last, under its own names, or numbered where it has none."""
         inner = [tensor if self._layout.inputs else _channel_first(tensor) for tensor in inputs]
-        given = self.network(**dict(zip(self._arguments, inner, strict=True)))
+        by_name = dict(zip(self._arguments, inner, strict=True))
+        given = self.network(*inner) if "" in by_name else self.network(**by_name)
         named = dict(given) if isinstance(given, Mapping) else dict(enumerate(_listed(given)))
         return {name: value if self._layout.outputs else _channel_last(value) for name, value in named.items()}
 
@@ -67,17 +68,17 @@ def adapted(network: nn.Module, io: NetworkIO, layout: ChannelLast, source: str)
 
 
 def _matched_inputs(network: nn.Module, io: NetworkIO, source: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the data's names in the order of forward's arguments, and those arguments' own names."""
+    """Return the data's names in the order of forward's arguments, and the names to call it by ("": by position)."""
     data = [tensor.name for tensor in io.inputs]
     parameters = list(inspect.signature(network.forward).parameters.values())
     named = [p for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
-    needed = [p.name for p in named if p.default is p.empty]
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
     if len(data) == 1 and len(needed) == 1:
-        return tuple(data), tuple(needed)
+        return tuple(data), tuple(p.name for p in named if p.name in needed) or ("",)
     used = tuple(p.name for p in named if p.name in data)
     if set(used) != set(data) or not set(needed) <= set(data):
         raise UserError(
-            f"{source}: forward takes {', '.join(p.name for p in parameters) or 'nothing'}, "
+            f"{source}: forward takes {', '.join(str(p).partition(':')[0] for p in parameters) or 'nothing'}, "
             f"the data have the inputs {', '.join(data)}",
             next_step="give forward's arguments the names that follow x/ in the data",
         )

@@ -1,0 +1,72 @@
+"""The worked example of a user's own network, and what the converter makes of our networks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeloop.bootstrap.files import load_campaign, reference_network
+from edgeloop.data import load, network_io
+from edgeloop.models.build import build_network
+from edgeloop.models.describe import describe
+
+pytestmark = pytest.mark.train
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "own-network" / "campaign.toml"
+
+
+def test_the_example_has_two_inputs_and_grows_with_width_and_depth() -> None:
+    assert len(EXAMPLE.read_text().splitlines()) < 30
+    campaign = load_campaign(EXAMPLE)
+    data = load(campaign.data)
+    io = network_io(data, campaign.task)
+    reference = reference_network(campaign)
+    signature = build_network(reference, io, 4).signature
+    assert (signature.inputs, signature.outputs) == (("image", "metadata"), ("digit",))
+    found = [describe(reference.resized(width, depth), io, 4) for width, depth in ((1.0, 0), (1.41, 0), (1.41, 1))]
+    assert [sizes.parameters for sizes in found] == sorted({sizes.parameters for sizes in found})
+    assert [sizes.macs for sizes in found] == sorted({sizes.macs for sizes in found})
+    assert all(sizes.other_parameters == 0 for sizes in found)
+
+
+CONVERT = """
+import litert_torch, sys, torch
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
+from edgeloop.models.build import build_network
+io = NetworkIO(kind="classification", outputs=(TensorShape(name="y", shape=(10,)),),
+               inputs=(TensorShape(name="x", shape={shape}),))
+network = build_network(NetworkSpec(family="{family}"), io, 4).eval()
+x = (torch.zeros(1, *{shape}),)
+litert_torch.convert(torch.export.export(network, x).module(), x).export(sys.argv[1])
+runtime = Interpreter(sys.argv[1], experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+runtime.allocate_tensors()
+print("ops", [int(n) for n in runtime.get_input_details()[0]["shape"]], *(op["op_name"] for op in runtime._get_ops_details()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("family", "shape", "kinds"),
+    [
+        ("ds_cnn", (28, 28, 1), {"PAD", "DEPTHWISE_CONV_2D", "CONV_2D", "MEAN", "FULLY_CONNECTED"}),
+        ("conv1d", (25, 12), {"RESHAPE", "CONV_2D", "MEAN", "FULLY_CONNECTED"}),
+    ],
+)
+def test_a_built_family_is_channel_last_without_a_transposition(
+    tmp_path: Path, family: str, shape: tuple[int, ...], kinds: set[str]
+) -> None:
+    code = CONVERT.format(family=family, shape=shape)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model.tflite")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("ops ")]
+    given, _, ops = line.removeprefix("ops [").partition("] ")
+    assert tuple(map(int, given.split(", "))) == (1, *shape)
+    assert set(ops.split()) == kinds
