@@ -1,0 +1,593 @@
+"""Jobs on a real agent: its zip, its supervisor and its sessions as processes, in a state folder of the test's own."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeloop.board.bundle import agent_bundle
+from edgeloop_agent import wire
+
+DATA = Path(__file__).parent.parent / "data"
+OWNER = "somebody@desk"
+TOKEN = "token-of-this-test"
+
+# Stands in for a runtime: what the model file says is what it does.
+FAKE_RUNTIME = '''
+import ctypes, os, signal, subprocess, sys, time
+import numpy as np
+
+class Interpreter:
+    def __init__(self, model_path, num_threads):
+        with open(model_path) as handle:
+            self.does = handle.read().split()
+        self.runs = 0
+    def allocate_tensors(self):
+        pass
+    def _detail(self, index):
+        none = {"scales": np.array([], np.float32), "zero_points": np.array([], np.int32)}
+        return {"name": "t%d" % index, "index": index, "dtype": np.float32, "shape": np.array([1, 2]),
+                "quantization_parameters": none}
+    def get_input_details(self):
+        return [self._detail(0)]
+    def get_output_details(self):
+        return [self._detail(1)]
+    def set_tensor(self, index, value):
+        self.value = value.copy()
+    def get_tensor(self, index):
+        return self.value
+    def invoke(self):
+        self.runs += 1
+        verb = self.does[0]
+        if verb == "segv":
+            ctypes.string_at(0)
+        if verb == "exit":
+            print("something broke inside", file=sys.stderr, flush=True)
+            os._exit(7)
+        if verb == "endless":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+            with open(self.does[1], "w") as handle:
+                handle.write(str(child.pid))
+            while True:
+                time.sleep(1)
+        if verb == "sleep":
+            time.sleep(float(self.does[1]))
+        if verb == "print":
+            os.write(1, b"rubbish on stdout\\n")
+'''
+
+
+class AgentBoard:
+    """A state folder and the agent in it, called as a host calls it."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        bundle = agent_bundle()
+        self.agent_sha256 = bundle.sha256
+        cache = state / wire.CACHE_DIR
+        cache.mkdir(parents=True)
+        self.agent = cache / f"{bundle.sha256}.pyz"
+        self.agent.write_bytes(bundle.data)
+        self._jobs = 0
+
+    def call(self, command: str, *argv: str, stdin: bytes = b"") -> dict[str, Any]:
+        done = self.run(command, *argv, stdin=stdin)
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        answer = json.loads(done.stdout)
+        assert isinstance(answer, dict)
+        return answer
+
+    def run(self, command: str, *argv: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        words = command.split()
+        return subprocess.run(
+            [sys.executable, "-E", str(self.agent), *words, "--state-dir", str(self.state), *argv],
+            input=stdin,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    def put(self, raw: bytes, suffix: str) -> str:
+        sha256 = hashlib.sha256(raw).hexdigest()
+        self.call("receive", "--name", sha256 + suffix, "--sha256", sha256, "--bytes", str(len(raw)), stdin=raw)
+        return sha256
+
+    def put_data(self, **arrays: Any) -> str:
+        buffer = io.BytesIO()
+        np.savez(buffer, **{name.replace("__", "/"): array for name, array in arrays.items()})
+        return self.put(buffer.getvalue(), ".npz")
+
+    def fake_runtime(self) -> str:
+        name = "f" * 64
+        package = self.state / wire.RUNTIMES_DIR / name / "ai_edge_litert"
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "__init__.py").write_text("")
+        (package / "interpreter.py").write_text(FAKE_RUNTIME)
+        return name
+
+    def subject(self, model: bytes, inputs: tuple[str, ...] = ("x",), label: str = "candidate") -> wire.Subject:
+        return wire.Subject(label, "litert", self.put(model, ".tflite"), ".tflite", 1, list(inputs), ["y"])
+
+    def job(self, subjects: list[wire.Subject], steps: list[tuple[int, str]], **changes: Any) -> wire.Job:
+        self._jobs += 1
+        plan = {
+            "warmup_runs_min": 1,
+            "warmup_s_min": 0.05,
+            "warmup_s_max": 0.2,
+            "runs_min": 20,
+            "time_s_min": 0.1,
+            "timing": "invoke",
+            "period_ms": None,
+            "deadline_s": 30.0,
+        }
+        conditions = {
+            "cores": [],
+            "governor": "as-found",
+            "idle_gate": False,
+            "start_temperature_max_c": None,
+            "cool_down_max_s": 0.0,
+            "foreign_load_max_pct": None,
+        }
+        fields: dict[str, Any] = {
+            "id": f"{self._jobs:032x}",
+            "agent_sha256": self.agent_sha256,
+            "lease_token": TOKEN,
+            "lease_owner": OWNER,
+            "data_sha256": None,
+            "python_path": [],
+            "seed": 7,
+            "deadline_s": 60.0,
+        }
+        for name, value in changes.items():
+            target = next((part for part in (plan, conditions) if name in part and name != "deadline_s"), fields)
+            target[name] = value
+        plan.update(changes.get("plan", {}))
+        fields.pop("plan", None)
+        schedule = [wire.Step(index, subject, kind) for index, (subject, kind) in enumerate(steps)]
+        return wire.Job(
+            subjects=subjects,
+            schedule=schedule,
+            session_plan=wire.SessionPlan(**plan),
+            conditions=wire.Conditions(**conditions),
+            **fields,
+        )
+
+    def take(self, token: str = TOKEN, seconds: float = 600) -> dict[str, Any]:
+        return self.call("lease acquire", "--owner", OWNER, "--seconds", str(seconds), "--token", token)
+
+    def start(self, job: wire.Job) -> dict[str, Any]:
+        raw = wire.encode(job)
+        return self.call("start", "--job", job.id, "--job-bytes", str(len(raw)), stdin=raw)
+
+    def look(self, job: wire.Job, wait_s: float = 0.0, after: int = 1000) -> dict[str, Any]:
+        return self.call("look", "--job", job.id, "--after", str(after), "--wait-s", str(wait_s))
+
+    def done(self, job: wire.Job, within_s: float = 40) -> wire.Done:
+        answer = self.look(job, wait_s=within_s)
+        assert answer["done"] is not None, (answer, self.log(job))
+        return wire.from_plain(wire.Done, answer["done"])
+
+    def finish(self, job: wire.Job) -> wire.Done:
+        self.take()
+        self.start(job)
+        return self.done(job)
+
+    def record(self, job: wire.Job, index: int = 0) -> wire.SessionRecord:
+        path = self.state / wire.JOBS_DIR / job.id / wire.session_file(index, "json")
+        return wire.decode(wire.SessionRecord, path.read_bytes())
+
+    def array(self, job: wire.Job, part: str, index: int = 0) -> Any:
+        path = self.state / wire.JOBS_DIR / job.id / wire.session_file(index, part)
+        return np.load(path, allow_pickle=False)
+
+    def log(self, job: wire.Job) -> str:
+        path = self.state / wire.JOBS_DIR / job.id / wire.LOG_FILE
+        return path.read_text() if path.exists() else ""
+
+    def supervisor(self, job: wire.Job) -> int:
+        text = (self.state / wire.JOBS_DIR / job.id / "supervisor.lock").read_text()
+        return int(text)
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[AgentBoard]:
+    board = AgentBoard(tmp_path / "state")
+    yield board
+    for place in (board.state / wire.JOBS_DIR).glob("*"):
+        board.run("cancel", "--job", place.name)
+
+
+def wait_for(what: Callable[[], Any], within_s: float = 20) -> Any:
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not happen in time")
+
+
+def children_of(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def reference(model: str, *inputs: Any) -> list[Any]:
+    """Outputs of a model for arrays with the sample first, by an evaluation of the test's own."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(DATA / model))
+    interpreter.allocate_tensors()
+    sources, sinks = interpreter.get_input_details(), interpreter.get_output_details()
+    found: list[list[Any]] = [[] for _ in sinks]
+    for sample in range(len(inputs[0])):
+        for source, values in zip(sources, inputs, strict=True):
+            value = values[sample][None]
+            if source["dtype"] is np.int8 and value.dtype != np.int8:
+                scale, zero = source["quantization"]
+                value = np.clip(np.rint(value / np.float32(scale)) + zero, -128, 127).astype(np.int8)
+            interpreter.set_tensor(source["index"], value)
+        interpreter.invoke()
+        for kept, sink in zip(found, sinks, strict=True):
+            kept.append(interpreter.get_tensor(sink["index"])[0])
+    return [np.array(kept) for kept in found]
+
+
+def test_a_latency_session_keeps_raw_samples_and_says_how_it_came_by_them(board: AgentBoard) -> None:
+    job = board.job([board.subject((DATA / "tiny_float.tflite").read_bytes())], [(0, "latency")])
+    assert board.finish(job).outcome == "complete"
+    record = board.record(job)
+    latencies, warmups = board.array(job, "latency.npy"), board.array(job, "warmup.npy")
+    assert record.outcome == "ok", record.detail
+    assert latencies.dtype == np.int64
+    assert len(latencies) == record.runs >= 20
+    assert len(warmups) == record.warmups >= 2
+    assert latencies.min() > 0
+    window = record.conditions["timed_window_monotonic_ns"]
+    assert 0.1e9 <= window[1] - window[0] < 5e9
+    assert latencies.sum() <= window[1] - window[0]
+    assert record.load_ns and record.first_ns
+    assert record.runtime_rss_bytes and record.peak_rss_bytes
+    assert 5e6 < record.runtime_rss_bytes < record.peak_rss_bytes < 500e6
+    assert record.engine_version.startswith("litert ")
+    assert record.inputs[0].shape == [1, 4, 4, 1]
+    assert record.conditions["pinned_cores"] is None
+    assert all(value > 0 for value in record.conditions["calibration_ns"])
+    assert record.conditions["before"]["boot_id"] == record.boot_id == record.conditions["after"]["boot_id"]
+    assert set(record.conditions["unknown"]) <= set(record.conditions["before"]["unknown"])
+
+
+@pytest.mark.parametrize("timing", ["invoke", "copy_in_out"])
+def test_a_session_on_named_cores_says_them_and_keeps_its_period(board: AgentBoard, timing: str) -> None:
+    core = min(os.sched_getaffinity(0))
+    job = board.job(
+        [board.subject((DATA / "tiny_two.tflite").read_bytes(), ("left", "right"))],
+        [(0, "latency")],
+        cores=[core],
+        timing=timing,
+        period_ms=10.0,
+        runs_min=30,
+    )
+    assert board.finish(job).outcome == "complete"
+    record = board.record(job)
+    window = record.conditions["timed_window_monotonic_ns"]
+    assert record.outcome == "ok", record.detail
+    assert record.conditions["pinned_cores"] == [core]
+    assert window[1] - window[0] >= 28 * 10e6
+    assert np.median(board.array(job, "latency.npy")) < 5e6
+
+
+@pytest.mark.parametrize("model", ["tiny_float.tflite", "tiny_int8.tflite"])
+def test_evaluation_gives_each_sample_the_output_of_an_independent_one(board: AgentBoard, model: str) -> None:
+    x = np.random.default_rng(1).random((40, 4, 4, 1), np.float32)
+    job = board.job([board.subject((DATA / model).read_bytes())], [(0, "evaluate")], data_sha256=board.put_data(x=x))
+    assert board.finish(job).outcome == "complete"
+    found = board.array(job, "out.0.npy")
+    expected = reference(model, x)[0]
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    assert board.record(job).runs == 0
+
+
+def test_two_inputs_are_taken_by_name_in_the_models_own_order(board: AgentBoard) -> None:
+    rng = np.random.default_rng(2)
+    left, right = rng.random((9, 4), np.float32), rng.random((9, 1, 2), np.float32)
+    data = board.put_data(x__right=right, x__left=left)
+    subject = board.subject((DATA / "tiny_two.tflite").read_bytes(), ("left", "right"))
+    job = board.job([subject], [(0, "evaluate"), (0, "latency")], data_sha256=data)
+    assert board.finish(job).outcome == "complete"
+    first, second = reference("tiny_two.tflite", left, right[:, 0])
+    np.testing.assert_array_equal(board.array(job, "out.0.npy"), first)
+    np.testing.assert_array_equal(board.array(job, "out.1.npy"), second)
+    assert board.record(job, 1).conditions["samples_cycled"] == 9
+
+
+@pytest.mark.parametrize(
+    ("x", "line"),
+    [
+        (np.zeros((3, 5, 5, 1), np.float32), r"x: samples have the shape \(5, 5, 1\), .* \(4, 4, 1\)"),
+        (np.zeros((3, 4, 4, 1), np.uint8), "the data are uint8, the model's input takes int8"),
+        (np.full((3, 4, 4, 1), np.nan, np.float32), "a sample holds NaN"),
+        (np.zeros((0, 4, 4, 1), np.float32), "no samples"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_with_one_line(board: AgentBoard, x: Any, line: str) -> None:
+    import re
+
+    subject = board.subject((DATA / "tiny_int8.tflite").read_bytes())
+    job = board.job([subject], [(0, "evaluate")], data_sha256=board.put_data(x=x))
+    assert board.finish(job).outcome == "complete"
+    record = board.record(job)
+    assert record.outcome == "refused"
+    assert re.search(line, record.detail)
+    assert "\n" not in record.detail
+
+
+@pytest.mark.parametrize("model", [b"", b"hello, I am a text file", (DATA / "tiny_float.tflite").read_bytes()[:900]])
+def test_a_damaged_model_is_one_line_and_the_other_subject_is_measured(board: AgentBoard, model: bytes) -> None:
+    whole = (DATA / "tiny_float.tflite").read_bytes()
+    job = board.job([board.subject(model), board.subject(whole, label="b")], [(0, "latency"), (1, "latency")])
+    assert board.finish(job).outcome == "complete"
+    record = board.record(job)
+    assert record.outcome in {"refused", "crashed"}
+    assert record.detail
+    assert "\n" not in record.detail
+    assert board.record(job, 1).outcome == "ok"
+
+
+def test_a_crash_is_an_outcome_with_its_signal_and_the_remaining_steps_run(board: AgentBoard) -> None:
+    runtime = board.fake_runtime()
+    job = board.job(
+        [board.subject(b"segv"), board.subject(b"sleep 0.001", label="b"), board.subject(b"exit", label="c")],
+        [(0, "latency"), (1, "latency"), (2, "latency")],
+        python_path=[runtime],
+    )
+    assert board.finish(job).outcome == "complete"
+    crashed, ok, left = (board.record(job, index) for index in range(3))
+    assert (crashed.outcome, crashed.signal) == ("crashed", signal.SIGSEGV)
+    assert crashed.detail.startswith("killed by SIGSEGV")
+    assert crashed.inputs[0].shape == [1, 2]
+    assert ok.outcome == "ok"
+    assert (left.outcome, left.signal) == ("crashed", None)
+    assert left.detail == "ended with status 7: something broke inside"
+
+
+def test_a_session_that_ignores_sigterm_is_killed_with_its_children_at_the_deadline(
+    board: AgentBoard, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "child.pid"
+    job = board.job(
+        [board.subject(f"endless {pid_file}".encode()), board.subject(b"sleep 0.001", label="b")],
+        [(0, "latency"), (1, "latency")],
+        python_path=[board.fake_runtime()],
+        plan={"deadline_s": 1.5},
+    )
+    assert board.finish(job).outcome == "complete"
+    record = board.record(job)
+    assert record.outcome == "timeout"
+    assert record.detail == "killed at the session's deadline of 1.5 s"
+    assert record.runs == 0
+    wait_for(lambda: not lives(int(pid_file.read_text())))
+    assert board.record(job, 1).outcome == "ok"
+
+
+def test_what_a_runtime_prints_never_reaches_the_answers(board: AgentBoard) -> None:
+    job = board.job([board.subject(b"print")], [(0, "latency")], python_path=[board.fake_runtime()])
+    assert board.finish(job).outcome == "complete"
+    assert "rubbish on stdout" in board.log(job)
+    assert len(board.log(job)) < 40_000
+
+
+def test_conditions_are_sampled_while_a_session_runs(board: AgentBoard) -> None:
+    subject = board.subject((DATA / "tiny_float.tflite").read_bytes())
+    job = board.job([subject], [(0, "latency")], time_s_min=1.5)
+    assert board.finish(job).outcome == "complete"
+    during = board.record(job).conditions["during"]
+    assert 2 <= sum(sample["timed"] for sample in during) <= 4
+    assert all(sample["foreign_load_pct"] is not None for sample in during[1:])
+
+
+def test_the_job_deadline_ends_it_and_keeps_what_was_recorded(board: AgentBoard) -> None:
+    runtime = board.fake_runtime()
+    job = board.job(
+        [board.subject(b"sleep 0.001"), board.subject(b"sleep 20", label="b")],
+        [(0, "latency"), (1, "latency")],
+        python_path=[runtime],
+        deadline_s=3.0,
+    )
+    done = board.finish(job)
+    assert (done.outcome, done.owner, done.sessions) == ("deadline", "user", 1)
+    assert "deadline of 3 s passed while session 2 of 2" in done.detail
+
+
+def test_a_stale_lease_token_is_refused_before_anything_is_measured(board: AgentBoard) -> None:
+    job = board.job([board.subject((DATA / "tiny_float.tflite").read_bytes())], [(0, "latency")])
+    board.take("another-token-here")
+    board.start(job)
+    done = board.done(job)
+    assert (done.outcome, done.owner, done.sessions) == ("lease_lost", "lab", 0)
+    assert OWNER in done.detail
+
+
+def test_a_lease_that_is_lost_while_measuring_ends_the_session_and_frees_the_board(board: AgentBoard) -> None:
+    job = board.job([board.subject(b"sleep 30")], [(0, "latency")], python_path=[board.fake_runtime()])
+    board.take()
+    board.start(job)
+    session = wait_for(lambda: children_of(board.supervisor(job)))[0]
+    assert board.call("lease release", "--token", TOKEN) == {"released": True}
+    assert board.done(job).outcome == "lease_lost"
+    assert not lives(session)
+    assert board.call("lease show")["job"] is None
+
+
+def test_a_second_job_waits_for_the_boards_lock_and_says_for_whom(board: AgentBoard) -> None:
+    runtime = board.fake_runtime()
+    first = board.job([board.subject(b"sleep 1")], [(0, "latency")], python_path=[runtime], runs_min=2)
+    second = board.job([board.subject(b"sleep 0.001")], [(0, "latency")], python_path=[runtime])
+    board.take()
+    board.start(first)
+    wait_for(lambda: board.call("lease show")["job"] == first.id)
+    board.start(second)
+    state = wait_for(lambda: (board.look(second)["state"] or {}).get("message", "").endswith("to end") or None)
+    assert state
+    assert board.look(second)["state"]["message"] == f"waiting for job {first.id} to end"
+    assert board.done(second).outcome == "complete"
+    assert board.done(first).outcome == "complete"
+    ended = board.record(first).conditions["after"]["monotonic_ns"]
+    assert board.record(second).conditions["before"]["monotonic_ns"] > ended
+
+
+def test_starting_a_job_twice_adopts_it(board: AgentBoard) -> None:
+    job = board.job([board.subject(b"sleep 0.2")], [(0, "latency")], python_path=[board.fake_runtime()], runs_min=5)
+    board.take()
+    started = board.start(job)
+    again = board.start(job)
+    assert started["started"] is True
+    assert again == {"started": False, "why": "running", "pid": started["pid"]}
+    assert board.done(job).outcome == "complete"
+    wait_for(lambda: not lives(started["pid"]))
+    assert board.start(job) == {"started": False, "why": "done", "pid": None}
+
+
+def test_after_a_killed_supervisor_the_next_one_goes_on_and_repeats_nothing(board: AgentBoard) -> None:
+    job = board.job(
+        [board.subject(b"sleep 0.001"), board.subject(b"sleep 2", label="b")],
+        [(0, "latency"), (1, "latency")],
+        python_path=[board.fake_runtime()],
+        runs_min=2,
+    )
+    board.take()
+    pid = board.start(job)["pid"]
+    board.look(job, after=-1, wait_s=20)
+    session = wait_for(lambda: children_of(pid))[0]
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not lives(session))
+    first = (board.state / wire.JOBS_DIR / job.id / wire.session_file(0, "json")).stat()
+    answer = board.look(job)
+    assert answer["done"] is None
+    assert answer["supervisor_alive"] is False
+    assert board.start(job)["started"] is True
+    assert board.done(job).sessions == 2
+    kept = (board.state / wire.JOBS_DIR / job.id / wire.session_file(0, "json")).stat()
+    assert (kept.st_ino, kept.st_mtime_ns) == (first.st_ino, first.st_mtime_ns)
+    assert board.record(job, 1).outcome == "ok"
+
+
+def test_a_job_that_began_before_a_reboot_is_closed(board: AgentBoard) -> None:
+    job = board.job([board.subject(b"sleep 0.001")], [(0, "latency")], python_path=[board.fake_runtime()])
+    place = board.state / wire.JOBS_DIR / job.id
+    place.mkdir(parents=True)
+    (place / "begun.json").write_text(json.dumps({"boot_id": "an earlier boot", "boottime_ns": 1}))
+    done = board.finish(job)
+    assert (done.outcome, done.owner, done.sessions) == ("failed", "board", 0)
+    assert "restarted" in done.detail
+
+
+def test_cancelling_ends_supervisor_and_session(board: AgentBoard) -> None:
+    job = board.job([board.subject(b"sleep 30")], [(0, "latency")], python_path=[board.fake_runtime()])
+    board.take()
+    pid = board.start(job)["pid"]
+    session = wait_for(lambda: children_of(pid))[0]
+    assert board.call("cancel", "--job", job.id) == {"cancelled": True, "outcome": "cancelled"}
+    assert not lives(pid)
+    assert not lives(session)
+    assert board.done(job).outcome == "cancelled"
+
+
+def test_a_session_killed_from_outside_is_a_crash_by_sigkill(board: AgentBoard) -> None:
+    job = board.job([board.subject(b"sleep 30")], [(0, "latency")], python_path=[board.fake_runtime()])
+    board.take()
+    pid = board.start(job)["pid"]
+    os.kill(wait_for(lambda: children_of(pid))[0], signal.SIGKILL)
+    assert board.done(job).outcome == "complete"
+    record = board.record(job)
+    assert (record.outcome, record.signal) == ("crashed", signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line", "owner"),
+    [
+        ({"cores": [9999]}, "cores [9999] are asked for", "user"),
+        ({"python_path": ["e" * 64]}, "is not unpacked", "harness"),
+        ({"python_path": ["../../etc"]}, "is not a hash", "harness"),
+        ({"data_sha256": "d" * 64}, "is not in the board's cache", "harness"),
+        ({"agent_sha256": "a" * 64}, "another agent", "harness"),
+        ({"timing": "end_to_end"}, "no timing is called 'end_to_end'", "harness"),
+        ({"deadline_s": -1.0}, "deadline_s is -1", "harness"),
+    ],
+)
+def test_a_job_that_does_not_fit_fails_with_one_line_and_an_owner(
+    board: AgentBoard, changes: dict[str, Any], line: str, owner: str
+) -> None:
+    job = board.job([board.subject(b"sleep 1")], [(0, "latency")], **changes)
+    done = board.finish(job)
+    assert (done.outcome, done.owner, done.sessions) == ("failed", owner, 0)
+    assert line in done.detail
+
+
+def test_an_engine_that_the_board_lacks_is_the_boards_error(board: AgentBoard) -> None:
+    subject = board.subject((DATA / "tiny_float.tflite").read_bytes())
+    job = board.job([wire.Subject(**{**subject.__dict__, "engine": "tflite-runtime"})], [(0, "latency")])
+    done = board.finish(job)
+    assert (done.outcome, done.owner) == ("failed", "board")
+    assert "tflite-runtime can't be imported" in done.detail
+
+
+def test_a_gate_that_is_asked_for_is_said_in_the_record(board: AgentBoard) -> None:
+    subject = board.subject((DATA / "tiny_float.tflite").read_bytes())
+    job = board.job([subject], [(0, "latency")], idle_gate=True, foreign_load_max_pct=100.0, cool_down_max_s=5.0)
+    assert board.finish(job).outcome == "complete"
+    gate = board.record(job).conditions["gate"]
+    assert (gate["asked"], gate["passed"]) == (True, True)
+    assert 1.5 <= gate["waited_s"] <= 5.5
+
+
+def test_files_are_read_whole_one_after_the_other_and_no_others(board: AgentBoard) -> None:
+    job = board.job([board.subject(b"sleep 0.001")], [(0, "latency")], python_path=[board.fake_runtime()])
+    board.finish(job)
+    session = board.look(job, after=-1)["sessions"][0]
+    names = sorted(session["files"])
+    done = board.run("read", "--job", job.id, "--file", *names)
+    assert names == ["sessions/000.json", "sessions/000.latency.npy", "sessions/000.warmup.npy"]
+    assert len(done.stdout) == sum(session["files"].values())
+    assert done.stdout.startswith((board.state / wire.JOBS_DIR / job.id / names[0]).read_bytes())
+    for name in ("../../lease.json", "sessions/../job.json", "/etc/passwd", "sessions/009.json"):
+        refused = board.run("read", "--job", job.id, "--file", name)
+        assert refused.returncode == 1
+        assert json.loads(refused.stdout)["owner"] == "harness"
+
+
+def test_the_heartbeat_is_never_older_than_two_seconds(board: AgentBoard) -> None:
+    job = board.job([board.subject(b"sleep 30")], [(0, "latency")], python_path=[board.fake_runtime()])
+    board.take()
+    pid = board.start(job)["pid"]
+    wait_for(lambda: children_of(pid))
+    beats = set()
+    end = time.monotonic() + 4.5
+    while time.monotonic() < end:
+        state = board.look(job)["state"]
+        age_s = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - state["heartbeat_ns"]) / 1e9
+        assert age_s < 2.5
+        beats.add(state["heartbeat_ns"])
+        time.sleep(0.2)
+    assert len(beats) >= 3
