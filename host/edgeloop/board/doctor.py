@@ -225,7 +225,7 @@ def import_check(name: str, board: Board, agent: BoardAgent, support: EngineSupp
     version, error_text = _text(found, "version"), _text(found, "error")
     if error_text is not None or version is None:
         return wrong(name, f"does not load: {error_text or 'no version'}", step)
-    return ok(name, f"loads, version {version}")
+    return ok(name, f"loads: {version}")
 
 
 def lease_checks(agent: BoardAgent) -> Iterator[Check]:

@@ -16,7 +16,7 @@ from tomlkit.exceptions import TOMLKitError
 from edgeloop.board.inventory import Listed, find_model, inventory, parse_address, resolve, user_folder
 from edgeloop.board.models import GENERIC, LOCAL, detect_model, model_names
 from edgeloop.bootstrap.benches import open_board
-from edgeloop.core.board import Board, Ssh
+from edgeloop.core.board import Board
 from edgeloop.core.check import Check
 from edgeloop.errors import BoardError, HostKeyError, LabError, UserError
 
@@ -82,7 +82,16 @@ def one_board(target: str, beside: Path | None) -> Board:
     return boards[0]
 
 
-def meet(name: str, address: str, identity_file: str | None, jump: str | None, model: str | None) -> Shown:
+def meet(
+    name: str,
+    address: str,
+    *,
+    identity_file: str | None = None,
+    jump: str | None = None,
+    model: str | None = None,
+    python: str | None = None,
+    state_dir: str | None = None,
+) -> Shown:
     """Ask an address for its host key, to be shown to the user before anything else is sent there.
 
     Raises UserError where the name is taken or something given can't be used, UnreachableError.
@@ -100,8 +109,10 @@ def meet(name: str, address: str, identity_file: str | None, jump: str | None, m
     chosen = find_model(model or GENERIC)
     if chosen.name == LOCAL:
         raise UserError("this machine is the target `local`; it is not added")
+    own = {key: value for key, value in (("python", python), ("state_dir", state_dir)) if value is not None}
+    runtime = chosen.runtime.model_copy(update=own)
     try:
-        board = Board(name=name, model=chosen, ssh=ssh, runtime=chosen.runtime, environment=chosen.environment)
+        board = Board(name=name, model=chosen, ssh=ssh, runtime=runtime, environment=chosen.environment)
     except ValueError:
         message = f"{name!r} can't be a board's name"
         raise UserError(message, next_step="use letters, digits, dots, dashes and underscores") from None
@@ -142,7 +153,7 @@ def add(shown: Shown, *, model: str | None) -> Added:
     described_as = _text(facts.get("model"))
     chosen = model or detect_model(described_as) or GENERIC
     path = boards_folder() / f"{board.name}.toml"
-    _write_new(path, _document(board.name, chosen, ssh, _text(facts.get("serial"))))
+    _write_new(path, _document(board, chosen, _text(facts.get("serial"))))
     return Added(resolve(board.name)[0], path, chosen, described_as)
 
 
@@ -219,19 +230,25 @@ def _mib(value: Any) -> float:
     return value / 2**20 if isinstance(value, int) else 0.0
 
 
-def _document(name: str, model: str, ssh: Ssh, serial: str | None) -> tomlkit.TOMLDocument:
+def _document(board: Board, model: str, serial: str | None) -> tomlkit.TOMLDocument:
     document = tomlkit.document()
     document.add(tomlkit.comment("Written by `edgeloop targets add`; every key: targets/README.md"))
     document.add("schema", tomlkit.item(1))
-    document.add("name", tomlkit.item(name))
+    document.add("name", tomlkit.item(board.name))
     document.add("extends", tomlkit.item(model))
     if serial:
         document.add("serial", tomlkit.item(serial))
     document.add("tags", tomlkit.item([]))
-    table = tomlkit.table()
-    for key, value in ssh.model_dump(exclude_none=True, exclude_defaults=True).items():
-        table.add(key, value)
-    document.add("ssh", table)
+    runtime = board.runtime.model_dump(mode="json")
+    shared = board.model.runtime.model_dump(mode="json")
+    assert board.ssh is not None
+    tables = {
+        "ssh": board.ssh.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
+        "runtime": {key: value for key, value in runtime.items() if value != shared[key]},
+    }
+    for name, keys in tables.items():
+        if keys:
+            document.add(name, tomlkit.item(keys))
     return document
 
 

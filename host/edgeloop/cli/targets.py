@@ -32,13 +32,17 @@ def add(
     identity_file: Annotated[str | None, typer.Option(metavar="FILE", help="Private key to log in with.")] = None,
     jump: Annotated[str | None, typer.Option(metavar="user@host[:port]", help="Jump host.")] = None,
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="Board model; detected if absent.")] = None,
+    python: Annotated[str | None, typer.Option(metavar="PATH", help="Interpreter there; /usr/bin/python3.")] = None,
+    state_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for our files there.")] = None,
     fingerprint: _Fingerprint = None,
     yes: _Yes = False,
 ) -> None:
     """Write down a board: show its host key, ask it what it is, write its file."""
     from edgeloop.bootstrap import targets
 
-    shown = targets.meet(name, ssh, identity_file, jump, model)
+    shown = targets.meet(
+        name, ssh, identity_file=identity_file, jump=jump, model=model, python=python, state_dir=state_dir
+    )
     _accept(shown, fingerprint, yes=yes)
     added = targets.add(shown, model=model)
     described = f" (it calls itself {added.described_as!r})" if added.described_as else ""
