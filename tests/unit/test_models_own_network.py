@@ -44,7 +44,8 @@ x = (torch.zeros(1, *{shape}),)
 litert_torch.convert(torch.export.export(network, x).module(), x).export(sys.argv[1])
 runtime = Interpreter(sys.argv[1], experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
 runtime.allocate_tensors()
-print("ops", [int(n) for n in runtime.get_input_details()[0]["shape"]], *(op["op_name"] for op in runtime._get_ops_details()))
+shape = [int(n) for n in runtime.get_input_details()[0]["shape"]]
+print("ops", shape, *(op["op_name"] for op in runtime._get_ops_details()))
 """
 
 
@@ -63,7 +64,7 @@ def test_a_built_family_is_channel_last_without_a_transposition(
         [sys.executable, "-c", code, str(tmp_path / "model.tflite")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("ops ")]
