@@ -282,7 +282,7 @@ def test_the_page_draws_every_measured_trial_twice_with_a_tooltip_and_the_limits
 
 def test_the_page_shows_the_chain_the_moves_the_conditions_the_versions_and_the_notice() -> None:
     source, _ = page_of(PASSED)
-    for words in ("fake-quantized", "converted, on the host", "on simulated, test data", "lighten", "1500 to 1800"):
+    for words in ("fake-quantized", "converted, on host", "on board, test data", "lighten", "1500 to 1800"):
         assert words in source
     for words in ("edgeloop 0.1.0", "temperature", "JP 2025-075101 A", "reconstruction"):
         assert words in source

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeloop.core.events import Entry, Trial
+from edgeloop.core.events import Entry
 from edgeloop.core.verdict import Family, Finding, Outcome
 from edgeloop.reports.chart import Line, Mark, scatter, shape
 from edgeloop.reports.story import (
@@ -49,6 +49,8 @@ def text(entries: Sequence[Entry]) -> str:
     def under(told: str) -> Markup:
         """An interval under its number instead of beside it."""
         value, bracket, interval = told.partition(" [")
+        if not bracket:
+            return Markup("{}").format(value)
         return Markup("{}<small>{}</small>").format(value, bracket.strip() + interval)
 
     environment = Environment(
@@ -77,7 +79,7 @@ def text(entries: Sequence[Entry]) -> str:
         latency_chart=latency_chart,
         bytes_chart=_against_bytes(story),
         legend=[(kind, words, _legend_shape(kind)) for kind, words in LEGEND],
-        chains=[(trial, *_chain_table(trial)) for trial in story.trials if chain(trial)],
+        chain=chain(story),
         tools=_tools(story),
         kind_of={outcome.value: kind for outcome, kind in KINDS.items()},
     )
@@ -169,12 +171,6 @@ def _legend_shape(kind: str) -> str:
     return (
         f'<svg class="key" viewBox="0 0 18 18" aria-hidden="true"><g class="mark {kind}">{shape(kind, 9, 9)}</g></svg>'
     )
-
-
-def _chain_table(trial: Trial) -> tuple[list[str], list[tuple[str, list[float | None]]]]:
-    stations = chain(trial)
-    names = list(dict.fromkeys(name for _, values in stations for name in values))
-    return names, [(station, [values.get(name) for name in names]) for station, values in stations]
 
 
 def _tools(story: Story) -> dict[str, str]:

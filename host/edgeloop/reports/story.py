@@ -79,16 +79,24 @@ class TrialRow:
         return last.verdict.outcome if last else None
 
     @property
-    def verdict(self) -> str:
-        """The outcome, and under which plan and on which data it was reached."""
-        if self.trial.role == "reference":
-            return "reference" if self.trial.errored is None else "ERROR"
-        if self.outcome is None:
-            return "under way"
+    def word(self) -> str:
+        """The outcome in a word."""
+        if self.trial.role == "reference" and self.trial.errored is None:
+            return "reference"
+        return self.outcome.value if self.outcome is not None else "under way"
+
+    @property
+    def basis(self) -> str:
+        """Under which plan, and on which data, the outcome was reached; empty where nothing was judged."""
         last = next((j for j in reversed(self.trial.judged) if j.target == self.target), None)
-        if last is None or self.trial.errored is not None:
-            return self.outcome.value
-        return f"{self.outcome.value} {last.plan.profile}{', test data' if last.split == 'test' else ''}"
+        if last is None or self.trial.errored is not None or self.trial.role == "reference":
+            return ""
+        return f"{last.plan.profile}{', test data' if last.split == 'test' else ''}"
+
+    @property
+    def verdict(self) -> str:
+        """Word and basis together."""
+        return f"{self.word} {self.basis}".strip()
 
     @property
     def accuracy(self) -> MetricSummary | None:
@@ -295,19 +303,38 @@ def size_of(row: TrialRow) -> str:
     )
 
 
-def chain(trial: Trial) -> list[tuple[str, dict[str, float]]]:
-    """The same metrics at each station: float, fake-quantized, converted on the host, measured on the board."""
-    stations: list[tuple[str, dict[str, float]]] = []
-    if trial.trained is not None:
-        stations.append(("float", trial.trained.validation))
-        if trial.trained.lightened is not None:
-            stations.append(("fake-quantized", trial.trained.lightened))
-    if trial.built is not None and trial.built.converted is not None:
-        stations.append(("converted, on the host", trial.built.converted))
-    for split in ("validation", "test"):
-        latest = {j.target: j for j in trial.judged if j.split == split}
-        for target, judged in latest.items():
-            if judged.summary is not None and judged.summary.metrics:
-                values = {metric.metric: metric.value for metric in judged.summary.metrics}
-                stations.append((f"on {target}" + (", test data" if split == "test" else ""), values))
-    return stations
+@dataclass(frozen=True, slots=True)
+class ChainRow:
+    """One metric of a trial at each station, so that a loss shows where it happened."""
+
+    row: TrialRow
+    metric: str
+    float_value: float | None
+    fake_quantized: float | None
+    converted: float | None
+    """Of the built file, on the host."""
+    board: float | None
+    test: float | None
+    """On the board, on test data; all others are on validation data."""
+
+
+def chain(story: Story) -> list[ChainRow]:
+    """The chain of every trial, a row for each target and metric."""
+    rows = []
+    for row in story.rows:
+        trained, built = row.trial.trained, row.trial.built
+        test = next((j for j in row.trial.judged if j.split == "test" and j.target == row.target), None)
+        stations = (
+            trained.validation if trained else {},
+            (trained.lightened or {}) if trained else {},
+            (built.converted or {}) if built else {},
+            _metrics(row.summary),
+            _metrics(test.summary if test else None),
+        )
+        names = dict.fromkeys(name for values in stations for name in values)
+        rows += [ChainRow(row, name, *(values.get(name) for values in stations)) for name in names]
+    return rows
+
+
+def _metrics(summary: Summary | None) -> dict[str, float]:
+    return {metric.metric: metric.value for metric in summary.metrics} if summary else {}
