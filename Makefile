@@ -26,7 +26,9 @@ lint: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/lint-imports
 
 bench: $(STAMP) system ## pushes against scp, the agent against a bare loop, time to verdict
-	$(BIN)/python -m pytest tests/bench -s -q -p no:cacheprovider
+	$(BIN)/python tests/bench/bench_push.py
+	$(BIN)/python tests/bench/bench_agent.py
+	$(BIN)/python tests/bench/bench_verdict.py
 
 # torch goes in first and by itself: resolved together with the rest, a CUDA build of several GB comes in.
 $(STAMP): pyproject.toml constraints.txt

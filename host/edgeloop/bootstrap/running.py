@@ -31,6 +31,7 @@ from edgeloop.errors import ConfigError, Fault, MissingExtraError, UserError
 from edgeloop.measure.plans import PlanPreview, undecidable
 from edgeloop.measure.plans import preview as preview_plan
 from edgeloop.measure.scoring import Scorer
+from edgeloop.measure.statistics import DECISION_RULE
 from edgeloop.method.loop import Controller, Means
 from edgeloop.method.measuring import Measuring
 from edgeloop.method.memo import Memo
@@ -227,7 +228,7 @@ def _controlled(
         ),
         data_sha256=data.sha256,
         channel_multiple=max(board.model.channel_multiple for board in boards),
-        versions={name: metadata.version(name) for name in _TOOLS},
+        versions={name: metadata.version(name) for name in _TOOLS} | {"decision rule": str(DECISION_RULE)},
         campaign_key=campaign_key(campaign),
         strategy=strategy,
     )
