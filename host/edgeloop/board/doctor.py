@@ -14,7 +14,7 @@ from edgeloop.board.agent import BoardAgent
 from edgeloop.board.models import GENERIC, LOCAL, detect_model
 from edgeloop.board.wheels import ENGINE_DISTRIBUTIONS, EngineSupport, engine_support, interpreter_of
 from edgeloop.core.board import Board
-from edgeloop.core.check import Check, note, ok, wrong
+from edgeloop.core.check import Check, note, ok, printable, wrong
 from edgeloop.errors import EdgeloopError
 from edgeloop_agent import wire
 
@@ -133,7 +133,7 @@ def condition_checks(board: Board, facts: Mapping[str, Any]) -> Iterator[Check]:
     else:
         yield ok("clock", _mhz(tops), text)
     governors = sample.get("governor")
-    names = sorted({str(name)[:30] for name in governors.values()}) if isinstance(governors, dict) else []
+    names = sorted(set(_words(list(governors.values())))) if isinstance(governors, dict) else []
     yield ok("governor", ", ".join(names) or "can't be read")
     limit = board.environment.start_temperature_max_c
     hottest = max(_numbers(sample.get("temperatures_c")), default=None)
@@ -145,8 +145,7 @@ def condition_checks(board: Board, facts: Mapping[str, Any]) -> Iterator[Check]:
             yield ok("temperature", found, None if limit is None else f"{limit:.0f} °C at most")
     throttled = sample.get("throttled")
     if isinstance(throttled, dict):
-        now = [str(word)[:30] for word in throttled.get("now") or []]
-        past = [str(word)[:30] for word in throttled.get("sticky") or []]
+        now, past = _words(throttled.get("now")), _words(throttled.get("sticky"))
         if now:
             yield wrong("throttling", f"now: {', '.join(now)}", "look at its power supply and its cooling")
         elif past:
@@ -242,9 +241,11 @@ def lease_checks(agent: BoardAgent) -> Iterator[Check]:
 def _text(facts: Mapping[str, Any], key: str) -> str | None:
     """A board's own words, bounded and printable."""
     value = facts.get(key)
-    if not isinstance(value, str):
-        return None
-    return "".join(letter for letter in value if letter.isprintable())[:200].strip() or None
+    return (printable(value) or None) if isinstance(value, str) else None
+
+
+def _words(values: Any) -> list[str]:
+    return [printable(value) for value in values if isinstance(value, str)][:8] if isinstance(values, list) else []
 
 
 def _number(facts: Mapping[str, Any], key: str) -> float | None:

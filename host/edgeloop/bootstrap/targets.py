@@ -17,7 +17,7 @@ from edgeloop.board.inventory import Listed, find_model, inventory, parse_addres
 from edgeloop.board.models import GENERIC, LOCAL, detect_model, model_names
 from edgeloop.bootstrap.benches import open_board
 from edgeloop.core.board import Board
-from edgeloop.core.check import Check
+from edgeloop.core.check import Check, printable
 from edgeloop.errors import BoardError, HostKeyError, LabError, UserError
 
 
@@ -150,10 +150,10 @@ def add(shown: Shown, *, model: str | None) -> Added:
     board = shown.board.model_copy(update={"ssh": ssh})
     with closing(open_board(board)) as bench:
         facts = bench.facts()
-    described_as = _text(facts.get("model"))
+    described_as = _words(facts.get("model"))
     chosen = model or detect_model(described_as) or GENERIC
     path = boards_folder() / f"{board.name}.toml"
-    _write_new(path, _document(board, chosen, _text(facts.get("serial"))))
+    _write_new(path, _document(board, chosen, _words(facts.get("serial"))))
     return Added(resolve(board.name)[0], path, chosen, described_as)
 
 
@@ -263,8 +263,5 @@ def _write_new(path: Path, document: tomlkit.TOMLDocument) -> None:
         raise LabError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
-def _text(value: Any) -> str | None:
-    """A board's own words, bounded and printable: they end up in a file and on a terminal."""
-    if not isinstance(value, str):
-        return None
-    return "".join(letter for letter in value if letter.isprintable())[:200].strip() or None
+def _words(value: Any) -> str | None:
+    return (printable(value) or None) if isinstance(value, str) else None

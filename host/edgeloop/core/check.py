@@ -29,3 +29,8 @@ def note(name: str, found: str, next_step: str | None = None, wanted: str | None
 
 def wrong(name: str, found: str, next_step: str, wanted: str | None = None) -> Check:
     return Check(name=name, state="wrong", found=found, wanted=wanted, next_step=next_step)
+
+
+def printable(text: str) -> str:
+    """Words that come from a board, as they may go to a terminal or a file: bounded, without control characters."""
+    return "".join(letter for letter in text if letter.isprintable())[:200].strip()
