@@ -1,0 +1,83 @@
+"""What runs inside the training process: the one place where networks, data and training meet.
+
+`edgeloop.training.child` loads this module by name and calls its functions, one at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeloop.core.campaign import Data, Task
+from edgeloop.core.dataset import DataSet
+from edgeloop.core.network import NetworkSizes, NetworkSpec
+from edgeloop.errors import DataError, HarnessError
+from edgeloop.ports import TrainedNetwork, TrainingJob
+from edgeloop.training.key import training_key
+from edgeloop.training.summary import read_trained
+from edgeloop.training.train import Subject
+from edgeloop.training.train import train as run_training
+
+
+def prepare(threads: int) -> None:
+    """Set torch up for equal results from equal jobs."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003 -- torch's own signature
+
+
+def train(job: TrainingJob, networks: Path, report: Callable[[str, float], None]) -> TrainedNetwork:
+    """Train a job, or find it done. Raises UserError (the user's code, data or recipe) or HarnessError."""
+    key = training_key(job)
+    done = read_trained(networks / key)
+    if done is not None:
+        return done[0]
+    report("loading data", 0.0)
+    data = _data(job.data)
+    if data.sha256 != job.data_sha256:
+        raise DataError("the data changed since this run began", next_step="start a new run, or put the old data back")
+    subject = _subject(job.network, job, data, job.parent)
+    teacher = None
+    if job.teacher is not None:
+        taught = read_trained(Path(job.teacher))
+        if taught is None:
+            raise HarnessError(f"{job.teacher}: the teacher's folder has no finished training in it")
+        teacher = _subject(taught[1].network, taught[1], data, job.teacher)
+    return run_training(job, key, subject, teacher, data, networks, report)
+
+
+def describe(network: NetworkSpec, task: Task, data: Data, channel_multiple: int) -> NetworkSizes:
+    """What a network would cost. Raises UserError where it can't be built or exported."""
+    from edgeloop.data import network_io
+    from edgeloop.models.describe import describe as sizes
+
+    return sizes(network, network_io(_data(data), task), channel_multiple)
+
+
+@functools.lru_cache(maxsize=1)
+def _data(data: Data) -> DataSet:
+    from edgeloop.data import load
+
+    return load(data)
+
+
+def _subject(spec: NetworkSpec, job: TrainingJob, data: DataSet, folder: str | None) -> Subject:
+    """Build a network; with a folder, with the float weights that were trained there."""
+    import torch
+
+    from edgeloop.data import network_io
+    from edgeloop.models.build import build_network
+
+    if folder is not None:  # its weights replace those that the specification names
+        spec = spec.model_copy(update={"weights": None, "weights_sha256": None})
+    built = build_network(spec, network_io(data, job.task), job.channel_multiple)
+    if folder is not None:
+        file = Path(folder) / "weights.pt"
+        try:
+            built.network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+            raise HarnessError(f"{file}: does not fit the network that it was trained as: {error}") from error
+    return Subject(built, built.network, built.signature, started=folder is not None or spec.weights is not None)

@@ -1,0 +1,169 @@
+"""One loop that trains both kinds of network: float modules and fake-quantized graphs.
+
+AdamW (Loshchilov, Hutter, arXiv:1711.05101) under a one-cycle learning rate (Smith, Topin, arXiv:1708.07120). The
+last weights are kept, not those of the best epoch: the learning rate ends near zero, so the last are as good, and
+choosing by validation data would flatter the numbers that are judged on the same data.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgeloop.core.dataset import DataSplit
+from edgeloop.core.measurement import Arrays
+from edgeloop.core.network import NetworkSignature
+from edgeloop.errors import DataError, UserError
+from edgeloop.training.objective import Objective, Tensors, teacher_share
+
+_EVALUATION_BATCH = 256
+_PROGRESS_EVERY_S = 0.5
+
+Progress = Callable[[float], None]
+"""Called with the share of the work that is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """A split as tensors, inputs in the order of the network's arguments."""
+
+    inputs: tuple[torch.Tensor, ...]
+    targets: Mapping[str, torch.Tensor]
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    @classmethod
+    def of(cls, split: DataSplit, signature: NetworkSignature, *, reconstruct: bool = False) -> Samples:
+        """`reconstruct`: the inputs are the targets (autoencoder). Raises DataError where an input is missing."""
+        missing = [name for name in signature.inputs if name not in split.x]
+        if missing:
+            raise DataError(f"x/{missing[0]}: not in the data, which have {', '.join(split.x)}")
+        targets = {n: split.x[n] for n in signature.inputs} if reconstruct else split.y
+        return cls(
+            tuple(_tensor(split.x[name]) for name in signature.inputs),
+            {name: _tensor(values, labels=True) for name, values in targets.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one epoch was."""
+
+    epoch: int
+    loss: float
+    """Mean over its batches, distillation included."""
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How long and how fast."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    seed: int
+    rate_key: str
+    """The key of the campaign that sets the learning rate, for messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """A teacher's outputs on all training samples, in their order, and the share of distillation at the start."""
+
+    outputs: Tensors
+    share: float
+
+
+def fit(
+    network: nn.Module,
+    outputs: Sequence[str],
+    train: Samples,
+    objective: Objective,
+    course: Course,
+    progress: Progress,
+    *,
+    teaching: Teaching | None = None,
+    at_share: Callable[[float], None] = lambda _: None,
+) -> list[Epoch]:
+    """Train `network` in place and return its epochs. `outputs` names what it returns, in order.
+
+    `at_share(done)` is called before each step with the share of steps that are done. Samples are shuffled by
+    `course.seed`; what is left of an epoch under a whole batch waits for another epoch's shuffle.
+
+    Raises UserError where the loss is not finite, and whatever the user's own functions raise, translated.
+    """
+    batch = min(course.batch, len(train))
+    steps = course.epochs * (len(train) // batch)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, course.learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, course.learning_rate, total_steps=max(2, steps))
+    order = torch.Generator().manual_seed(course.seed)
+    history: list[Epoch] = []
+    step, told = 0, time.monotonic()
+    for epoch in range(course.epochs):
+        begun, total, rate = time.monotonic(), 0.0, float(schedule.get_last_lr()[0])
+        shuffled = torch.randperm(len(train), generator=order)
+        parts = torch.split(shuffled[: len(train) // batch * batch], batch)
+        for index in parts:
+            at_share(step / steps)
+            given = named(network(*(x[index] for x in train.inputs)), outputs)
+            loss = objective.loss(given, {k: v[index] for k, v in train.targets.items()})
+            if teaching is not None and (share := teacher_share(teaching.share, step / steps)) > 0:
+                taught = objective.distillation(given, {k: v[index] for k, v in teaching.outputs.items()})
+                loss = (1 - share) * loss + share * taught
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if step + 1 < steps:
+                schedule.step()
+            step += 1
+            total += float(loss.detach())
+            if not math.isfinite(total):
+                raise UserError(
+                    f"training diverged: the loss is {float(loss.detach())} in epoch {epoch + 1}",
+                    next_step=f"lower training.{course.rate_key}, now {course.learning_rate:g}, or check the data",
+                )
+            if time.monotonic() - told > _PROGRESS_EVERY_S:
+                told = time.monotonic()
+                progress(step / steps)
+        history.append(Epoch(epoch + 1, total / len(parts), rate, time.monotonic() - begun))
+    progress(1.0)
+    return history
+
+
+def predict(network: nn.Module, outputs: Sequence[str], inputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the network's outputs on all samples, by name, in batches and without gradients; its mode is kept."""
+    parts: dict[str, list[torch.Tensor]] = {name: [] for name in outputs}
+    with torch.no_grad():
+        for batch in zip(*(torch.split(x, _EVALUATION_BATCH) for x in inputs), strict=True):
+            for name, value in named(network(*batch), outputs).items():
+                parts[name].append(value)
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def arrays(tensors: Tensors) -> Arrays:
+    """The same as numpy arrays."""
+    return {name: np.ascontiguousarray(value.detach().numpy()) for name, value in tensors.items()}
+
+
+def named(result: torch.Tensor | Sequence[torch.Tensor], outputs: Sequence[str]) -> dict[str, torch.Tensor]:
+    """A network's result by the names of its outputs."""
+    values = [result] if isinstance(result, torch.Tensor) else result
+    return dict(zip(outputs, values, strict=True))
+
+
+def _tensor(values: NDArray[np.generic], *, labels: bool = False) -> torch.Tensor:
+    """Floats become float32. Integer targets become int64, which the losses ask for; integer inputs stay."""
+    if values.dtype.kind == "f":
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64 if labels else values.dtype))

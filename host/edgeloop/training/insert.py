@@ -1,0 +1,256 @@
+"""Where a rung of the ladder rounds: fake quantizers put into a folded graph, and taken out again.
+
+Every tensor that the runtime quantizes gets one, and no other: what is fused in the runtime is rounded once, what
+keeps its input's grid in the runtime keeps it here (constraints as in ai-edge-quantizer's `common_quantize`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.fx import GraphModule, Node
+
+from edgeloop.core.lightening import Lightening
+from edgeloop.training.graph import channel_axis, constant, example, is_constant, is_depthwise, is_layer, kind_of
+from edgeloop.training.quantizers import (
+    ConstantQuantizer,
+    HalfQuantizer,
+    Phase,
+    RangeQuantizer,
+    SameRange,
+    WeightQuantizer,
+)
+
+_MOVES = frozenset(
+    {
+        *("view", "_unsafe_view", "unsafe_view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "expand"),
+        *("permute", "transpose", "t", "movedim", "flip", "roll", "repeat", "tile", "contiguous", "_to_copy"),
+        *("slice", "select", "split", "split_with_sizes", "chunk", "unbind", "getitem", "gather", "index_select"),
+        *("pixel_shuffle", "pixel_unshuffle", "upsample_nearest1d", "upsample_nearest2d"),
+        *("max_pool1d", "max_pool2d", "amax", "amin"),
+    }
+)
+"""Operators that move or choose values and make none: their result is on their input's grid already."""
+_SAME_GRID = frozenset(
+    {"avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "upsample_bilinear2d"}
+)
+"""Arithmetic whose result the runtime keeps on its input's grid."""
+_JOINS = frozenset({"cat", "stack"})
+"""Operators whose inputs take the grid of their result."""
+_FUSING = frozenset({"conv1d", "conv2d", "conv_transpose2d", "linear", "add", "sub", "mul", "div"})
+"""Operators that an activation straight after them is fused into."""
+_POOLS = frozenset({"max_pool2d", "avg_pool2d"})
+_FIXED = {
+    "sigmoid": {8: (0.0, 255 / 256), 16: (-32767 / 32768, 32767 / 32768)},
+    "softmax": {8: (0.0, 255 / 256), 16: (-32767 / 32768, 32767 / 32768)},
+    "_softmax": {8: (0.0, 255 / 256), 16: (-32767 / 32768, 32767 / 32768)},
+    "tanh": {8: (-1.0, 127 / 128), 16: (-32767 / 32768, 32767 / 32768)},
+}
+"""Ranges that TFLite's kernels fix: steps of 1/256, 1/128 and, for 16 bit, 1/32768."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer's weights; `node` reads the parameter."""
+
+    name: str
+    bits: int
+    depthwise: bool
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A tensor that the runtime quantizes: the node that makes it, and the range it has."""
+
+    name: str
+    quantizer: RangeQuantizer
+
+
+class FakeQuantized:
+    """A graph with fake quantizers in it. `module` trains like any module; ranges are learned in phases."""
+
+    def __init__(self, module: GraphModule, lightening: Lightening) -> None:
+        self.module = module
+        self.lightening = lightening
+        self.layers: tuple[Layer, ...] = ()
+        self.activations: tuple[Activation, ...] = ()
+        self._ranges: list[RangeQuantizer] = []
+        self._made: dict[Node, RangeQuantizer] = {}
+        nodes = list(module.graph.nodes)
+        if not lightening.is_float:
+            self._quantize_activations(nodes)
+        self._quantize_layers([n for n in nodes if is_layer(n)])
+        module.graph.lint()
+        module.recompile()
+
+    def enter(self, phase: Phase) -> None:
+        """Calibrate, learn or freeze all ranges."""
+        for quantizer in self._ranges:
+            if phase is Phase.FROZEN:
+                quantizer.freeze()
+            else:
+                quantizer.phase = phase
+
+    def to_float(self) -> GraphModule:
+        """Put weights and constants on their grids and return the graph as plain arithmetic, without quantizers."""
+        graph = self.module.graph
+        with torch.no_grad():
+            for node in list(graph.nodes):
+                if node.op != "call_module":
+                    continue
+                source = node.args[0]
+                if is_constant(source):
+                    quantizer = self.module.get_submodule(str(node.target))
+                    constant(self.module, source).copy_(quantizer(constant(self.module, source)))
+                node.replace_all_uses_with(source)
+                graph.erase_node(node)
+        self.module.delete_all_unused_submodules()
+        self.module.recompile()
+        return self.module
+
+    def _quantize_layers(self, nodes: list[Node]) -> None:
+        layers = []
+        for position, node in enumerate(nodes):
+            weight = constant(self.module, node.args[1])
+            depthwise = is_depthwise(node, self.module)
+            edge = position in {0, len(nodes) - 1}
+            bits = self._bits(depthwise, edge)
+            source = node.args[1]
+            assert isinstance(source, Node)
+            layers.append(Layer(str(source.target), bits, depthwise, source))
+            if bits == 32:
+                continue
+            axis = channel_axis(node)
+            quantizer = HalfQuantizer() if bits == 16 else WeightQuantizer(bits, axis, weight.dim(), weight.shape[axis])
+            name = self._added(quantizer, f"weights_{node.name}")
+            with self.module.graph.inserting_before(node):
+                called = self.module.graph.call_module(name, (source,))
+            node.args = (node.args[0], called, *node.args[2:])
+        self.layers = tuple(layers)
+
+    def _bits(self, depthwise: bool, edge: bool) -> int:
+        rung = self.lightening
+        if depthwise:
+            return rung.depthwise_weight_bits
+        return rung.edge_weight_bits if edge else rung.weight_bits
+
+    def _quantize_activations(self, nodes: list[Node]) -> None:
+        bits = self.lightening.activation_bits
+        floats = [n for n in nodes if _is_float(n) and n.op in {"placeholder", "call_function"}]
+        # All decided before the first quantizer changes who reads what.
+        made = [n for n in floats if not _is_on_a_grid(n)]
+        joined = {member: join for join in floats if kind_of(join) in _JOINS for member in _members(join)}
+        for node in made:
+            self._quantize_constants(node)
+            if node in joined:  # the join rounds its result, and so what it joins
+                continue
+            source = self._grid_of(node) if _keeps_grid(node) else None
+            if source is not None:
+                self._made[node] = source
+                self._insert(node, SameRange(source))
+            else:
+                quantizer = RangeQuantizer(bits, fixed=_FIXED.get(kind_of(node), {}).get(bits))
+                self._ranges.append(quantizer)
+                self._made[node] = quantizer
+                self._insert(node, quantizer)
+        self.activations = tuple(Activation(n.name, self._made[joined.get(n, n)]) for n in made)
+
+    def _quantize_constants(self, node: Node) -> None:
+        """Round constant operands of arithmetic, as the runtime stores them."""
+        if is_layer(node) or kind_of(node) not in {"add", "sub", "mul", "div"}:
+            return
+        for operand in node.all_input_nodes:
+            if is_constant(operand):
+                name = self._added(ConstantQuantizer(self.lightening.activation_bits), f"operand_{operand.name}")
+                with self.module.graph.inserting_before(node):
+                    node.replace_input_with(operand, self.module.graph.call_module(name, (operand,)))
+
+    def _grid_of(self, node: Node) -> RangeQuantizer | None:
+        """The quantizer whose grid a node's input is on."""
+        source = node.args[0]
+        while isinstance(source, Node):
+            if source in self._made:
+                return self._made[source]
+            source = source.args[0] if source.args else None
+        return None
+
+    def _insert(self, node: Node, quantizer: torch.nn.Module) -> None:
+        name = self._added(quantizer, f"range_{node.name}")
+        users = list(node.users)
+        with self.module.graph.inserting_after(node):
+            called = self.module.graph.call_module(name, (node,))
+        for user in users:
+            user.replace_input_with(node, called)
+
+    def _added(self, quantizer: torch.nn.Module, name: str) -> str:
+        free, number = name, 0
+        while hasattr(self.module, free):
+            number += 1
+            free = f"{name}_{number}"
+        self.module.add_submodule(free, quantizer)
+        return free
+
+
+def _is_float(node: Node) -> bool:
+    value = example(node)
+    return value is not None and value.is_floating_point()
+
+
+def _moves_zeros_in(node: Node) -> bool:
+    """A padding with zeros: zero is on every grid."""
+    if kind_of(node) not in {"pad", "constant_pad_nd"}:
+        return False
+    rest = [a for a in (*node.args[2:], *node.kwargs.values()) if a not in {"constant", None}]
+    return all(a == 0 for a in rest)
+
+
+def _keeps_grid(node: Node) -> bool:
+    if kind_of(node) not in _SAME_GRID:
+        return False
+    value = example(node)
+    pooled_away = value is not None and all(n == 1 for n in value.shape[2:])
+    return not (kind_of(node).startswith("adaptive") and pooled_away)  # becomes MEAN, which has a scale of its own
+
+
+def _is_on_a_grid(node: Node) -> bool:
+    """Whether a tensor needs no rounding of its own: moved, or not a tensor of its own in the runtime."""
+    return kind_of(node) in _MOVES or _moves_zeros_in(node) or _fused_into_user(node) or _fused_into_pool(node)
+
+
+def _is_activation(node: Node) -> bool:
+    """Whether the runtime can fuse it: relu, relu6, or a clamp to 0..6 or -1..1."""
+    kind, bounds = kind_of(node), tuple(node.args[1:3])
+    if kind == "hardtanh":
+        return bounds + (-1.0, 1.0)[len(bounds) :] in {(0.0, 6.0), (-1.0, 1.0)}
+    if kind in {"clamp", "clamp_min"}:
+        return bounds + (None, None)[len(bounds) :] in {(0, 6), (-1, 1), (0, None)}
+    return kind in {"relu", "relu6"}
+
+
+def _fused_into_user(node: Node) -> bool:
+    users = list(node.users)
+    return kind_of(node) in _FUSING and len(users) == 1 and _is_activation(users[0])
+
+
+def _fused_into_pool(node: Node) -> bool:
+    """An activation after a pool becomes part of the pool, which keeps its input's grid."""
+    if not _is_activation(node):
+        return False
+    source = node.args[0]
+    return isinstance(source, Node) and kind_of(source) in _POOLS and list(source.users) == [node]
+
+
+def _members(join: Node) -> Iterator[Node]:
+    """Tensors that only this join reads and that have no grid of their own: they take the join's."""
+    for source in join.all_input_nodes:
+        reader, node = join, source
+        while kind_of(node) in _MOVES and list(node.users) == [reader] and isinstance(node.args[0], Node):
+            reader, node = node, node.args[0]
+        own = (
+            node.op != "call_function" or kind_of(node) in _FIXED | dict.fromkeys(_JOINS | _MOVES) or _keeps_grid(node)
+        )
+        if list(node.users) == [reader] and not own and not _fused_into_pool(node):
+            yield node

@@ -1,0 +1,87 @@
+"""Keys of networks and trainings, chained: what goes into a key decides the bytes that come out. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edgeloop.core.campaign import Task, Training
+from edgeloop.core.frozen import key_of
+from edgeloop.core.network import NetworkSpec
+from edgeloop.errors import MissingExtraError, UserError
+from edgeloop.ports import TrainingJob
+
+_METHOD = 1
+"""Raised whenever this room would train the same job to other weights or write other files."""
+
+
+def network_key(network: NetworkSpec, channel_multiple: int) -> str:
+    """The key of an untrained network: source, size, seed, given weights; not where its files lie."""
+    plain = network.model_dump(mode="json")
+    if network.source_sha256 is not None and network.factory is not None:
+        plain["factory"] = network.factory.rpartition(":")[2]
+    if network.weights_sha256 is not None:
+        plain["weights"] = None
+    return key_of("network", plain, channel_multiple)
+
+
+def training_key(job: TrainingJob) -> str:
+    """The key of a training. Parents and teachers are named by their folders, which are named by their keys.
+
+    Raises MissingExtraError where torch is not installed, UserError where a file that the task names is missing.
+    """
+    try:
+        torch_version = metadata.version("torch")
+    except metadata.PackageNotFoundError as error:
+        raise MissingExtraError("torch", "train", "training") from error
+    return key_of(
+        "training",
+        _METHOD,
+        network_key(job.network, job.channel_multiple),
+        job.lightening,
+        _task_parts(job.task),
+        job.data_sha256,
+        _recipe_parts(job),
+        Path(job.parent).name if job.parent else None,
+        Path(job.teacher).name if job.teacher else None,
+        torch_version,
+    )
+
+
+def sizes_key(network: NetworkSpec, task: Task, data: Any, channel_multiple: int) -> str:
+    """The key of what a network would cost on these data."""
+    return key_of("sizes", network_key(network, channel_multiple), task, data)
+
+
+def _task_parts(task: Task) -> dict[str, Any]:
+    """The task with the digest of each file that it names instead of the file's place."""
+    parts: dict[str, Any] = {"kind": task.kind, "loss": _code(task.loss), "distillation": _code(task.distillation)}
+    parts["metrics"] = {name: _code(reference) for name, reference in task.metrics.items()}
+    return parts
+
+
+def _code(reference: str | None) -> list[str] | None:
+    if reference is None:
+        return None
+    file, _, name = reference.rpartition(":")
+    try:
+        return [hashlib.sha256(Path(file).read_bytes()).hexdigest(), name]
+    except OSError as error:
+        raise UserError(f"{file}: can't be read: {error.strerror}", next_step=f"it is named as {reference}") from error
+
+
+def _recipe_parts(job: TrainingJob) -> dict[str, Any]:
+    """What of the recipe bears on this job, so that another distillation weight does not train M1 anew."""
+    recipe: Training = job.recipe
+    trained_float = job.parent is None and job.network.weights is None
+    fine = job.lightening != "fp32" or job.parent is not None or job.teacher is not None
+    parts: dict[str, Any] = {"batch": recipe.batch, "seed": recipe.seed}
+    if trained_float:
+        parts |= {"epochs": recipe.epochs, "learning_rate": recipe.learning_rate}
+    if fine:
+        parts |= {"epochs_lightened": recipe.epochs_lightened, "rate_lightened": recipe.lightened_learning_rate}
+    if job.teacher is not None:
+        parts |= {"temperature": recipe.temperature, "distillation_weight": recipe.distillation_weight}
+    return parts

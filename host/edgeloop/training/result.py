@@ -1,0 +1,169 @@
+"""What a training leaves behind: a folder that builders read without any training code or user code.
+
+`network.pt2` is plain float arithmetic for one sample, weights on their grid. Tensors are told from each other by
+value, since a converter renames and reorders: `recipe.json` gives each one a fingerprint over the samples in
+`probe.npz`. `weights.pt` is the float network's own state dict, which later trainings start from.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.fx import GraphModule, Interpreter, Node
+
+from edgeloop.core.dataset import DataSet
+from edgeloop.core.lightening import Lightening
+from edgeloop.core.network import NetworkSignature
+from edgeloop.errors import HarnessError
+from edgeloop.training.graph import constant, single_sample_program
+from edgeloop.training.insert import Activation, Layer
+
+FINGERPRINT_SAMPLES = 8
+PARITY_MIN = 1000
+"""Inputs for the parity gate: at least so many, or all there are."""
+VALIDATION_MAX = 2000
+"""Of the validation split, at most so many travel to the builder."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeInputs:
+    """Inputs that travel to the builder, none of them test data; the first `n_validation` are validation data."""
+
+    inputs: Mapping[str, NDArray[Any]]
+    labels: Mapping[str, NDArray[Any]]
+    """Targets of the first `n_validation`."""
+    n_validation: int
+
+    @classmethod
+    def of(cls, data: DataSet, signature: NetworkSignature) -> ProbeInputs:
+        """Validation data, and calibration data where those are fewer than PARITY_MIN."""
+        validation = data.validation.head(VALIDATION_MAX)
+        more = data.calibration.head(max(0, PARITY_MIN - len(validation)))
+        names = signature.inputs
+        return cls(
+            {n: np.concatenate([validation.x[n], more.x[n]]) for n in names},
+            dict(validation.y),
+            len(validation),
+        )
+
+
+def write_result(
+    folder: Path,
+    module: GraphModule,
+    *,
+    lightening: Lightening,
+    signature: NetworkSignature,
+    probe: ProbeInputs,
+    outputs: Mapping[str, NDArray[np.float32]],
+    activations: Iterable[Activation],
+    layers: Iterable[Layer],
+    weights: Mapping[str, torch.Tensor],
+) -> None:
+    """Write everything but `training.json` into `folder`.
+
+    `module` is the plain float graph; `outputs` are those of the network as it was trained (fake-quantized where it
+    was) on `probe.inputs`.
+    """
+    samples = [torch.from_numpy(np.ascontiguousarray(probe.inputs[n][:FINGERPRINT_SAMPLES])) for n in signature.inputs]
+    torch.export.save(single_sample_program(module, samples), folder / "network.pt2")
+    torch.save(dict(weights), folder / "weights.pt")
+    activations = tuple(activations)
+    marks = _activation_fingerprints(module, samples, {a.name for a in activations})
+    recipe = {
+        "schema": 1,
+        "lightening": lightening.model_dump(mode="json"),
+        "inputs": [
+            {
+                "name": name,
+                "shape": [1, *probe.inputs[name].shape[1:]],
+                "dtype": str(probe.inputs[name].dtype),
+                "layout": "channels_last" if probe.inputs[name].ndim > 2 else "flat",
+            }
+            for name in signature.inputs
+        ],
+        "outputs": [{"name": name, "shape": [1, *outputs[name].shape[1:]]} for name in signature.outputs],
+        "activations": [
+            {
+                "name": a.name,
+                "low": a.quantizer.low,
+                "high": a.quantizer.high,
+                "fixed": a.quantizer.fixed,
+                "fingerprint": marks[a.name],
+            }
+            for a in activations
+        ],
+        "layers": [
+            {
+                "name": layer.name,
+                "bits": layer.bits,
+                "depthwise": layer.depthwise,
+                "fingerprint": fingerprint([constant(module, layer.node).detach()]),
+            }
+            for layer in layers
+        ],
+        "n_validation": probe.n_validation,
+    }
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=1))
+    arrays = {f"fingerprint/{n}": x[:FINGERPRINT_SAMPLES] for n, x in probe.inputs.items()}
+    arrays |= {f"parity/x/{n}": x for n, x in probe.inputs.items()}
+    arrays |= {f"parity/y/{n}": y for n, y in outputs.items()}
+    arrays |= {f"labels/{n}": y for n, y in probe.labels.items()}
+    with (folder / "probe.npz").open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes allow_pickle from the same names
+
+
+def fingerprint(values: Iterable[torch.Tensor]) -> list[float]:
+    """Return [elements of one sample, min, max, mean, root mean square, mean magnitude] over the samples' tensors.
+
+    The layout does not matter; computed in float64.
+    """
+    parts = [v.reshape(-1) for v in values]
+    flat = torch.cat(parts).double()
+    return [
+        flat.numel() / len(parts),
+        float(flat.min()),
+        float(flat.max()),
+        float(flat.mean()),
+        float(flat.square().mean().sqrt()),
+        float(flat.abs().mean()),
+    ]
+
+
+def publish(made: Path, folder: Path) -> None:
+    """Rename a finished folder to its name; if another process was first, keep what it made.
+
+    Raises HarnessError where the disk refuses.
+    """
+    try:
+        made.replace(folder)
+    except OSError as error:
+        if not (folder / "training.json").is_file():
+            raise HarnessError(f"{folder}: can't be written: {error.strerror}", next_step="check disk space") from error
+        shutil.rmtree(made)
+
+
+def _activation_fingerprints(
+    module: GraphModule, samples: list[torch.Tensor], names: set[str]
+) -> dict[str, list[float]]:
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+
+    class Watch(Interpreter):
+        def run_node(self, n: Node) -> Any:
+            value = super().run_node(n)
+            if n.name in seen:
+                seen[n.name].append(value.detach())
+            return value
+
+    watch = Watch(module)
+    with torch.no_grad():
+        for number in range(len(samples[0])):
+            watch.run(*(s[number : number + 1] for s in samples))
+    return {name: fingerprint(values) for name, values in seen.items()}
