@@ -213,8 +213,7 @@ class _Measuring:
             runtimes = self._again(
                 lambda: self._bench.prepare(self._request, self._data_sha256, self._watch), retry_until_s
             )
-            if not self._folder.holds(self._job_id):
-                self._folder.begin(asked)
+            self._folder.begin(asked)
             boot_id = self._take_board()
             left_s = max(1.0, self._ends_s - self._bench.now_s())
             job = self._bench.job(
