@@ -37,37 +37,24 @@ import litert_torch, sys, torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
 from edgeloop.models.build import build_network
-io = NetworkIO(kind="classification", outputs=(TensorShape(name="y", shape=(10,)),),
-               inputs=(TensorShape(name="x", shape={shape}),))
-network = build_network(NetworkSpec(family="{family}"), io, 4).eval()
-x = (torch.zeros(1, *{shape}),)
-litert_torch.convert(torch.export.export(network, x).module(), x).export(sys.argv[1])
-runtime = Interpreter(sys.argv[1], experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
-runtime.allocate_tensors()
-shape = [int(n) for n in runtime.get_input_details()[0]["shape"]]
-print("ops", shape, *(op["op_name"] for op in runtime._get_ops_details()))
+for family, shape in (("ds_cnn", (28, 28, 1)), ("conv1d", (25, 12))):
+    io = NetworkIO(kind="classification", outputs=(TensorShape(name="y", shape=(10,)),),
+                   inputs=(TensorShape(name="x", shape=shape),))
+    network = build_network(NetworkSpec(family=family), io, 4).eval()
+    x = (torch.zeros(1, *shape),)
+    litert_torch.convert(torch.export.export(network, x).module(), x).export(sys.argv[1])
+    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    runtime = Interpreter(sys.argv[1], experimental_op_resolver_type=resolver)
+    runtime.allocate_tensors()
+    given = "x".join(str(n) for n in runtime.get_input_details()[0]["shape"])
+    print("ops", family, given, *sorted({op["op_name"] for op in runtime._get_ops_details()}))
 """
 
 
-@pytest.mark.parametrize(
-    ("family", "shape", "kinds"),
-    [
-        ("ds_cnn", (28, 28, 1), {"PAD", "DEPTHWISE_CONV_2D", "CONV_2D", "MEAN", "FULLY_CONNECTED"}),
-        ("conv1d", (25, 12), {"RESHAPE", "CONV_2D", "MEAN", "FULLY_CONNECTED"}),
-    ],
-)
-def test_a_built_family_is_channel_last_without_a_transposition(
-    tmp_path: Path, family: str, shape: tuple[int, ...], kinds: set[str]
-) -> None:
-    code = CONVERT.format(family=family, shape=shape)
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "model.tflite")],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("ops ")]
-    given, _, ops = line.removeprefix("ops [").partition("] ")
-    assert tuple(map(int, given.split(", "))) == (1, *shape)
-    assert set(ops.split()) == kinds
+def test_a_built_family_is_channel_last_without_a_transposition(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CONVERT, str(tmp_path / "model.tflite")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("ops ")] == [
+        "ops ds_cnn 1x28x28x1 CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED MEAN PAD",
+        "ops conv1d 1x25x12 CONV_2D FULLY_CONNECTED MEAN RESHAPE",
+    ]
