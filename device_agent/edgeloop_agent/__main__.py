@@ -84,6 +84,7 @@ def _answer(asked: argparse.Namespace, stdout: int) -> Optional[dict[str, Any]]:
 
         return probe.probe(asked.state_dir, asked.python_path, asked.engine)
     state = folder.open_state_dir(asked.state_dir)
+    cache.unpack_agent(state)
     if asked.command == "receive":
         return cache.receive(state, asked.name, asked.sha256, asked.bytes, sys.stdin.buffer)
     if asked.command == "has":

@@ -7,19 +7,18 @@ modification time of the verified bytes, and its own modification time says when
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
-import shutil
 import stat
-import sys
 import time
-import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, Iterator, Optional
+from typing import TYPE_CHECKING, Any, BinaryIO, Iterator, Optional
 
-from edgeloop_agent import folder, wire
+from edgeloop_agent import ARCHIVE, folder, unpacked_beside, wire
+
+if TYPE_CHECKING:
+    import zipfile
 
 NAME = re.compile(r"\A([0-9a-f]{64})((?:\.[A-Za-z0-9]{1,16}){0,2})\Z")
 _CHUNK = 1 << 20
@@ -62,6 +61,8 @@ def receive(state: Path, name: str, sha256: str, size: int, source: BinaryIO) ->
 
 
 def _copy_hashed(source: BinaryIO, temporary: Path, sha256: str, size: int) -> None:
+    import hashlib
+
     digest = hashlib.sha256()
     left = size
     buffer = bytearray(_CHUNK)
@@ -120,6 +121,8 @@ def _lives(pid: int) -> bool:
 def _remove(path: Path) -> bool:
     try:
         if path.is_dir() and not path.is_symlink():
+            import shutil
+
             shutil.rmtree(path)
         else:
             path.unlink()
@@ -198,6 +201,8 @@ def _touch(path: Path) -> None:
 
 def hash_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
+    import hashlib
+
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
         for chunk in iter(lambda: handle.read(_CHUNK), b""):
@@ -239,11 +244,30 @@ def unpack(state: Path, wheels: list[str], name: str) -> dict[str, Any]:
     for wheel in wheels:
         if not is_present(cache, wheel):
             raise folder.AgentError("the wheel %s is not in the cache; push it first" % wheel, "harness")
+    _unzip_all([cache / wheel for wheel in wheels], runtimes, name)
+    return {"runtime": name, "path": str(runtimes / name), "already": False}
+
+
+def unpack_agent(state: Path) -> None:
+    """Unpack the zip this agent runs from, once; it imports its modules from there. Best effort: the zip does too."""
+    target = unpacked_beside(ARCHIVE) if ARCHIVE is not None else None
+    if ARCHIVE is None or target is None or os.path.isdir(target):
+        return
+    if Path(target).parent != state / wire.RUNTIMES_DIR:
+        return
+    with contextlib.suppress(folder.AgentError):
+        _unzip_all([Path(ARCHIVE)], state / wire.RUNTIMES_DIR, os.path.basename(target))
+
+
+def _unzip_all(archives: list[Path], runtimes: Path, name: str) -> None:
+    """Unzip into runtimes/NAME by way of a temporary name. Raises AgentError."""
+    import zipfile
+
     with _temporary(runtimes, name) as temporary:
         try:
             temporary.mkdir()
-            for wheel in wheels:
-                _unzip(cache / wheel, temporary)
+            for archive in archives:
+                _unzip(archive, temporary)
             os.sync()  # thousands of files: one sync before the rename, so that a power cut leaves all or nothing
             try:
                 os.rename(temporary, runtimes / name)
@@ -254,11 +278,13 @@ def unpack(state: Path, wheels: list[str], name: str) -> dict[str, Any]:
         except zipfile.BadZipFile as error:
             raise folder.AgentError("a wheel is not a zip file: %s" % error, "harness") from error
         except OSError as error:
-            folder.raise_for_os(error, "unpacking runtime %s" % name[:12])
-    return {"runtime": name, "path": str(runtimes / name), "already": False}
+            folder.raise_for_os(error, "unpacking %s" % name[:12])
 
 
 def _unzip(wheel: Path, target: Path) -> None:
+    import shutil
+    import zipfile
+
     with zipfile.ZipFile(wheel) as archive:
         members = [(member, _place(member)) for member in archive.infolist()]
         _need_space(target, sum(member.file_size for member, place in members if place is not None))
@@ -343,8 +369,9 @@ _FRESH_JOB_S = 900  # a job's folder is made before it is started: longer than a
 
 def _in_use(state: Path) -> set[str]:
     """Names of files, runtimes and jobs that must stay."""
-    archive = getattr(sys.modules[wire.__name__].__loader__, "archive", None)
-    names = {os.path.basename(archive)} if archive else set()
+    names = set()
+    if ARCHIVE is not None:
+        names = {os.path.basename(ARCHIVE), os.path.basename(ARCHIVE).partition(".")[0]}
     for job in (state / wire.JOBS_DIR).iterdir():
         fresh = not (job / wire.DONE_FILE).exists() and time.time() - _last_use(job) < _FRESH_JOB_S
         if not fresh and not folder.alive(job / folder.SUPERVISOR_LOCK):
@@ -356,7 +383,7 @@ def _in_use(state: Path) -> set[str]:
             continue
         names.update(subject.model_sha256 + subject.model_suffix for subject in found.subjects)
         names.update(found.python_path)
-        names.add(found.agent_sha256 + ".pyz")
+        names.update((found.agent_sha256, found.agent_sha256 + ".pyz"))
         if found.data_sha256 is not None:
             names.add(found.data_sha256 + ".npz")
     return names

@@ -28,8 +28,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, Iterable, Optional
@@ -66,7 +64,7 @@ class Board:
     def __init__(self, root: Path = Path("/"), cores: Optional[Iterable[int]] = None) -> None:
         self._root = root
         self._cores = None if cores is None else sorted(cores)
-        self._vcgencmd = shutil.which("vcgencmd")
+        self._vcgencmd = _which("vcgencmd")
         self._vcgencmd_failed = 0
         self._stat: Optional[tuple[int, int, int]] = None
         self._processes: dict[int, tuple[str, int]] = {}
@@ -162,6 +160,8 @@ class Board:
     def _ask(self, *words: str) -> Optional[str]:
         if self._vcgencmd is None or self._vcgencmd_failed >= _VCGENCMD_TRIES:
             return None
+        import subprocess  # heavy, and most boards never get here
+
         try:
             run = subprocess.run(
                 [self._vcgencmd, *words],
@@ -248,6 +248,11 @@ class Board:
         with contextlib.suppress(OSError), open(self._root / path, "rb") as handle:
             return handle.read(1 << 20).decode("utf-8", "replace").strip("\0\n\t ") or None
         return None
+
+
+def _which(name: str) -> Optional[str]:
+    places = (os.path.join(folder, name) for folder in os.get_exec_path())
+    return next((place for place in places if os.access(place, os.X_OK) and os.path.isfile(place)), None)
 
 
 def _int(text: Optional[str]) -> Optional[int]:

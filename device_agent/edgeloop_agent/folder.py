@@ -12,13 +12,12 @@ import fcntl
 import os
 import re
 import stat
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any, Iterator, NoReturn, Optional
 
-from edgeloop_agent import wire
+from edgeloop_agent import ARCHIVE, wire
 
 SUPERVISOR_LOCK = "supervisor.lock"
 BEGUN_FILE = "begun.json"
@@ -58,6 +57,8 @@ def boot_id(root: Path = Path("/")) -> str:
     with contextlib.suppress(OSError):
         return (root / "proc/sys/kernel/random/boot_id").read_text().strip()
     if sys.platform == "darwin":
+        import subprocess
+
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             command = ["sysctl", "-n", "kern.bootsessionuuid"]
             return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
@@ -239,8 +240,7 @@ def alive(path: Path) -> bool:
 
 def own_command() -> list[str]:
     """Return the command that starts this agent again: its own zip, or its source folder."""
-    archive = getattr(sys.modules[wire.__name__].__loader__, "archive", None)
-    if archive:
-        return [sys.executable, "-E", os.path.abspath(archive)]
+    if ARCHIVE is not None:
+        return [sys.executable, "-E", os.path.abspath(ARCHIVE)]
     code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from edgeloop_agent.__main__ import main; sys.exit(main())"
     return [sys.executable, "-E", "-c", code, str(Path(__file__).resolve().parent.parent)]

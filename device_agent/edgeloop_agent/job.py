@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -125,6 +124,8 @@ def start(state: Path, job_id: str, source: Optional[BinaryIO], size: int) -> di
         log = os.open(place / wire.LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     except OSError as error:
         folder.raise_for_os(error, str(place))
+    import subprocess  # heavy, and only starting needs it
+
     # The lock travels with the descriptor, so there is no moment without a holder.
     command = [*folder.own_command(), "run", "--state-dir", str(state), "--job", job_id, "--lock-fd", str(lock)]
     try:

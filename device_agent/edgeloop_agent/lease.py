@@ -7,8 +7,8 @@ A lease of another boot, or one past its expiry, is void. The token fences: a jo
 from __future__ import annotations
 
 import json
+import os
 import re
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -58,7 +58,7 @@ class LeaseFile:
                     "remaining_s": self._remaining_s(held),
                     "boot_id": self._boot,
                 }
-            return {"acquired": True, **self._write(fd, token or secrets.token_hex(16), owner, seconds)}
+            return {"acquired": True, **self._write(fd, token or os.urandom(16).hex(), owner, seconds)}
 
     def renew(self, token: str, seconds: float) -> dict[str, Any]:
         """Move the expiry. Raises AgentError where the token is not the current one."""

@@ -10,14 +10,13 @@ import contextlib
 import os
 import shutil
 import signal
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, Optional
 
-from edgeloop_agent import cache, child, conditions, folder, governor, job, wire
+from edgeloop_agent import ARCHIVE, cache, child, conditions, folder, governor, job, wire
 from edgeloop_agent.lease import LeaseFile
 
 _HEARTBEAT_NS = 1_500_000_000
@@ -143,8 +142,7 @@ class _Supervisor:
         return len(list((self._place / wire.SESSIONS_DIR).glob("*.json")))
 
     def _check_agent(self, found: wire.Job) -> None:
-        archive = getattr(sys.modules[wire.__name__].__loader__, "archive", None)
-        if archive and cache.hash_of(Path(archive)) != found.agent_sha256:
+        if ARCHIVE is not None and cache.hash_of(Path(ARCHIVE)) != found.agent_sha256:
             raise folder.AgentError("job.json was written for another agent than this one; start it again", "harness")
 
     def _say(self, phase: str, message: str) -> None:
