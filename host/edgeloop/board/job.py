@@ -175,6 +175,13 @@ class AttemptFolder:
     def is_complete(self) -> bool:
         return (self.folder / wire.DONE_FILE).is_file() and (self.folder / REQUEST_FILE).is_file()
 
+    def asked(self) -> Asked:
+        """What the folder was begun for. Raises LabError where it was not."""
+        asked = self._asked_or_none()
+        if asked is None:
+            raise LabError(f"{self.folder} holds no complete measurement", next_step="measure again")
+        return asked
+
     def begin(self, asked: Asked) -> None:
         """Start the folder anew for this job; what an earlier attempt left in it goes."""
         try:
@@ -208,8 +215,8 @@ class AttemptFolder:
 
     def read(self) -> Attempt:
         """Load a complete folder. Raises LabError where it is not whole, BoardError where its files do not fit."""
-        asked = self._asked_or_none()
-        if asked is None or not self.is_complete():
+        asked = self.asked()
+        if not self.is_complete():
             raise LabError(f"{self.folder} holds no complete measurement", next_step="measure again")
         sessions: list[Session] = []
         outputs: dict[str, Arrays] = {}
