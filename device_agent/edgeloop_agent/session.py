@@ -33,7 +33,7 @@ _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = 500  # of the harness's processes the kernel shall take this one first
 _TREND_EVERY_NS = 100_000_000
 _TREND_LOOKS_AT = 4000
-_TREND_HALF_MIN = 2
+_TREND_HALF_MIN = 4  # with fewer, three standard errors are wider than a steady trend
 _TREND_RELATIVE = 0.01
 _STORE = 4096
 
@@ -204,8 +204,8 @@ class Loop:
 def settled(store: array.array[int], count: int) -> bool:
     """True where the last third of the warm-up shows no trend: its two halves have the same median.
 
-    The same: within 1 %, or within three standard errors of a difference of medians (from the median absolute
-    deviation).
+    The same: within 1 %, or within three standard errors of a difference of medians. The noise comes from the steps
+    between neighbours, which a trend hardly moves.
     """
     third = count // 3
     stride = max(1, third // _TREND_LOOKS_AT)
@@ -215,8 +215,9 @@ def settled(store: array.array[int], count: int) -> bool:
         return False
     early, late = _median(last[:half]), _median(last[half:])
     middle = _median(last)
-    spread = _median([abs(value - middle) for value in last])
-    error = float(1.2533 * 1.4826 * spread * (2 / half) ** 0.5)
+    steps = _median([abs(last[i] - last[i - 1]) for i in range(1, len(last))])
+    deviation = 1.4826 * steps / 2**0.5  # of a step, whose variance is twice that of a value
+    error = float(1.2533 * deviation * (2 / half) ** 0.5)
     return abs(early - late) <= max(_TREND_RELATIVE * middle, 3 * error)
 
 
