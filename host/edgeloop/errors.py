@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Owner(StrEnum):
@@ -50,6 +51,16 @@ class EdgeloopError(Exception):
     def lines(self) -> list[str]:
         """The error as the user reads it, one line for each fault."""
         return [self.message if self.next_step is None else f"{self.message}; {self.next_step}"]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross process boundaries; their constructors differ, what they hold is what is sent."""
+        return _restored, (type(self), self.args, dict(self.__dict__))
+
+
+def _restored(kind: type[EdgeloopError], args: tuple[Any, ...], held: dict[str, Any]) -> EdgeloopError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(held)
+    return error
 
 
 class UserError(EdgeloopError):
