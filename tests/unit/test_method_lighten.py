@@ -84,3 +84,44 @@ def test_a_prediction_carries_over_between_rungs_of_the_same_kind_only() -> None
     prediction.learn(SIZES, w8a8, predicted_bytes(SIZES, w8a8) + 10 * len(SIZES.layers))
     assert prediction.bytes_of(SIZES, w4a8) == predicted_bytes(SIZES, w4a8) + 10 * len(SIZES.layers)
     assert prediction.bytes_of(SIZES, fp32) == predicted_bytes(SIZES, fp32)
+
+
+def sizes_from(
+    layers: list[tuple[int, int, bool]],
+    activations: tuple[int, ...],
+) -> NetworkSizes:
+    """(weights, output channels, depthwise) of each layer; every channel has a bias."""
+    return NetworkSizes(
+        parameters=sum(weights + channels for weights, channels, _ in layers),
+        macs=1,
+        layers=tuple(
+            LayerSize(name=str(n), weights=weights, bias=channels, out_channels=channels, depthwise=depthwise)
+            for n, (weights, channels, depthwise) in enumerate(layers)
+        ),
+        activations=activations,
+        peak_activation_elements=max(activations),
+    )
+
+
+MLP = sizes_from([(4096, 64, False), (2048, 32, False), (320, 10, False)], (64, 64, 32, 10))
+DS_CNN = sizes_from(
+    [
+        *((72, 8, False), (72, 8, True), (128, 16, False), (144, 16, True), (512, 32, False)),
+        *((288, 32, True), (1024, 32, False), (288, 32, True), (2048, 64, False), (640, 10, False)),
+    ],
+    (784, 1568, 1568, 3136, 784, 1568, 1568, 1568, 512, 1024, 64, 10),
+)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rung", "built_bytes"),
+    [
+        *[
+            (MLP, *pair)
+            for pair in [("fp32", 27240), ("fp16", 14564), ("w8a16", 11096), ("w8a8", 10672), ("w4a8", 9648)]
+        ],
+        *[(DS_CNN, *p) for p in [("fp32", 25108), ("fp16", 15424), ("w8a16", 17416), ("w8a8", 16416), ("w4a8", 14560)]],
+    ],
+)
+def test_files_that_were_built_are_predicted_within_2_percent(sizes: NetworkSizes, rung: str, built_bytes: int) -> None:
+    assert predicted_bytes(sizes, Lightening.parse(rung)) == pytest.approx(built_bytes, rel=0.02)

@@ -152,13 +152,13 @@ FAILED = a_run(["latency.p90_ms=1", "top1=0.99"], trials=4)
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_verdict_and_the_limits_come_before_the_trials_and_the_moves(terminal: bool) -> None:
     told = printed(text_report.run_report(PASSED), terminal=terminal)
-    places = [told.index(words) for words in ("PASSED", "latency p90 under 3 ms", "width 1.68 w8a8", "lighten")]
+    places = [told.index(words) for words in ("PASSED", "latency p90 under 3 ms", " w8a8 ", "lighten")]
     assert places == sorted(places)
 
 
 def test_a_terminal_gets_tables_and_a_pipe_gets_plain_lines() -> None:
     table = printed(text_report.run_report(PASSED), terminal=True)
-    assert re.search(r"^1 +width 1\.68 w8a8 +3,846 +0\.75 ", table, re.MULTILINE)
+    assert re.search(r"^1 +width [\d.]+ w8a8 +[\d,]+ +0\.75 ", table, re.MULTILINE)
     plain = printed(text_report.run_report(PASSED), terminal=False, width=400)
     assert not set(plain) & set("│─┃━╭╰\x1b")
     assert re.search(
