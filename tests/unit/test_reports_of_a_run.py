@@ -152,7 +152,7 @@ FAILED = a_run(["latency.p90_ms=1", "top1=0.99"], trials=4)
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_verdict_and_the_limits_come_before_the_trials_and_the_moves(terminal: bool) -> None:
     told = printed(text_report.run_report(PASSED), terminal=terminal)
-    places = [told.index(words) for words in ("PASSED", "latency p90 under 3 ms", " w8a8 ", "lighten")]
+    places = [told.index(words) for words in ("PASSED", "latency p90 under 3 ms", "width 1 fp32", "start: ")]
     assert places == sorted(places)
 
 
@@ -165,7 +165,7 @@ def test_a_terminal_gets_tables_and_a_pipe_gets_plain_lines() -> None:
         r"^PASS L1 latency p90 under 3 ms on simulated: measured .* ms, bound 3 ms, gap \+", plain, re.MULTILINE
     )
     assert re.search(r"^M1 \(width 1 fp32\) on simulated: reference; .* parameters, .* MACs, ", plain, re.MULTILINE)
-    assert re.search(r"^trial 1: smaller network: .*latency p90 .* is over 3 ms", plain, re.MULTILINE)
+    assert re.search(r"^trial 1: [a-z ]+: .*latency p90 .* is over 3 ms", plain, re.MULTILINE)
 
 
 def test_a_failed_run_shows_the_gap_and_how_near_any_trial_came() -> None:
@@ -204,7 +204,7 @@ def test_an_emulated_board_is_marked_everywhere() -> None:
 
 
 def test_a_run_that_was_killed_is_reported_as_not_finished() -> None:
-    for stop in range(1, len(PASSED)):
+    for stop in (1, 2, 3, 4, 5, len(PASSED) // 2, len(PASSED) - 2, len(PASSED) - 1):
         told = printed(text_report.run_report(PASSED[:stop]), terminal=False)
         assert told.startswith("NOT FINISHED")
         assert "NOT FINISHED" in html_report.text(PASSED[:stop])
