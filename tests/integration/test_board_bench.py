@@ -8,7 +8,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 
 from edgeloop.board.agent import BoardAgent, sha256_of
 from edgeloop.board.bench import BoardBench, open_bench
-from edgeloop.board.job import read_attempt
+from edgeloop.board.job import job_id_of, read_attempt
 from edgeloop.board.link import Completed
 from edgeloop.board.local import LocalLink
 from edgeloop.board.wheels import WheelSet
@@ -51,7 +51,7 @@ def artifact(path: Path, **more: Any) -> Artifact:
 
 def request_for(folder: Path, model: Path, kinds: Sequence[StepKind] = ("latency",), **more: Any) -> MeasureRequest:
     settings = {
-        "key": "a trial",
+        "key": str(folder.parent),
         "subjects": (Subject("candidate", artifact(model)),),
         "schedule": tuple(Step(index, "candidate", kind) for index, kind in enumerate(kinds)),
         "plan": PLAN,
@@ -86,10 +86,23 @@ class RecordingLink(LocalLink):
         return self._answer(command, done) if self._answer else done
 
 
-@pytest.fixture
-def board(tmp_path: Path) -> Board:
-    runtime = Runtime(python=sys.executable, state_dir=str(tmp_path / "state"))
+def board_in(state_dir: Path) -> Board:
+    runtime = Runtime(python=sys.executable, state_dir=str(state_dir))
     return Board(name="here", kind="local", model=MODEL, runtime=runtime)
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
+    """One board for this module; every test leaves it free."""
+    return board_in(tmp_path_factory.mktemp("board") / "state")
+
+
+@pytest.fixture(autouse=True)
+def _left_free(board: Board) -> Iterator[None]:
+    yield
+    if Path(board.runtime.state_dir).exists():
+        held = Path(board.runtime.state_dir, wire.LEASE_FILE)
+        assert not held.exists() or wire.load_json(held.read_bytes()) == {}, "the test left the board leased"
 
 
 @pytest.fixture
@@ -132,7 +145,8 @@ class TestMeasuring:
         assert link.commands == []
         assert second.job_id == first.job_id
 
-    def test_what_the_board_has_is_not_sent_again(self, board: Board, model: Path, data: Path, tmp_path: Path) -> None:
+    def test_what_the_board_has_is_not_sent_again(self, model: Path, data: Path, tmp_path: Path) -> None:
+        board = board_in(tmp_path / "state")
         first = bench_of(board, LocalLink())
         first.measure(request_for(tmp_path / "1", model, data=data), silent)
         assert first.bytes_pushed > model.stat().st_size
@@ -161,7 +175,7 @@ class TestMeasuring:
 
 class TestAdoption:
     def test_a_restarted_controller_adopts_its_running_job(self, board: Board, model: Path, tmp_path: Path) -> None:
-        request = request_for(tmp_path / "out", model, ["latency"] * 4)
+        request = request_for(tmp_path / "out", model, ["latency"] * 3)
 
         class Killed(BaseException):
             pass
@@ -175,10 +189,10 @@ class TestAdoption:
         kept = (request.folder / "sessions/000.latency.npy").read_bytes()
         link = RecordingLink()
         attempt = bench_of(board, link).measure(request, silent)
-        assert len(attempt.sessions) == 4
+        assert len(attempt.sessions) == 3
         assert "start" not in link.commands
+        assert "receive" not in link.commands
         assert (request.folder / "sessions/000.latency.npy").read_bytes() == kept
-        assert len(list(Path(board.runtime.state_dir, "jobs").iterdir())) == 1
 
     def test_a_job_that_finished_meanwhile_is_collected_even_where_the_folder_is_lost(
         self, board: Board, model: Path, tmp_path: Path
@@ -246,14 +260,14 @@ class TestFaults:
     def test_a_killed_agent_is_said_and_the_next_attempt_works(self, board: Board, model: Path, tmp_path: Path) -> None:
         def kill_supervisor(what: str, done: int, total: int) -> None:
             if done == 1:
-                (state,) = Path(board.runtime.state_dir, "jobs").glob("*/state.json")
+                state = Path(board.runtime.state_dir, "jobs", job_id_of(request, None), "state.json")
                 os.kill(wire.decode(wire.State, state.read_bytes()).pid, signal.SIGKILL)
 
-        request = request_for(tmp_path / "out", model, ["latency"] * 6)
+        request = request_for(tmp_path / "out", model, ["latency"] * 3)
         bench = bench_of(board, LocalLink())
         with pytest.raises(BoardError, match="the agent was killed after"):
             bench.measure(request, kill_supervisor)
-        assert len(bench.measure(replace(request, attempt=1), silent).sessions) == 6
+        assert len(bench.measure(replace(request, attempt=1), silent).sessions) == 3
 
     def test_a_board_that_somebody_else_holds_is_waited_for_and_then_named(
         self, board: Board, model: Path, tmp_path: Path
@@ -271,6 +285,7 @@ class TestFaults:
                 request_for(tmp_path / "out", model, deadline_s=10.0), lambda what, done, total: said.append(what)
             )
         assert "waiting for the board, held by ada@bench7" in said
+        BoardAgent(LocalLink(), board).release_lease("somebodyelse")
 
     def test_a_job_past_its_deadline_is_cancelled(self, board: Board, model: Path, tmp_path: Path) -> None:
         plan = PLAN.model_copy(update={"time_s_min": 30.0})

@@ -207,26 +207,44 @@ class _Measuring:
         self._say("connecting")
         facts = self._bench.facts()
         asked = asked_of(self._request, self._bench.board, self._job_id, facts, samples)
-        boot_id: str | None = None
-        if not (self._folder.holds(self._job_id) and self._is_on_board()):
+        adopted = self._folder.holds(self._job_id) and self._is_on_board()
+        runtimes: tuple[str, ...] = ()
+        if not adopted:
             retry_until_s = min(self._ends_s, self._bench.now_s() + _PREPARE_AGAIN_S)
             runtimes = self._again(
                 lambda: self._bench.prepare(self._request, self._data_sha256, self._watch), retry_until_s
             )
             self._folder.begin(asked)
-            boot_id = self._take_board()
-            left_s = max(1.0, self._ends_s - self._bench.now_s())
-            job = self._bench.job(
-                self._request, self._job_id, self._data_sha256, runtimes, self._token, min(left_s, self._longest_s())
-            )
-            self._say("starting")
-            self._again(lambda: self._agent.start(job), self._ends_s)
-        done = self._collect(asked, boot_id)
+        boot_id = None if adopted else self._take_board()
+        try:
+            if not adopted:
+                self._start(runtimes)
+            done = self._collect(asked, boot_id)
+        except UnreachableError:
+            raise  # the job goes on there, and is adopted when the board answers again
+        except EdgeloopError:
+            self._leave()
+            raise
         with contextlib.suppress(EdgeloopError):  # it expires by itself
             self._agent.release_lease(self._token)
         if done.outcome != "complete":
             raise self._failed(done)
         self._folder.finish(done)
+
+    def _start(self, runtimes: Sequence[str]) -> None:
+        left_s = max(1.0, self._ends_s - self._bench.now_s())
+        job = self._bench.job(
+            self._request, self._job_id, self._data_sha256, runtimes, self._token, min(left_s, self._longest_s())
+        )
+        self._say("starting")
+        self._again(lambda: self._agent.start(job), self._ends_s)
+
+    def _leave(self) -> None:
+        """Nothing more comes of this attempt: free the board, as far as it still listens."""
+        with contextlib.suppress(EdgeloopError):
+            self._agent.cancel(self._job_id)
+        with contextlib.suppress(EdgeloopError):
+            self._agent.release_lease(self._token)
 
     def _is_on_board(self) -> bool:
         """True where an earlier controller started this job: it is adopted, running or done."""
@@ -268,7 +286,11 @@ class _Measuring:
         seen_dead = False
         while True:
             if self._bench.now_s() > self._ends_s:
-                self._give_up()
+                raise BoardError(
+                    f"{self._name}: {self._after + 1} of {self._total} sessions within {self._request.deadline_s:g} s;"
+                    " the job was cancelled",
+                    next_step="give the measurement a longer deadline",
+                )
             look = self._again(
                 lambda: self._agent.look(self._job_id, after=self._after, wait_s=_LOOK_WAIT_S), self._ends_s
             )
@@ -315,26 +337,16 @@ class _Measuring:
         text = f"{self._name}: {detail} (after {done.sessions} of {self._total} sessions)"
         if done.outcome == "lease_lost":
             return LeaseError(text, next_step="measure again")
+        if done.outcome == "cancelled":
+            return BoardError(text, next_step="measure again: a new attempt starts from nothing")
         return _BY_OWNER.get(done.owner, BoardError)(text)
 
     def _died(self) -> BoardError:
         said = self._agent.log_tail(self._job_id)
-        with contextlib.suppress(EdgeloopError):
-            self._agent.release_lease(self._token)
         return BoardError(
             f"{self._name}: the agent was killed after {self._after + 1} of {self._total} sessions"
             + (f"; its last words: {said}" if said else ""),
             next_step="measure again; see whether the board ran out of memory",
-        )
-
-    def _give_up(self) -> None:
-        with contextlib.suppress(EdgeloopError):
-            self._agent.cancel(self._job_id)
-            self._agent.release_lease(self._token)
-        raise BoardError(
-            f"{self._name}: {self._after + 1} of {self._total} sessions within {self._request.deadline_s:g} s; "
-            "the job was cancelled",
-            next_step="give the measurement a longer deadline",
         )
 
     def _again(self, call: Callable[[], _T], until_s: float) -> _T:
