@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn, Optional, Sequence
 
-from edgeloop_agent import cache, folder, job
+from edgeloop_agent import cache, folder, footprint, job
 from edgeloop_agent.lease import LeaseFile
 
 
@@ -85,6 +85,19 @@ def _answer(asked: argparse.Namespace, stdout: int) -> Optional[dict[str, Any]]:
         return probe.probe(asked.state_dir, asked.python_path, asked.engine)
     state = folder.open_state_dir(asked.state_dir)
     cache.unpack_agent(state)
+    if asked.command in ("start", "run"):
+        return _of_job(state, asked, stdout)
+    # Short commands leave the measuring cores, and say what they took of them.
+    apart = footprint.step_aside(state)
+    before = footprint.ticks() if apart else 0
+    try:
+        return _short(state, asked, stdout)
+    finally:
+        if job.running(state) is not None:
+            footprint.add(state, before if apart else footprint.ticks())
+
+
+def _short(state: Path, asked: argparse.Namespace, stdout: int) -> Optional[dict[str, Any]]:
     if asked.command == "receive":
         return cache.receive(state, asked.name, asked.sha256, asked.bytes, sys.stdin.buffer)
     if asked.command == "has":

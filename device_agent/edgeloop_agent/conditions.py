@@ -30,7 +30,9 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, Iterable, Optional
+from typing import Any, Callable, Iterable, Optional
+
+from edgeloop_agent import ARCHIVE
 
 _THROTTLE_BITS = ("under_voltage", "frequency_capped", "throttled", "soft_temperature_limit")
 _STICKY_SHIFT = 16
@@ -59,10 +61,19 @@ KEYS = (
 
 
 class Board:
-    """Reads one board's conditions. `cores` are the measuring ones; None: all."""
+    """Reads one board's conditions. `cores` are the measuring ones; None: all.
 
-    def __init__(self, root: Path = Path("/"), cores: Optional[Iterable[int]] = None) -> None:
+    `footprint` gives the clock ticks so far of processes of ours that came and went.
+    """
+
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        cores: Optional[Iterable[int]] = None,
+        footprint: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._root = root
+        self._footprint = footprint
         self._cores = None if cores is None else sorted(cores)
         self._vcgencmd = _which("vcgencmd")
         self._vcgencmd_failed = 0
@@ -214,7 +225,7 @@ class Board:
         if not everything:
             return None
         mine = (self._process(pid) for pid in own)
-        return everything, busy, sum(found[1] for found in mine if found is not None)
+        return everything, busy, self._footprint() + sum(found[1] for found in mine if found is not None)
 
     def _process(self, pid: int) -> Optional[tuple[str, int, int, int]]:
         """Return name, ticks (children that ended included), parent and session of a process."""
@@ -240,9 +251,13 @@ class Board:
         for pid, (name, ticks) in processes.items():
             earlier = self._processes.get(pid)
             if earlier is not None and earlier[0] == name and ticks > earlier[1]:
-                grown.append((ticks - earlier[1], name))
+                grown.append((ticks - earlier[1], name, pid))
         self._processes = processes
-        return [name for _, name in sorted(grown, reverse=True)[:_TOP]]
+        return [name for _, name, pid in sorted(grown, reverse=True)[:_TOP] if not self._is_agent(pid)]
+
+    def _is_agent(self, pid: int) -> bool:
+        line = self._text("proc/%d/cmdline" % pid) or ""
+        return "edgeloop_agent" in line or (ARCHIVE is not None and os.path.basename(ARCHIVE) in line)
 
     def _text(self, path: Any) -> Optional[str]:
         with contextlib.suppress(OSError), open(self._root / path, "rb") as handle:

@@ -5,7 +5,6 @@ The work itself is in supervise.py; nothing here takes long.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -170,8 +169,6 @@ def look(state: Path, job_id: str, after: int, wait_s: float) -> dict[str, Any]:
     if not place.is_dir():
         raise folder.AgentError("the board has no job %s" % job_id, "harness")
     end = time.monotonic() + wait_s
-    found = _message(place / wire.STATE_FILE)
-    _step_aside(found)
     while True:
         done = _message(place / wire.DONE_FILE)
         complete = _complete(place / wire.SESSIONS_DIR, after)
@@ -190,12 +187,6 @@ def look(state: Path, job_id: str, after: int, wait_s: float) -> dict[str, Any]:
         "done": done,
         "sessions": complete[:LOOK_SESSIONS_MAX],
     }
-
-
-def _step_aside(state: Any) -> None:
-    """Go to the supervisor's core: a look must not become foreign load where a session measures."""
-    with contextlib.suppress(OSError, AttributeError, KeyError, TypeError):
-        os.sched_setaffinity(0, os.sched_getaffinity(state["pid"]))
 
 
 def _message(path: Path) -> Any:
@@ -298,8 +289,8 @@ def running(state: Path) -> Optional[str]:
     """Return the id of the job that holds the board, None where none does."""
     if not folder.alive(state / wire.LOCK_FILE):
         return None
-    raw = folder.read_bounded(state / wire.LOCK_FILE, 200) or b""
-    return raw.decode("ascii", "replace").strip() or None
+    words = (folder.read_bounded(state / wire.LOCK_FILE, 200) or b"").decode("ascii", "replace").split()
+    return words[0] if words else None
 
 
 def begun(place: Path) -> Optional[tuple[str, int]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Optional
 
-from edgeloop_agent import ARCHIVE, cache, child, conditions, folder, governor, job, wire
+from edgeloop_agent import ARCHIVE, cache, child, conditions, folder, footprint, governor, job, wire
 from edgeloop_agent.lease import LeaseFile
 
 _HEARTBEAT_NS = 1_500_000_000
@@ -93,7 +93,7 @@ class _Supervisor:
         self._board_lock: Optional[int] = None
         self._governor: dict[str, Any] = {}
         self._gate: dict[str, Any] = {"asked": False, "passed": None, "waited_s": 0.0, "detail": ""}
-        self._around = conditions.Board()
+        self._around = self._reader()
 
     def work(self) -> None:
         begun = job.begun(self._place)
@@ -109,7 +109,7 @@ class _Supervisor:
         self._wait_for_board()
         governor.restore_governor(self._state, self._around)
         cores = found.conditions.cores
-        self._around = conditions.Board(cores=cores or None)
+        self._around = self._reader()
         self._aside()
         self._governor = governor.set_governor(
             self._state, self._around, found.conditions.governor, cores or self._allowed
@@ -123,6 +123,7 @@ class _Supervisor:
 
     def finish(self, outcome: str, owner: str, detail: str) -> wire.Done:
         """Restore what was changed, write done.json, let go of the board."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already
         problem = governor.restore_governor(self._state, self._around)
         if problem is not None:
             _log("the governor was not restored: %s" % problem)
@@ -172,13 +173,13 @@ class _Supervisor:
         lock = folder.open_shared(self._state / wire.LOCK_FILE)
         self._board_lock = lock
         while not folder.try_lock(lock):
-            holder = folder.read_all(lock, 200).decode("ascii", "replace").strip()
-            message = "waiting for job %s to end" % holder
+            holder = folder.read_all(lock, 200).decode("ascii", "replace").split()
+            message = "waiting for job %s to end" % (holder[0] if holder else "of another user")
             if message != self._message:
                 self._say("waiting", message)
             time.sleep(_POLL_S)
             self._tick()
-        folder.rewrite(lock, self._id.encode())
+        folder.rewrite(lock, b"%s %d" % (self._id.encode(), os.getpid()))
         self._tick()
 
     def _aside(self) -> None:
@@ -189,6 +190,9 @@ class _Supervisor:
 
     def _cores(self) -> list[int]:
         return self._job.conditions.cores if self._job is not None else []
+
+    def _reader(self) -> conditions.Board:
+        return conditions.Board(cores=self._cores() or None, footprint=lambda: footprint.total(self._state))
 
     def _own(self, session: Optional[int] = None) -> tuple[list[int], list[int]]:
         """Process ids of ours on the measuring cores, and beside them."""
@@ -202,7 +206,7 @@ class _Supervisor:
         if not asked.idle_gate and limit_c is None:
             return
         load_max = asked.foreign_load_max_pct if asked.foreign_load_max_pct is not None else _IDLE_MAX_PCT
-        board = conditions.Board(cores=asked.cores or None)
+        board = self._reader()
         start = time.monotonic()
         loads: list[Optional[float]] = []
         board.sample(*self._own(), scan=True)
@@ -216,9 +220,9 @@ class _Supervisor:
                 elif max(zones.values()) > limit_c:
                     reasons.append("%.1f C, wanted at most %g C" % (max(zones.values()), limit_c))
             if asked.idle_gate:
-                loads.append(board.sample(*self._own())["foreign_load_pct"] if waited_s else None)
-                recent = [load for load in loads[-_IDLE_SAMPLES:] if load is not None]
-                if len(recent) < min(_IDLE_SAMPLES, len(loads)) and len(loads) > _IDLE_SAMPLES:
+                loads.append(board.sample(*self._own())["foreign_load_pct"])
+                recent = [load for load in loads if load is not None][-_IDLE_SAMPLES:]
+                if not recent and len(loads) > _IDLE_SAMPLES:
                     unknown.append("the load of others can't be read")
                 elif len(recent) < _IDLE_SAMPLES or sum(recent) / len(recent) > load_max:
                     reasons.append("load of others, wanted at most %g %%" % load_max)
@@ -242,7 +246,7 @@ class _Supervisor:
         child.write_arguments(self._state, found, step, work)
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         before = self._around.sample(*self._own(), scan=True)
-        board = conditions.Board(cores=found.conditions.cores or None)
+        board = self._reader()
         board.sample(*self._own())
         during = child.Samples()
         session = child.Session(work, self._board_lock, found.conditions.cores or self._allowed)

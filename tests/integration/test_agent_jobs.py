@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from edgeloop.board.bundle import agent_bundle
-from edgeloop_agent import wire
+from edgeloop_agent import footprint, wire
 
 DATA = Path(__file__).parent.parent / "data"
 OWNER = "somebody@desk"
@@ -577,3 +577,25 @@ def test_the_heartbeat_is_never_older_than_two_seconds(board: AgentBoard) -> Non
         beats.add(state["heartbeat_ns"])
         time.sleep(0.2)
     assert len(beats) >= 2
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores to keep one of them free")
+def test_supervisor_and_looks_keep_off_the_measuring_core_and_are_accounted_for(board: AgentBoard) -> None:
+    measuring, *others = sorted(os.sched_getaffinity(0))
+    job = board.job(
+        [board.subject(b"sleep 30")], [(0, "latency")], python_path=[board.fake_runtime()], cores=[measuring]
+    )
+    board.take()
+    pid = board.start(job)["pid"]
+    session = wait_for(lambda: children_of(pid))[0]
+    assert os.sched_getaffinity(session) == {measuring}
+    wait_for(lambda: os.sched_getaffinity(pid) == set(others))
+    before = footprint.total(board.state)
+    board.look(job)
+    board.look(job)
+    assert footprint.total(board.state) > before
+    command = [sys.executable, "-E", str(board.agent), "look", "--state-dir", str(board.state), "--job", job.id]
+    look = subprocess.Popen([*command, "--after", "9", "--wait-s", "20"], stdout=subprocess.DEVNULL)
+    wait_for(lambda: os.sched_getaffinity(look.pid) == set(others))
+    board.call("cancel", "--job", job.id)
+    assert look.wait(20) == 0

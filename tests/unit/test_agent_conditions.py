@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgeloop_agent import conditions, governor
+from edgeloop_agent import conditions, footprint, governor
 
 STAT = "cpu  0 0 0 0 0 0 0 0\ncpu0 {0} 0 0 {1} 0 0 0 0\ncpu1 {2} 0 0 {3} 0 0 0 0\n"
 
@@ -211,3 +211,21 @@ def test_a_governor_that_can_not_be_set_is_said(pi: Path, tmp_path: Path, monkey
 
 def _refuse(path: Path, _text: str) -> int:
     raise PermissionError(13, os.strerror(13), str(path))
+
+
+def test_commands_of_ours_that_came_and_went_are_taken_off_the_load(pi: Path, tmp_path: Path) -> None:
+    board = conditions.Board(pi, footprint=lambda: footprint.total(tmp_path))
+    board.sample()
+    put(pi, "proc/stat", STAT.format(150, 900, 100, 950))
+    footprint.add(tmp_path, 20)
+    footprint.add(tmp_path, 10)
+    assert board.sample()["foreign_load_pct"] == 20.0  # 50 of 100 ticks, 30 of them ours
+
+
+def test_the_agents_own_processes_are_not_named(pi: Path) -> None:
+    process(pi, 60, "python3", 0)
+    board = conditions.Board(pi)
+    board.sample(scan=True)
+    process(pi, 60, "python3", 50)
+    put(pi, "proc/60/cmdline", "python3\0-m\0edgeloop_agent\0look\0")
+    assert board.sample(scan=True)["foreign_top"] == []
