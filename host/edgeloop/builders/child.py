@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -113,9 +114,19 @@ def _signal_name(number: int) -> str:
     return f"{name} (out of memory, usually)" if name == "SIGKILL" else name
 
 
-def serve(prepare: Callable[[], None], work: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> NoReturn:
-    """The child's whole life: import, wait for a job, work, leave the result, end without teardown."""
+def serve(
+    work: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    *,
+    prepare: Callable[[], None],
+    rehearse: Callable[[], None] | None = None,
+) -> NoReturn:
+    """The child's whole life: import, wait for a job, work, leave the result, end without teardown.
+
+    `rehearse` is called only where no job is waiting yet: it warms what a first piece of work would have to.
+    """
     prepare()
+    if rehearse is not None and not select.select([0], [], [], 0)[0]:
+        rehearse()
     line = b""
     while not line.endswith(b"\n"):
         part = os.read(0, 65536)

@@ -130,4 +130,4 @@ def _predict(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    child.serve(_prepare, _work)
+    child.serve(_work, prepare=_prepare)

@@ -1,11 +1,7 @@
-"""The parity gate: does the built model say what the fake-quantized network says? Pure arithmetic.
-
-Source of the interval: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-"""
+"""The parity gate: does the built model say what the fake-quantized network says? Pure arithmetic."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,25 +11,16 @@ from numpy.typing import NDArray
 from edgeloop.core.artifact import Parity
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BuildError, ParityError
+from edgeloop.measure.statistics import wilson
 
 Rule = Literal["top1", "steps", "custom"]
 
 AGREEMENT_MIN = 0.99
 STEPS_MAX = 3
 ELEMENTS_MIN = 0.99
-_Z = 1.959963984540054  # 95 %, two-sided
+CONFIDENCE = 0.95
 
 Outputs = Mapping[str, NDArray[Any]]
-
-
-def wilson_upper(successes: int, n: int) -> float:
-    """Return the upper end of the 95 % Wilson interval of a proportion; 1 where n is 0."""
-    if n == 0:
-        return 1.0
-    p = successes / n
-    centre = p + _Z**2 / (2 * n)
-    spread = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
-    return min(1.0, (centre + spread) / (1 + _Z**2 / n))
 
 
 def compare(built: Outputs, expected: Outputs, specs: Sequence[TensorSpec], rule: Rule) -> Parity:
@@ -85,7 +72,7 @@ def _parity(agrees: NDArray[np.bool_], text: str, ties: int, mean: float | None,
         n=n,
         rule=text,
         agreement=hits / n if n else 1.0,
-        agreement_upper=wilson_upper(hits, n),
+        agreement_upper=wilson(hits, n, CONFIDENCE).high if n else 1.0,
         ties_left_out=ties,
         steps_mean=mean,
         steps_max=most,

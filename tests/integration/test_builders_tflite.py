@@ -1,0 +1,354 @@
+"""Every rung becomes a .tflite that says what the network says; nothing is built twice; failures are values."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeloop.builders.tflite.builder import TfliteBuilder
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.campaign import Task
+from edgeloop.errors import BuildError, ParityError
+from edgeloop.ports import TrainedNetwork
+from edgeloop.testing.trained import write_trained_folder
+
+torch = pytest.importorskip("torch", reason="needs the train extra")
+pytest.importorskip("litert_torch", reason="needs the tflite extra")
+nn = torch.nn
+
+pytestmark = pytest.mark.train
+
+
+class Separable(nn.Module):
+    """Depthwise-separable, strided with padding, pooled over a channels-first tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, 2, 1)
+        self.depthwise = nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+        self.point = nn.Conv2d(8, 16, 1)
+        self.middle = nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Any) -> Any:
+        x = self.first(x.permute(0, 3, 1, 2)).relu()
+        x = self.point(self.depthwise(x).relu()).relu()
+        return self.head(self.middle(x).relu().mean((2, 3)))
+
+
+class TwoInputs(nn.Module):
+    """Residual addition, squeeze-and-excitation, concatenation, pooling; two inputs, two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(8, 8, 3, 1, 1)
+        self.squeeze, self.excite = nn.Linear(8, 4), nn.Linear(4, 8)
+        self.third, self.side = nn.Conv2d(16, 12, 1), nn.Linear(5, 8)
+        self.head, self.other = nn.Linear(20, 6), nn.Linear(20, 2)
+
+    def forward(self, image: Any, facts: Any) -> Any:
+        x = self.first(image.permute(0, 3, 1, 2)).relu()
+        y = (self.second(x) + x).relu()
+        gate = torch.sigmoid(self.excite(self.squeeze(y.mean((2, 3))).relu()))
+        y = torch.cat([x, y * gate[:, :, None, None]], 1)
+        y = self.third(nn.functional.max_pool2d(y, 2)).relu()
+        y = torch.cat([y.mean((2, 3)), self.side(facts).relu()], 1)
+        return self.head(y), self.other(y)
+
+
+class Signal(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv1d(4, 8, 5, 2, 2), nn.Conv1d(8, 16, 3, padding=1)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.second(self.first(x.permute(0, 2, 1)).relu()).relu().mean(2))
+
+
+class Squeezed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = [(24, 16), (16, 6), (6, 16), (16, 24)]
+        self.layers = nn.Sequential(*[m for i, o in sizes for m in (nn.Linear(i, o), nn.ReLU())][:-1])
+
+    def forward(self, x: Any) -> Any:
+        return self.layers(x)
+
+
+_SHAPES: dict[str, tuple[type[nn.Module], dict[str, tuple[int, ...]], tuple[str, ...]]] = {
+    "separable": (Separable, {"x": (16, 16, 1)}, ("y",)),
+    "two_inputs": (TwoInputs, {"image": (8, 8, 3), "facts": (5,)}, ("a", "b")),
+    "signal": (Signal, {"x": (32, 4)}, ("y",)),
+    "squeezed": (Squeezed, {"x": (24,)}, ("x",)),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Trained folders by network and rung, each made once."""
+    root = tmp_path_factory.mktemp("trained")
+    made: dict[tuple[str, str], TrainedNetwork] = {}
+
+    def make(name: str, rung: str) -> TrainedNetwork:
+        if (name, rung) not in made:
+            torch.manual_seed(0)
+            network, shapes, outputs = _SHAPES[name]
+            random = np.random.default_rng(0)
+            inputs = {n: random.normal(size=(1000, *s)).astype(np.float32) for n, s in shapes.items()}
+            module = network()
+            if hasattr(module, "head") and len(outputs) == 1:  # else one class would win for every input
+                with torch.no_grad():
+                    module.head.bias -= module(*map(torch.from_numpy, inputs.values())).mean(0)
+            folder = root / f"{name}-{rung}"
+            made[name, rung] = write_trained_folder(folder, module, inputs, rung, outputs=outputs, key=f"{name}-{rung}")
+        return made[name, rung]
+
+    return make
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _converted_once() -> Any:
+    """Converting is what costs in these tests: equal networks are converted once."""
+    from edgeloop.builders.tflite import float_model
+
+    convert, known = float_model.convert, {}
+
+    def remembered(network: Path, inputs: Any) -> bytes:
+        content = network.read_bytes()
+        if content not in known:
+            known[content] = convert(network, inputs)
+        return known[content]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(float_model, "convert", remembered)
+        yield
+
+
+def _built_here(trained: TrainedNetwork, target: Path, rule: str) -> tuple[Artifact, dict[str, Any]]:
+    """The child's work in this process: its imports are paid once for all tests."""
+    from edgeloop.builders.tflite import child
+
+    target.mkdir()
+    answer = child._work({"source": trained.folder, "target": str(target), "rule": rule})
+    return Artifact.model_validate_json((target / "artifact.json").read_text()), answer
+
+
+def _operators(artifact: Artifact, target: Path) -> list[str]:
+    from edgeloop.builders import runtime
+
+    interpreter = runtime.open_model((target / "model.tflite").read_bytes(), keep_all=True)
+    return [op["op_name"] for op in interpreter._get_ops_details()]
+
+
+@pytest.mark.parametrize(
+    ("rung", "dtype", "fraction"),
+    [
+        ("fp32", "float32", 1.0),
+        ("fp16", "float32", 0.7),
+        ("w8a16", "int16", 0.6),
+        ("w8a8", "int8", 0.6),
+        ("w4a8", "int8", 0.5),
+    ],
+)
+def test_every_rung_is_built_agrees_and_weighs_what_it_should(
+    trained: Any, tmp_path: Path, rung: str, dtype: str, fraction: float
+) -> None:
+    artifact, answer = _built_here(trained("separable", rung), tmp_path / "out", "top1")
+    assert artifact.inputs[0].dtype == dtype
+    assert (artifact.inputs[0].name, artifact.inputs[0].layout) == ("x", "channels_last")
+    assert artifact.parity is not None
+    assert artifact.parity.agreement >= 0.995
+    assert artifact.parity.n + artifact.parity.ties_left_out == 1000
+    assert artifact.deployed_bytes <= 13400 * fraction
+    if rung in {"w8a16", "w8a8", "w4a8"}:
+        assert artifact.ranges_matched == (8, 8)
+        assert artifact.parity.steps_max is not None
+        assert artifact.parity.steps_max <= 3
+    assert answer["unmatched"] == answer["layers_unmatched"] == []
+
+
+def test_no_layout_copy_is_left_of_a_channels_first_network(trained: Any, tmp_path: Path) -> None:
+    for name in ("separable", "two_inputs"):
+        artifact, _ = _built_here(trained(name, "w8a8"), tmp_path / name, "steps")
+        assert "TRANSPOSE" not in _operators(artifact, tmp_path / name)
+    artifact, _ = _built_here(trained("signal", "w8a8"), tmp_path / "signal", "top1")
+    assert _operators(artifact, tmp_path / "signal") == [
+        "RESHAPE",
+        "PAD",
+        "CONV_2D",
+        "CONV_2D",
+        "MEAN",
+        "FULLY_CONNECTED",
+    ]
+
+
+@pytest.mark.parametrize("rung", ["w8a8", "w4a8"])
+def test_residuals_gates_and_several_inputs_and_outputs_keep_their_names_order_and_ranges(
+    trained: Any, tmp_path: Path, rung: str
+) -> None:
+    artifact, answer = _built_here(trained("two_inputs", rung), tmp_path / "out", "steps")
+    assert [(s.name, s.shape) for s in artifact.inputs] == [("image", (1, 8, 8, 3)), ("facts", (1, 5))]
+    assert [(s.name, s.shape) for s in artifact.outputs] == [("a", (1, 6)), ("b", (1, 2))]
+    matched = artifact.ranges_matched
+    assert matched is not None
+    assert matched[0] == matched[1] > 10
+    assert artifact.parity is not None
+    assert artifact.parity.agreement >= 0.995
+    assert answer["unmatched"] == []
+
+
+def test_an_autoencoder_is_judged_in_output_steps(trained: Any, tmp_path: Path) -> None:
+    artifact, _ = _built_here(trained("squeezed", "w4a8"), tmp_path / "out", "steps")
+    assert artifact.parity is not None
+    assert "steps" in artifact.parity.rule
+    assert artifact.parity.agreement >= 0.995
+
+
+def test_names_are_stripped_and_the_bytes_of_both_are_told(trained: Any, tmp_path: Path) -> None:
+    artifact, _ = _built_here(trained("separable", "w8a8"), tmp_path / "out", "top1")
+    content = (tmp_path / "out" / "model.tflite").read_bytes()
+    assert b"Conv2d" not in content
+    assert b"serving_default" not in content
+    assert artifact.deployed_bytes == len(content)
+    assert artifact.bytes_before_strip is not None
+    assert artifact.bytes_before_strip > len(content) + 1000
+
+
+def _with_recipe(trained: TrainedNetwork, folder: Path, change: Any) -> TrainedNetwork:
+    shutil.copytree(trained.folder, folder)
+    recipe = json.loads((folder / "recipe.json").read_text())
+    change(recipe)
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    return trained.model_copy(update={"folder": str(folder), "key": "changed"})
+
+
+def test_a_range_that_training_did_not_have_is_refused_by_the_gate(trained: Any, tmp_path: Path) -> None:
+    def narrow(recipe: dict[str, Any]) -> None:
+        for entry in recipe["activations"][1:]:
+            entry["high"] *= 0.1
+            entry["low"] *= 0.1
+
+    wrong = _with_recipe(trained("separable", "w8a8"), tmp_path / "wrong", narrow)
+    with pytest.raises(ParityError, match="under 99%"):
+        _built_here(wrong, tmp_path / "out", "top1")
+
+
+def test_a_tensor_without_a_trained_range_is_calibrated_counted_and_named(trained: Any, tmp_path: Path) -> None:
+    def forget_one(recipe: dict[str, Any]) -> None:
+        recipe["activations"] = [a for a in recipe["activations"] if not a["name"].startswith("mean")]
+
+    partial = _with_recipe(trained("separable", "w8a8"), tmp_path / "partial", forget_one)
+    artifact, answer = _built_here(partial, tmp_path / "out", "top1")
+    assert artifact.ranges_matched == (7, 8)
+    assert len(answer["unmatched"]) == 1
+    assert "MEAN" in answer["unmatched"][0]
+
+
+def test_equal_networks_give_equal_bytes_from_a_cold_and_a_warmed_child_and_are_kept_once(
+    trained: Any, tmp_path: Path
+) -> None:
+    first = trained("separable", "w8a8")
+    builder = TfliteBuilder(tmp_path / "artifacts", Task())
+    try:
+        cold = builder.build(first, "w8a8")
+        builder.warm_up()
+        warm = builder.build(first.model_copy(update={"key": "another"}), "w8a8")
+    finally:
+        builder.close()
+    assert cold.sha256 == warm.sha256
+    assert cold.path == warm.path
+    assert Path(cold.path).parent.name == cold.sha256
+    assert sorted(p.name for p in Path(cold.path).parent.iterdir()) == ["artifact.json", "build.log", "model.tflite"]
+    assert sorted(p.name for p in (tmp_path / "artifacts").iterdir()) == sorted([cold.sha256, "keys"])
+    crashing = TfliteBuilder(tmp_path / "artifacts", Task(), command=(sys.executable, "-c", "raise SystemExit(9)"))
+    assert crashing.build(first, "w8a8") == cold  # found, not built
+    Path(cold.path).write_bytes(b"rotten")
+    with pytest.raises(BuildError, match="status 9"):  # what is damaged is built anew
+        crashing.build(first, "w8a8")
+    outputs = _predicted(builder, warm, first, tmp_path)
+    assert outputs.shape == (5, 10)
+
+
+def _predicted(builder: TfliteBuilder, artifact: Artifact, trained: TrainedNetwork, tmp_path: Path) -> np.ndarray:
+    restored = tmp_path / "restored"
+    remade, _ = _built_here(trained, restored, "top1")
+    assert remade.sha256 == artifact.sha256
+    with np.load(Path(trained.folder) / "probe.npz") as probe:
+        inputs, expected = probe["parity/x/x"][:5], probe["parity/y/y"][:5]
+    here = artifact.model_copy(update={"path": str(restored / "model.tflite")})
+    outputs = builder.predict(here, {"x": inputs})["y"]
+    scale = artifact.outputs[0].scale
+    assert scale is not None
+    assert np.abs(outputs - expected).max() <= 2 * scale
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"was ended by SIGKILL \(out of memory, usually\)"),
+        ("while True: pass", "was not done after 1 s"),
+        ("raise RuntimeError('LLVM ERROR')", "status 1 and no result: RuntimeError: LLVM ERROR"),
+    ],
+)
+def test_a_build_that_ends_badly_is_an_error_with_its_log_and_leaves_no_folder(
+    trained: Any, tmp_path: Path, code: str, said: str
+) -> None:
+    builder = TfliteBuilder(tmp_path / "artifacts", Task(), deadline_s=1, command=(sys.executable, "-c", code))
+    with pytest.raises(BuildError, match=said) as caught:
+        builder.build(trained("squeezed", "fp32"), "fp32")
+    assert caught.value.exit_code == 3
+    log = Path(str(caught.value.next_step).removeprefix("its log is "))
+    assert log.is_file()
+    assert sorted(p.name for p in (tmp_path / "artifacts").iterdir()) == ["failed", "keys"]
+
+
+def test_what_a_killed_controller_left_half_built_is_removed(tmp_path: Path) -> None:
+    root = tmp_path / "artifacts"
+    gone, own = root / ".building-4194399-x", root / f".building-{__import__('os').getpid()}-y"
+    gone.mkdir(parents=True)
+    own.mkdir()
+    TfliteBuilder(root, Task())
+    assert not gone.exists()
+    assert own.exists()
+
+
+def test_a_folder_trained_for_another_rung_is_refused(trained: Any, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="was trained as fp32, not as w8a8"):
+        TfliteBuilder(tmp_path, Task()).build(trained("squeezed", "fp32"), "w8a8")
+
+
+def test_a_tasks_own_agreement_is_applied_in_the_parent(trained: Any, tmp_path: Path) -> None:
+    task = Task(agreement="/somewhere/task.py:same")
+    seen: dict[str, Any] = {}
+
+    def same(outputs: Any, others: Any) -> Any:
+        seen.update(outputs=outputs, others=others)
+        return np.arange(1000) < answer
+
+    answer = 1000
+    builder = TfliteBuilder(tmp_path / "artifacts", task, agreement=same)
+    try:
+        builder.warm_up()
+        artifact = builder.build(trained("squeezed", "w8a8"), "w8a8")
+        assert artifact.parity is not None
+        assert artifact.parity.rule == "the task's own agreement, task.py:same"
+        assert seen["outputs"]["x"].shape == seen["others"]["x"].shape == (1000, 24)
+        answer = 900
+        with pytest.raises(ParityError, match=r"90.00% of 1000"):
+            builder._judged_by_task(artifact, trained("squeezed", "w8a8"), _with_outputs(seen, tmp_path))
+    finally:
+        builder.close()
+
+
+def _with_outputs(seen: dict[str, Any], tmp_path: Path) -> Path:
+    np.savez(tmp_path / "outputs.npz", **seen["outputs"])
+    return tmp_path
