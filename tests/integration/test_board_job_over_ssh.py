@@ -30,14 +30,14 @@ INPUTS = np.random.default_rng(0).normal(size=(25, 4, 4, 1)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[LoopbackSshd]:
+def served(_sshd_or_skip: None) -> Iterator[LoopbackSshd]:
     """One board for this module, so that it is provisioned once; every test leaves it reachable."""
     with LoopbackSshd() as sshd:
         yield sshd
 
 
 @pytest.fixture(scope="module")
-def board(served: LoopbackSshd, _sshd_or_skip: None) -> Board:
+def board(served: LoopbackSshd) -> Board:
     """The board as its file would declare it, with runtime and numpy pushed to it."""
     model = BoardModel.model_validate({"schema": 1, "name": "generic"})
     board = Board(

@@ -47,6 +47,14 @@ class TestHostKeys:
     def test_a_pinned_fingerprint_is_enough(self, sshd_session: LoopbackSshd) -> None:
         assert whoami(sshd_session.ssh) == sshd_session.user
 
+    @pytest.mark.usefixtures("_sshd_or_skip")
+    def test_any_of_a_servers_keys_may_be_the_pinned_one(self) -> None:
+        with LoopbackSshd(("ed25519", "ecdsa", "rsa")) as sshd:
+            for kind in ("ed25519", "ecdsa", "rsa"):
+                assert whoami(sshd.ssh.model_copy(update={"host_key": sshd.fingerprint_of(kind)})) == sshd.user
+            with pytest.raises(HostKeyError):
+                whoami(sshd.ssh.model_copy(update={"host_key": OTHER_FINGERPRINT}))
+
     def test_another_key_than_the_pinned_one_is_refused_before_we_log_in(self, sshd: LoopbackSshd) -> None:
         with pytest.raises(HostKeyError) as caught:
             whoami(sshd.ssh.model_copy(update={"host_key": OTHER_FINGERPRINT}))
@@ -159,7 +167,7 @@ class TestConfig:
 
 class TestJumpHosts:
     @pytest.fixture
-    def jump(self, home: Path) -> Iterator[LoopbackSshd]:
+    def jump(self, home: Path, _sshd_or_skip: None) -> Iterator[LoopbackSshd]:
         with LoopbackSshd() as jump:
             (home / ".ssh/config").write_text(f"Host 127.0.0.1\n  IdentityFile {jump.identity_file}\n")
             yield jump

@@ -73,7 +73,10 @@ def _hops(ssh: Ssh, depth: int) -> Iterator[Hop]:
                 raise LabError(f"{ssh.host}: ProxyJump: {error}") from error
             own_jump = None if number == 0 else "none"  # the later ones are reached through the one before
             yield from _hops(Ssh(host=host, user=user, port=port, jump=own_jump), depth + 1)
-    yield _hop(ssh, options)
+    try:
+        yield _hop(ssh, options)
+    except ValueError as error:
+        raise LabError(f"{ssh.host}: what its configuration says can't be used: {error}") from error
 
 
 def _hop(ssh: Ssh, options: paramiko.SSHConfigDict) -> Hop:

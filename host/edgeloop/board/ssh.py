@@ -35,6 +35,7 @@ _WINDOW = 8 * 1024 * 1024
 _KEEPALIVE_S = 15
 # The hardware of nearly every host and 64-bit board does AES-GCM; it is the fastest that paramiko has.
 _FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+_KEY_FAMILIES = ("ed25519", "ecdsa", "rsa")
 _SSH_ERRORS = (paramiko.SSHException, OSError, EOFError)
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its threads would print tracebacks on stderr
 
@@ -184,12 +185,34 @@ class _Proxy:
 
 def _connect(hops: Sequence[Hop], name: str, timeout_s: float, *, log_in: bool) -> _Connection:
     """Connect hop by hop; `log_in` False stops at the last hop's host key, unchecked."""
+    try:
+        return _connect_once(hops, name, timeout_s, log_in=log_in)
+    except HostKeyError:
+        if hops[-1].pinned is None:
+            raise
+        # A fingerprint does not tell its key's type, and a server shows one key of several: ask for the others.
+        for family in _KEY_FAMILIES:
+            with contextlib.suppress(HostKeyError, UnreachableError):
+                return _connect_once(hops, name, timeout_s, log_in=log_in, key_family=family)
+        raise
+
+
+def _connect_once(
+    hops: Sequence[Hop], name: str, timeout_s: float, *, log_in: bool, key_family: str | None = None
+) -> _Connection:
     connection = _Connection()
     try:
         for hop in hops:
             last = hop is hops[-1]
             try:
-                _connect_hop(connection, hop, name if last else hop.hostname, timeout_s, log_in=log_in or not last)
+                _connect_hop(
+                    connection,
+                    hop,
+                    name if last else hop.hostname,
+                    timeout_s,
+                    log_in=log_in or not last,
+                    key_family=key_family if last else None,
+                )
             except _SSH_ERRORS as error:
                 said = connection.proxy_words()
                 raise UnreachableError(
@@ -202,7 +225,9 @@ def _connect(hops: Sequence[Hop], name: str, timeout_s: float, *, log_in: bool) 
     return connection
 
 
-def _connect_hop(connection: _Connection, hop: Hop, name: str, timeout_s: float, *, log_in: bool) -> None:
+def _connect_hop(
+    connection: _Connection, hop: Hop, name: str, timeout_s: float, *, log_in: bool, key_family: str | None
+) -> None:
     ends_s = time.monotonic() + timeout_s
     known = known_keys(hop.known_hosts, hop.label)
     transport = connection.add(hop, timeout_s)
@@ -210,6 +235,8 @@ def _connect_hop(connection: _Connection, hop: Hop, name: str, timeout_s: float,
     options.ciphers = (*_FAST_CIPHERS, *(c for c in options.ciphers if c not in _FAST_CIPHERS))
     if hop.pinned is None:
         options.key_types = tuple(key_types_first(known.keys, options.key_types))
+    elif key_family is not None:
+        options.key_types = tuple(kind for kind in options.key_types if key_family in kind)
     left_s = max(0.1, ends_s - time.monotonic())
     transport.banner_timeout = left_s
     transport.handshake_timeout = left_s

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -39,7 +39,7 @@ def why_no_sshd() -> str | None:
 class LoopbackSshd:
     """`with LoopbackSshd() as sshd`: everything a board's file says of it, and its faults."""
 
-    def __init__(self) -> None:
+    def __init__(self, host_key_types: Sequence[str] = ("ed25519",)) -> None:
         self.host = "127.0.0.1"
         self.port = 0
         self.user = _board_user()
@@ -51,11 +51,13 @@ class LoopbackSshd:
         self._process: subprocess.Popen[bytes] | None = None
         account = pwd.getpwnam(self.user)
         _key(self.identity_file)
-        _key(self.folder / "host")
+        self._host_keys = [self.folder / f"host-{kind}" for kind in host_key_types]
+        for kind, path in zip(host_key_types, self._host_keys, strict=True):
+            _key(path, kind)
         Path(self.state_dir).mkdir(mode=0o755)
         if os.geteuid() == 0:
             os.chown(self.state_dir, account.pw_uid, account.pw_gid)
-        self.fingerprint = _words("ssh-keygen", "-lf", str(self.folder / "host.pub"))[1]
+        self.fingerprint = self.fingerprint_of(host_key_types[0])
 
     def __enter__(self) -> Self:
         self.start()
@@ -81,14 +83,19 @@ class LoopbackSshd:
     @property
     def public_host_key(self) -> str:
         """`type base64`, as known_hosts has it."""
-        return " ".join((self.folder / "host.pub").read_text().split()[:2])
+        return " ".join(Path(f"{self._host_keys[0]}.pub").read_text().split()[:2])
+
+    def fingerprint_of(self, host_key_type: str) -> str:
+        """`SHA256:...` of one of its host keys."""
+        return _words("ssh-keygen", "-lf", f"{self.folder}/host-{host_key_type}.pub")[1]
 
     def start(self) -> None:
         """Listen; on the same port as before where it was stopped in between."""
         self.port = self.port or _free_port()
         config = self.folder / "sshd_config"
         config.write_text(
-            f"ListenAddress {self.host}\nPort {self.port}\nHostKey {self.folder}/host\nPidFile none\n"
+            "".join(f"HostKey {path}\n" for path in self._host_keys)
+            + f"ListenAddress {self.host}\nPort {self.port}\nPidFile none\n"
             f"AuthorizedKeysFile {self.folder}/id.pub\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
             "KbdInteractiveAuthentication no\nAllowTcpForwarding yes\nUseDNS no\nPrintMotd no\nMaxStartups 200\n"
             "Subsystem sftp internal-sftp\n"
@@ -162,8 +169,8 @@ def _board_user() -> str:
     return BOARD_USER
 
 
-def _key(path: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "edgeloop-test", "-f", str(path)], check=True)
+def _key(path: Path, kind: str = "ed25519") -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "edgeloop-test", "-f", str(path)], check=True)
 
 
 def _words(*argv: str) -> list[str]:
