@@ -35,7 +35,8 @@ _TREND_EVERY_NS = 100_000_000
 _TREND_LOOKS_AT = 4000
 _TREND_HALF_MIN = 4  # with fewer, three standard errors are wider than a steady trend
 _TREND_RELATIVE = 0.01
-_STORE = 4096
+_STORE_RUNS = (65_536, 2_097_152)
+_STORE_RUNS_A_SECOND = 50_000
 
 
 @dataclass
@@ -74,6 +75,7 @@ def main(folder: Path) -> int:
         from edgeloop_agent import engines, evaluate, samples
         from edgeloop_agent.engines.interpreter import RefusedError
 
+        store = store_for(arguments.plan)
         engine = engines.load_engine(arguments.engine)
     except Exception as error:  # noqa: BLE001 -- a runtime that does not fit the board fails in any way; it is one line
         line = "%s can't be imported on the board: %s: %s" % (arguments.engine, type(error).__name__, _last(error))
@@ -94,7 +96,7 @@ def main(folder: Path) -> int:
         else:
             held = samples.for_latency(data, engine.inputs(), arguments.seed)
             result.update(samples_cycled=len(held))
-            result.update(time_latency(engine, held, arguments.plan, folder))
+            result.update(time_latency(engine, held, arguments.plan, store, folder))
         result.update(peak_rss_bytes=conditions.vm_bytes("VmHWM"))
     except RefusedError as error:
         result.update(outcome="refused", detail=str(error))
@@ -164,32 +166,44 @@ def one_run(engine: Engine, held: list[Sample], timing: str) -> Once:
     return invoke_only if timing == "invoke" else copy_in_out
 
 
-class Loop:
-    """Runs one inference after the other, back to back or one each period, cycling through the samples."""
+def store_for(plan: wire.SessionPlan) -> array.array[int]:
+    """Return room for a session's latencies, touched. Made before the model is loaded, it is no part of its memory."""
+    runs = int((plan.warmup_s_max + plan.time_s_min) * _STORE_RUNS_A_SECOND)
+    return array.array("q", [0]) * min(max(runs, _STORE_RUNS[0]), _STORE_RUNS[1])
 
-    def __init__(self, once: Once, samples: int, period_ms: Optional[float]) -> None:
+
+class Loop:
+    """Runs one inference after the other, back to back or one each period, cycling through the samples.
+
+    Latencies in ns go to `store` one after the other; it grows where it is full.
+    """
+
+    def __init__(self, once: Once, samples: int, period_ms: Optional[float], store: array.array[int]) -> None:
+        self.store = store
+        self._count = 0
         self._once = once
         self._samples = samples
         self._period_ns = None if period_ms is None else int(period_ms * 1e6)
         self._next = 0
         self._due_ns = time.perf_counter_ns()
 
-    def run(self, enough: Callable[[array.array[int], int, int], bool]) -> array.array[int]:
-        """Return latencies in ns of runs until `enough(store, runs, now_ns)`; asked after each run."""
-        store = array.array("q", bytes(8 * _STORE))
-        count = 0
+    def run(self, enough: Callable[[int, int], bool]) -> slice:
+        """Run until `enough(runs, now_ns)`, asked after each run; return where in the store the latencies are."""
+        store = self.store
+        first = count = self._count
         once, samples, period = self._once, self._samples, self._period_ns
         while True:
             if period is not None:
                 self._wait(period)
             start, end = once(self._next)
             if count == len(store):
-                store.frombytes(bytes(8 * count))
+                store.extend(store)
             store[count] = end - start
             count += 1
             self._next = (self._next + 1) % samples
-            if enough(store, count, end):
-                return store[:count]
+            if enough(count - first, end):
+                self._count = count
+                return slice(first, count)
 
     def _wait(self, period_ns: int) -> None:
         """Sleep until the next start; a run that took longer than its period moves the ones after it."""
@@ -227,12 +241,12 @@ def _median(values: Any) -> float:
     return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
 
 
-def _warm_enough(plan: wire.SessionPlan, start: int) -> Callable[[array.array[int], int, int], bool]:
+def _warm_enough(plan: wire.SessionPlan, start: int, store: array.array[int]) -> Callable[[int, int], bool]:
     floor = start + int(plan.warmup_s_min * 1e9)
     cap = start + int(plan.warmup_s_max * 1e9)
     asked = floor
 
-    def enough(store: array.array[int], count: int, now: int) -> bool:
+    def enough(count: int, now: int) -> bool:
         nonlocal asked
         if count < plan.warmup_runs_min or now < floor:
             return False
@@ -246,7 +260,9 @@ def _warm_enough(plan: wire.SessionPlan, start: int) -> Callable[[array.array[in
     return enough
 
 
-def time_latency(engine: Engine, held: list[Sample], plan: wire.SessionPlan, folder: Path) -> dict[str, Any]:
+def time_latency(
+    engine: Engine, held: list[Sample], plan: wire.SessionPlan, store: array.array[int], folder: Path
+) -> dict[str, Any]:
     """First inference, warm-up, calibration, timed runs, calibration; arrays into warmup.npy and latency.npy."""
     from edgeloop_agent.engines.interpreter import RefusedError, one_line
 
@@ -254,16 +270,15 @@ def time_latency(engine: Engine, held: list[Sample], plan: wire.SessionPlan, fol
     try:
         start, end = once(0)
         first_ns = end - start
-        loop = Loop(once, len(held), plan.period_ms)
+        loop = Loop(once, len(held), plan.period_ms, store)
         gc.collect()
         gc.disable()
-        warmups = loop.run(_warm_enough(plan, time.perf_counter_ns()))
+        warmups = loop.run(_warm_enough(plan, time.perf_counter_ns(), store))
         before = conditions.calibration_ns()
-        start, end = once(0)  # the calibration took the caches: this run is a warm-up
-        warmups.append(end - start)
+        again = loop.run(lambda _count, _now: True)  # the calibration took the caches: one more warm-up
         opened = time.perf_counter_ns()
         floor = opened + int(plan.time_s_min * 1e9)
-        latencies = loop.run(lambda _, count, now: bool(now >= floor and count >= plan.runs_min))
+        latencies = loop.run(lambda count, now: now >= floor and count >= plan.runs_min)
         closed = time.perf_counter_ns()
         after = conditions.calibration_ns()
     except (ValueError, RuntimeError) as error:
@@ -271,12 +286,12 @@ def time_latency(engine: Engine, held: list[Sample], plan: wire.SessionPlan, fol
     finally:
         gc.enable()
     peak = conditions.vm_bytes("VmHWM")
-    _save(folder / "warmup.npy", warmups)
-    _save(folder / "latency.npy", latencies)
+    _save(folder / "warmup.npy", store[warmups.start : again.stop])
+    _save(folder / "latency.npy", store[latencies])
     return {
         "first_ns": first_ns,
-        "runs": len(latencies),
-        "warmups": len(warmups),
+        "runs": latencies.stop - latencies.start,
+        "warmups": again.stop - warmups.start,
         "calibration_ns": [before, after],
         "timed_window_monotonic_ns": [opened, closed],
         "peak_rss_bytes": peak,

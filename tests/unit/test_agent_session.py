@@ -17,6 +17,10 @@ from edgeloop_agent import session, wire
 DATA = Path(__file__).parent.parent / "data"
 
 
+def room(runs: int = 8) -> array.array[int]:
+    return array.array("q", [0]) * runs
+
+
 class FakeTime:
     """perf_counter_ns and sleep that move together."""
 
@@ -70,12 +74,13 @@ def test_the_interval_holds_what_its_name_says(monkeypatch: pytest.MonkeyPatch, 
 def test_both_floors_must_be_met_and_samples_are_cycled(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeTime(monkeypatch)
     engine = FakeEngine(clock, [5_000_000])
-    loop = session.Loop(session.one_run(engine, [["a"], ["b"], ["c"]], "invoke"), 3, None)  # type: ignore[arg-type]
-    by_time = loop.run(lambda _, count, now: now >= 200_000_000 and count >= 2)
-    assert list(by_time) == [5_000_000] * 14  # 15 ms each
+    loop = session.Loop(session.one_run(engine, [["a"], ["b"], ["c"]], "invoke"), 3, None, room())  # type: ignore[arg-type]
+    by_time = loop.run(lambda count, now: now >= 200_000_000 and count >= 2)
+    assert list(loop.store[by_time]) == [5_000_000] * 14  # 15 ms each
     assert engine.given[:4] == ["a", "b", "c", "a"]
-    by_runs = loop.run(lambda _, count, now: now >= 0 and count >= 10_000)
-    assert len(by_runs) == 10_000
+    by_runs = loop.run(lambda count, now: now >= 0 and count >= 10_000)
+    assert list(loop.store[by_runs]) == [5_000_000] * 10_000  # it grew
+    assert by_runs.start == 14
 
 
 def test_runs_start_one_period_after_the_other_and_the_sleep_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +92,8 @@ def test_runs_start_one_period_after_the_other_and_the_sleep_is_not_timed(monkey
         clock.now += 230_000_000 if len(starts) == 3 else 30_000_000
         return starts[-1], clock.now
 
-    stored = session.Loop(once, 1, 100.0).run(lambda _, count, now: now > 0 and count == 6)
+    loop = session.Loop(once, 1, 100.0, room())
+    stored = loop.store[loop.run(lambda count, now: now > 0 and count == 6)]
     assert [start // 1_000_000 for start in starts] == [0, 100, 200, 430, 530, 630]  # one late run moves the rest
     assert [taken // 1_000_000 for taken in stored] == [30, 30, 230, 30, 30, 30]
 
@@ -133,7 +139,7 @@ def test_warm_up_has_a_floor_a_cap_and_a_least_number_of_runs(
     clock = FakeTime(monkeypatch)
     monkeypatch.setattr(session.conditions, "calibration_ns", lambda: 7)
     plan = wire.SessionPlan(runs_min, 0.5, 5.0, 5, 0.1, "invoke", None, 60.0)
-    said = session.time_latency(FakeEngine(clock, invoke_ns), [["a"]], plan, tmp_path)  # type: ignore[arg-type]
+    said = session.time_latency(FakeEngine(clock, invoke_ns), [["a"]], plan, room(), tmp_path)  # type: ignore[arg-type]
     opened, closed = said["timed_window_monotonic_ns"]
     assert expected_s[0] <= opened / 1e9 <= expected_s[1] + 0.1
     assert said["warmups"] >= runs_min
@@ -162,8 +168,8 @@ class Nothing:
 
 @pytest.mark.parametrize("timing", wire.TIMINGS)
 def test_the_loop_adds_less_than_a_microsecond(timing: str) -> None:
-    loop = session.Loop(session.one_run(Nothing(), [["a"]], timing), 1, None)  # type: ignore[arg-type]
-    medians = [statistics.median(loop.run(lambda _, count, now: count >= 5000 and now > 0)) for _ in range(3)]
+    loop = session.Loop(session.one_run(Nothing(), [["a"]], timing), 1, None, room(20_000))  # type: ignore[arg-type]
+    medians = [statistics.median(loop.store[loop.run(lambda count, now: count >= 5000 and now > 0)]) for _ in range(3)]
     assert min(medians) < 1000
 
 
@@ -173,7 +179,7 @@ def test_the_median_of_a_real_model_is_that_of_a_bare_loop() -> None:
 
     engine = load_engine("litert")
     engine.load(str(DATA / "tiny_float.tflite"), 1)
-    loop = session.Loop(session.one_run(engine, [random_sample(engine.inputs(), 0)], "invoke"), 1, None)
+    loop = session.Loop(session.one_run(engine, [random_sample(engine.inputs(), 0)], "invoke"), 1, None, room(20_000))
     invoke, now = engine.invoker(), time.perf_counter_ns
 
     def bare(count: int) -> float:
@@ -187,7 +193,15 @@ def test_the_median_of_a_real_model_is_that_of_a_bare_loop() -> None:
     bare(500)
     differences = []
     for _ in range(9):
-        ours = statistics.median(loop.run(lambda _, count, moment: count >= 500 and moment > 0))
+        ours = statistics.median(loop.store[loop.run(lambda count, moment: count >= 500 and moment > 0)])
         plain = bare(500)
         differences.append(ours - plain - max(1000, 0.01 * plain))
     assert statistics.median(differences) < 0
+
+
+def test_room_for_latencies_follows_the_plan_and_is_bounded() -> None:
+    def size(seconds: float) -> int:
+        return len(session.store_for(wire.SessionPlan(1, 0.0, 5.0, 1, seconds, "invoke", None, 60.0)))
+
+    assert size(2.0) == 350_000
+    assert size(3600.0) == 2_097_152
