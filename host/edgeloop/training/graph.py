@@ -25,7 +25,7 @@ BATCH_MAX = 1 << 16
 
 _LAYERS = frozenset({"conv1d", "conv2d", "conv_transpose2d", "linear"})
 _NORMS = frozenset({"_native_batch_norm_legit_no_training"})
-_AFFINE = frozenset({"add", "sub", "mul", "div"})
+_AFFINE = frozenset({"add", "sub", "rsub", "mul", "div"})
 _FOLD_ELEMENTS_MAX = 1 << 24
 """Constants beyond this many elements are left to be computed."""
 
@@ -222,7 +222,7 @@ def _of_arithmetic(module: GraphModule, node: Node) -> Affine | None:
     kind, shape = kind_of(node), example(node)
     if node.kwargs or len(node.args) != 2 or shape is None:
         return None
-    left, right = node.args
+    left, right = node.args if kind != "rsub" else reversed(node.args)
     turned = not isinstance(left, Node) or is_constant(left)
     source, other = (right, left) if turned else (left, right)
     if not isinstance(source, Node) or not is_layer(source) or (turned and kind == "div"):
@@ -234,7 +234,7 @@ def _of_arithmetic(module: GraphModule, node: Node) -> Affine | None:
     match kind:
         case "add":
             return Affine(source, one, value)
-        case "sub":
+        case "sub" | "rsub":
             return Affine(source, -one, value) if turned else Affine(source, one, -value)
         case "mul":
             return Affine(source, value, zero)

@@ -39,7 +39,7 @@ _SAME_GRID = frozenset(
 """Arithmetic whose result the runtime keeps on its input's grid."""
 _JOINS = frozenset({"cat", "stack"})
 """Operators whose inputs take the grid of their result."""
-_FUSING = frozenset({"conv1d", "conv2d", "conv_transpose2d", "linear", "add", "sub", "mul", "div"})
+_FUSING = frozenset({"conv1d", "conv2d", "conv_transpose2d", "linear", "add", "sub", "rsub", "mul", "div"})
 """Operators that an activation straight after them is fused into."""
 _POOLS = frozenset({"max_pool2d", "avg_pool2d"})
 _FIXED = {

@@ -244,7 +244,7 @@ class _Worker:
         with contextlib.suppress(ProcessLookupError):
             self._signal(signal.SIGSTOP if stop else signal.SIGCONT)
             if binds and cores != frozenset():
-                wanted = cores or frozenset(range(os.cpu_count() or 1))
+                wanted = cores or os.sched_getaffinity(0)
                 for thread in Path(f"/proc/{self._process.pid}/task").iterdir():
                     with contextlib.suppress(OSError):  # a thread that has ended meanwhile
                         os.sched_setaffinity(int(thread.name), wanted)

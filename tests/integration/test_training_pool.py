@@ -1,0 +1,224 @@
+"""Trainings run in a process of their own: what goes wrong there stays there, and nothing outlives its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from edgeloop.core.campaign import Data, Task, Training
+from edgeloop.core.network import NetworkSpec
+from edgeloop.errors import HarnessError, UserError
+from edgeloop.ports import TrainingJob
+from edgeloop.training.pool import TrainingPool
+
+pytest.importorskip("torch")  # its version is a part of every key
+
+ENTRY = """
+import os, signal, time
+from edgeloop.core.network import NetworkSizes
+from edgeloop.errors import UserError
+from edgeloop.ports import TrainedNetwork
+from edgeloop.training.key import training_key
+from edgeloop.training.summary import write_trained
+
+def prepare(threads): pass
+
+def train(job, networks, report):
+    (networks / "starting").write_text(str(os.getpid()))
+    (networks / "starting").replace(networks / "started")
+    print("user code prints", flush=True)
+    match job.network.family:
+        case "crash":
+            print("about to fall", flush=True)
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "wrong":
+            raise UserError("net.py: no good", next_step="write it anew")
+        case "broken":
+            raise ValueError("a fault of ours")
+        case "slow":
+            for step in range(600):
+                report("training", step / 600)
+                time.sleep(0.05)
+    folder = networks / training_key(job)
+    folder.mkdir()
+    with (networks / "trained").open("a") as file:
+        print(job.network.family, file=file)
+    report("training", 1.0)
+    trained = TrainedNetwork(key=folder.name, folder=str(folder), seconds=0, epochs=1, validation={})
+    write_trained(folder, trained, job, [])
+    return trained
+
+def describe(network, task, data, channel_multiple):
+    assert os.environ["OMP_WAIT_POLICY"]
+    return NetworkSizes(parameters=os.getpid(), macs=1, layers=(), activations=(), peak_activation_elements=1)
+"""
+
+
+@pytest.fixture
+def entry(tmp_path, monkeypatch):
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / "pool_entry.py").write_text(ENTRY)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return "pool_entry"
+
+
+@pytest.fixture
+def networks(tmp_path):
+    folder = tmp_path / "networks"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def pool(entry, networks):
+    made = TrainingPool(networks, entry=entry, threads=1)
+    yield made
+    made.close()
+
+
+def job(name="plain", seed=0):
+    return TrainingJob(
+        network=NetworkSpec(family=name, seed=seed),
+        lightening="fp32",
+        task=Task(),
+        data=Data(),
+        data_sha256="d" * 64,
+        recipe=Training(),
+    )
+
+
+def quiet(_what, _fraction):
+    pass
+
+
+def until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def gone(pid):
+    """Whether a process has ended (a zombie that nobody reaped has)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_training_reports_and_is_never_made_twice(pool, networks):
+    told = []
+    first = pool.submit(job(), lambda what, fraction: told.append((what, fraction))).result(30)
+    assert told == [("training", 1.0)]
+    again = pool.submit(job(), quiet)
+    assert again.done()
+    assert again.result() == first
+    assert (networks / "trained").read_text() == "plain\n"
+
+
+def test_who_asks_for_a_training_that_runs_joins_it(pool, networks):
+    first = pool.submit(job("slow"), quiet)
+    until((networks / "started").exists)
+    told = []
+    assert pool.submit(job("slow"), lambda _what, fraction: told.append(fraction)) is first
+    until(lambda: len(told) > 1)
+
+
+def test_what_the_user_did_wrong_comes_back_as_it_was(pool):
+    with pytest.raises(UserError) as raised:
+        pool.submit(job("wrong"), quiet).result(30)
+    assert raised.value.lines() == ["net.py: no good; write it anew"]
+
+
+def test_a_fault_of_ours_is_a_line_and_the_log_has_the_rest(pool, networks):
+    with pytest.raises(HarnessError, match="ValueError: a fault of ours"):
+        pool.submit(job("broken"), quiet).result(30)
+    log = (networks / "logs" / "train.log").read_text()
+    assert "Traceback" in log
+    assert "user code prints" in log
+
+
+def test_a_crash_is_told_with_its_signal_and_the_next_training_gets_a_fresh_process(pool):
+    with pytest.raises(HarnessError, match=r"SIGSEGV.*about to fall"):
+        pool.submit(job("crash"), quiet).result(30)
+    assert pool.submit(job(), quiet).result(30).epochs == 1
+
+
+def test_abandoning_keeps_what_is_wanted_and_the_process(pool, networks):
+    running, waiting, wanted = (pool.submit(job(n, s), quiet) for n, s in (("slow", 0), ("plain", 1), ("plain", 2)))
+    until((networks / "started").exists)
+    process = (networks / "started").read_text()
+    pool.abandon(keep=pool.key(job("plain", 2)))
+    assert wanted.result(30).epochs == 1
+    assert waiting.cancelled()
+    assert isinstance(running.exception(1), HarnessError)
+    assert (networks / "started").read_text() == process
+
+
+def test_a_network_is_looked_at_while_another_one_trains_and_only_once(pool, networks):
+    running = pool.submit(job("slow"), quiet)
+    until((networks / "started").exists)
+    sizes = pool.describe(NetworkSpec(family="x"), Task(), Data(), 4)
+    assert not running.done()
+    pool.close()
+    again = TrainingPool(networks, entry="no_such_module")
+    assert again.describe(NetworkSpec(family="x"), Task(), Data(), 4) == sizes
+    again.close()
+
+
+def test_closing_ends_the_process_at_once(pool, networks):
+    running = pool.submit(job("slow"), quiet)
+    until((networks / "started").exists)
+    process = int((networks / "started").read_text())
+    began = time.monotonic()
+    pool.close()
+    assert time.monotonic() - began < 5
+    assert gone(process)
+    assert isinstance(running.exception(1), HarnessError)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")
+def test_training_keeps_to_other_cores_or_waits(pool, networks):
+    pool.submit(job("slow"), quiet)
+    until((networks / "started").exists)
+    process = int((networks / "started").read_text())
+    core = min(os.sched_getaffinity(0))
+    pool.keep_to({core})
+    assert os.sched_getaffinity(process) == {core}
+    state = Path(f"/proc/{process}/stat")
+    pool.keep_to(())
+    until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T")
+    pool.keep_to(None)
+    until(lambda: state.read_text().rpartition(")")[2].split()[0] != "T")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
+def test_a_controller_that_is_killed_leaves_no_training_behind(entry, networks):
+    controller = textwrap.dedent(f"""
+        import sys, time
+        from pathlib import Path
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_training_pool import TrainingPool, job, quiet
+        pool = TrainingPool(Path({str(networks)!r}), entry={entry!r})
+        pool.submit(job("slow"), quiet)
+        time.sleep(60)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", controller])
+    try:
+        until((networks / "started").exists)
+        child = int((networks / "started").read_text())
+        assert not gone(child)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        until(lambda: gone(child), seconds=5)
+    finally:
+        process.kill()
+        process.wait()
