@@ -241,7 +241,7 @@ class Controller:
             job = make(done)
             key = self._means.trainer.key(job)
             self._means.trainer.abandon(keep=key)
-            self._means.observer.stage(number, f"training {candidate}")
+            self._means.observer.stage(number, f"training {_named(job)}")
             if candidate.lightening != "fp32":
                 self._means.builder.warm_up()
             future = self._means.trainer.submit(job, self._training_progress)
@@ -353,6 +353,11 @@ class Controller:
             best=nearest.number,
             sentence=f"none passed; {why}. The nearest miss is trial {nearest.number}, {nearest.candidate}{missed}",
         )
+
+
+def _named(job: TrainingJob) -> str:
+    """`width 1.41 w8a8`; a float network that others start from is `width 1.41 fp32`."""
+    return str(Candidate(network=job.network, lightening=job.lightening))
 
 
 def _first_of(*futures: Future[Any]) -> None:
