@@ -90,6 +90,27 @@ _SHAPES: dict[str, tuple[type[nn.Module], dict[str, tuple[int, ...]], tuple[str,
 }
 
 
+def _taught(module: Any, random: np.random.Generator) -> np.ndarray:
+    """Teach ten patterns in noise and return fresh samples of them.
+
+    Agreement on classes says nothing of an untrained network: one class wins everywhere, or margins are a step.
+    """
+    patterns = random.normal(size=(10, 16, 16, 1))
+
+    def draw(n: int) -> tuple[Any, Any]:
+        labels = random.integers(10, size=n)
+        noisy = patterns[labels] + random.normal(size=(n, 16, 16, 1))
+        return torch.from_numpy(noisy.astype(np.float32)), torch.from_numpy(labels)
+
+    optimizer = torch.optim.Adam(module.parameters(), 1e-2)
+    for _ in range(200):
+        x, y = draw(128)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    return draw(1000)[0].numpy()
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Trained folders by network and rung, each made once."""
@@ -103,9 +124,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
             random = np.random.default_rng(0)
             inputs = {n: random.normal(size=(1000, *s)).astype(np.float32) for n, s in shapes.items()}
             module = network()
-            if hasattr(module, "head") and len(outputs) == 1:  # else one class would win for every input
-                with torch.no_grad():
-                    module.head.bias -= module(*map(torch.from_numpy, inputs.values())).mean(0)
+            if name == "separable":
+                inputs = {"x": _taught(module, random)}
             folder = root / f"{name}-{rung}"
             made[name, rung] = write_trained_folder(folder, module, inputs, rung, outputs=outputs, key=f"{name}-{rung}")
         return made[name, rung]
@@ -164,13 +184,16 @@ def test_every_rung_is_built_agrees_and_weighs_what_it_should(
     assert artifact.inputs[0].dtype == dtype
     assert (artifact.inputs[0].name, artifact.inputs[0].layout) == ("x", "channels_last")
     assert artifact.parity is not None
-    assert artifact.parity.agreement >= 0.995
+    # 4 bit: 99.6 % here, where one input more or less decides 99.5 % and another CPU trains another network.
+    assert artifact.parity.agreement >= (0.99 if rung == "w4a8" else 0.995)
     assert artifact.parity.n + artifact.parity.ties_left_out == 1000
+    with np.load(Path(trained("separable", rung).folder) / "probe.npz") as probe:
+        assert len(np.unique(probe["parity/y/y"].argmax(1))) == 10  # else agreement would come for nothing
     assert artifact.deployed_bytes <= 13400 * fraction
     if rung in {"w8a16", "w8a8", "w4a8"}:
         assert artifact.ranges_matched == (8, 8)
         assert artifact.parity.steps_max is not None
-        assert artifact.parity.steps_max <= 3
+        assert artifact.parity.steps_max <= (64 if rung == "w8a16" else 3)  # 64 of 16 bit are a quarter of one of 8 bit
     assert answer["unmatched"] == answer["layers_unmatched"] == []
 
 
@@ -245,7 +268,7 @@ def test_a_tensor_without_a_trained_range_is_calibrated_counted_and_named(traine
         recipe["activations"] = [a for a in recipe["activations"] if not a["name"].startswith("mean")]
 
     partial = _with_recipe(trained("separable", "w8a8"), tmp_path / "partial", forget_one)
-    artifact, answer = _built_here(partial, tmp_path / "out", "top1")
+    artifact, answer = _built_here(partial, tmp_path / "out", "custom")  # the child leaves this gate to the parent
     assert artifact.ranges_matched == (7, 8)
     assert len(answer["unmatched"]) == 1
     assert "MEAN" in answer["unmatched"][0]

@@ -74,7 +74,8 @@ def write_trained_folder(
         observed.run(*samples)
         probed = _Watcher(module)
         probed.run(*(s[:_FINGERPRINT_SAMPLES] for s in samples))
-        quantized = _Watcher(module, observed.ranges, rung.activation_bits)
+        bits = {layer["name"]: layer["bits"] for layer in layers}
+        quantized = _Watcher(module, observed.ranges, rung.activation_bits, bits)
         result = quantized.run(*samples)
     single = torch.export.export(_Wrapped.of(module), tuple(s[:1] for s in samples))
     torch.export.save(single, folder / "network.pt2")
@@ -163,7 +164,14 @@ def _put_weights_on_grid(module: Any, rung: Lightening) -> list[dict[str, Any]]:
 class _Watcher:
     """Runs a graph and, where it has ranges, rounds every tensor that the runtime keeps as integers."""
 
-    def __init__(self, module: Any, ranges: Mapping[str, tuple[float, float]] | None = None, bits: int = 32) -> None:
+    def __init__(
+        self,
+        module: Any,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+        bits: int = 32,
+        weight_bits: Mapping[str, int] | None = None,
+    ) -> None:
+        self._weight_bits = weight_bits or {}
         self._module = module
         self._given = ranges
         self._bits = bits
@@ -178,7 +186,10 @@ class _Watcher:
 
         class Run(torch.fx.Interpreter):
             def run_node(self, n: torch.fx.Node) -> Any:
-                return watcher._seen(n, super().run_node(n))
+                if str(n.target) not in _WEIGHTED:
+                    return watcher._seen(n, super().run_node(n))
+                args, kwargs = self.fetch_args_kwargs_from_env(n)
+                return watcher._seen(n, self.call_function(n.target, watcher._with_stored_bias(n, args), kwargs))
 
         return Run(self._module).run(*samples)
 
@@ -202,6 +213,16 @@ class _Watcher:
         if self._given is None or self._bits == 32:
             return value
         return _round(value, *self._given[node.name], self._bits)
+
+    def _with_stored_bias(self, node: Any, args: Any) -> Any:
+        """The runtime keeps a bias as an integer in steps of input scale x weight scale."""
+        if self._given is None or self._bits == 32 or len(args) < 3 or args[2] is None:
+            return args
+        low, high = self._inherited(node)
+        step_in = max(abs(low), abs(high)) / 32767 if self._bits == 16 else (high - low) / 255
+        top = 2 ** (self._weight_bits[str(node.args[1].target)] - 1) - 1
+        step = step_in * args[1].abs().flatten(1).amax(1) / top
+        return (*args[:2], (args[2] / step).round() * step, *args[3:])
 
     def _inherited(self, node: Any) -> tuple[float, float]:
         before = node.args[0]
