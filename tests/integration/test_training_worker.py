@@ -21,6 +21,8 @@ from edgeloop.core.network import NetworkSpec  # noqa: E402
 from edgeloop.data import load  # noqa: E402
 from edgeloop.errors import DataError, HarnessError  # noqa: E402
 from edgeloop.ports import TrainingJob  # noqa: E402
+from edgeloop.training.key import training_key  # noqa: E402
+from edgeloop.training.summary import read_trained  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -214,6 +216,20 @@ def test_given_weights_are_evaluated_not_trained(digits, tmp_path):
     assert again.epochs == 0
     assert again.validation == trained.validation
     assert again.key != trained.key
+
+
+def test_what_a_killed_training_left_is_cleared_away(digits, tmp_path):
+    _networks, data, network, trained = digits
+    given = job(
+        network.model_copy(update={"weights": f"{trained.folder}/weights.pt", "weights_sha256": "w" * 64}), data
+    )
+    key = training_key(given)
+    for name in (f".making-{key}-123", key):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "network.pt2").write_text("half of it")
+    run(given, tmp_path)
+    assert [f.name for f in tmp_path.iterdir()] == [key]
+    assert read_trained(tmp_path / key) is not None
 
 
 def test_data_that_changed_meanwhile_train_nothing(digits, tmp_path):

@@ -10,9 +10,9 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from edgeloop.core.lightening import Lightening  # noqa: E402
-from edgeloop.training.graph import exported_graph, is_constant  # noqa: E402
+from edgeloop.training.graph import constant, exported_graph, is_constant  # noqa: E402
 from edgeloop.training.insert import FakeQuantized  # noqa: E402
-from edgeloop.training.quantizers import Phase  # noqa: E402
+from edgeloop.training.quantizers import Phase, grid  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -149,3 +149,17 @@ def test_float_rungs_round_no_activation():
     fake, _ = quantized(Body(lambda s, x: s.a(x), a=conv()), 4, 5, 5, lightening="fp16")
     assert names(fake) == []
     assert not any(is_constant(n) and n.users == {} for n in fake.module.graph.nodes)
+
+
+@pytest.mark.parametrize("lightening", ["w8a8", "w4a8"])
+def test_biases_are_integers_in_steps_of_the_inputs_and_the_weights_scale(lightening):
+    body = Body(lambda s, x: s.c(s.b(s.a(x))), a=conv(), b=conv(), c=conv())
+    fake, _ = quantized(body, 4, 5, 5, lightening=lightening)
+    ranges = {a.name: a.quantizer for a in fake.activations}
+    source = grid(ranges["conv2d"].low, ranges["conv2d"].high, 8)[0]
+    plain = fake.to_float()
+    middle = [n for n in plain.graph.nodes if n.op == "call_function" and "conv2d" in str(n.target)][1]
+    weight, bias = (constant(plain, middle.args[i]).detach() for i in (1, 2))
+    top = 2 ** (fake.layers[1].bits - 1) - 1
+    steps = bias / (source * weight.flatten(1).abs().amax(1) / top)
+    assert torch.allclose(steps, steps.round(), atol=1e-3)

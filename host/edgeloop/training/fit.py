@@ -7,15 +7,17 @@ choosing by validation data would flatter the numbers that are judged on the sam
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from edgeloop.core.dataset import DataSplit
 from edgeloop.core.measurement import Arrays
@@ -25,6 +27,8 @@ from edgeloop.training.objective import Objective, Tensors, teacher_share
 
 _EVALUATION_BATCH = 256
 _PROGRESS_EVERY_S = 0.5
+_FLOPS_FOR_THREADS = 5e8
+"""Forward operations of a batch under which one thread is at least as fast as several: they would mostly wait."""
 
 Progress = Callable[[float], None]
 """Called with the share of the work that is done."""
@@ -139,6 +143,25 @@ def fit(
         history.append(Epoch(epoch + 1, total / len(parts), rate, time.monotonic() - begun))
     progress(1.0)
     return history
+
+
+@contextlib.contextmanager
+def fitting_threads(network: nn.Module, samples: Samples, batch: int) -> Iterator[None]:
+    """Compute with one thread where a batch is small work, else with all that torch was given.
+
+    Decided by counting operations, never by timing, so that equal jobs are summed in equal orders.
+    """
+    available = torch.get_num_threads()
+    training = network.training
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(*(x[:1] for x in samples.inputs))
+    network.train(training)
+    if counter.get_total_flops() * min(batch, len(samples)) < _FLOPS_FOR_THREADS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(available)
 
 
 def predict(network: nn.Module, outputs: Sequence[str], inputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:

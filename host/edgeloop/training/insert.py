@@ -15,6 +15,7 @@ from torch.fx import GraphModule, Node
 from edgeloop.core.lightening import Lightening
 from edgeloop.training.graph import channel_axis, constant, example, is_constant, is_depthwise, is_layer, kind_of
 from edgeloop.training.quantizers import (
+    BiasQuantizer,
     ConstantQuantizer,
     HalfQuantizer,
     Phase,
@@ -125,11 +126,21 @@ class FakeQuantized:
                 continue
             axis = channel_axis(node)
             quantizer = HalfQuantizer() if bits == 16 else WeightQuantizer(bits, axis, weight.dim(), weight.shape[axis])
-            name = self._added(quantizer, f"weights_{node.name}")
-            with self.module.graph.inserting_before(node):
-                called = self.module.graph.call_module(name, (source,))
-            node.args = (node.args[0], called, *node.args[2:])
+            self._round_argument(node, 1, quantizer, f"weights_{node.name}")
+            grid = self._grid_of(node)
+            if (
+                isinstance(quantizer, WeightQuantizer)
+                and grid is not None
+                and len(node.args) > 2
+                and is_constant(node.args[2])
+            ):
+                self._round_argument(node, 2, BiasQuantizer(quantizer, grid), f"bias_{node.name}")
         self.layers = tuple(layers)
+
+    def _round_argument(self, node: Node, position: int, quantizer: torch.nn.Module, name: str) -> None:
+        with self.module.graph.inserting_before(node):
+            called = self.module.graph.call_module(self._added(quantizer, name), (node.args[position],))
+        node.args = (*node.args[:position], called, *node.args[position + 1 :])
 
     def _bits(self, depthwise: bool, edge: bool) -> int:
         rung = self.lightening
@@ -169,7 +180,7 @@ class FakeQuantized:
                     node.replace_input_with(operand, self.module.graph.call_module(name, (operand,)))
 
     def _grid_of(self, node: Node) -> RangeQuantizer | None:
-        """The quantizer whose grid a node's input is on."""
+        """The quantizer whose grid a node's input is on; None where nothing rounds it."""
         source = node.args[0]
         while isinstance(source, Node):
             if source in self._made:

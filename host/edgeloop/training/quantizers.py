@@ -42,10 +42,13 @@ class WeightQuantizer(nn.Module):
         self._others = [d for d in range(dimensions) if d != axis]
         self._zero = torch.zeros(channels, dtype=torch.int32)
 
+        self.scale = torch.ones(channels)
+        """Of each channel, as of the last call."""
+
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        scale = weight.detach().abs().amax(self._others).clamp_min_(_BOUND_MIN).div_(self.top)
+        self.scale = weight.detach().abs().amax(self._others).clamp_min_(_BOUND_MIN).div_(self.top)
         rounded: torch.Tensor = torch.fake_quantize_per_channel_affine(
-            weight, scale, self._zero, self.axis, -self.top, self.top
+            weight, self.scale, self._zero, self.axis, -self.top, self.top
         )
         return rounded
 
@@ -130,6 +133,24 @@ class SameRange(nn.Module):
         if self.source.phase == Phase.CALIBRATE:
             return value
         return rounded(value, self.source.low, self.source.high, self.source.bits)
+
+
+class BiasQuantizer(nn.Module):
+    """A layer's bias: integers in steps of the input's scale times the weights' scale, so coarse where weights are.
+
+    Called after the layer's weight quantizer, in forward order.
+    """
+
+    def __init__(self, weights: WeightQuantizer, source: RangeQuantizer) -> None:
+        super().__init__()
+        self.weights = weights
+        self.source = source
+
+    def forward(self, bias: torch.Tensor) -> torch.Tensor:
+        if self.source.phase == Phase.CALIBRATE:
+            return bias
+        scale = self.weights.scale * grid(self.source.low, self.source.high, self.source.bits)[0]
+        return bias + (torch.round(bias.detach() / scale) * scale - bias.detach())
 
 
 def grid(low: float, high: float, bits: int) -> tuple[float, int]:

@@ -7,9 +7,11 @@ value, since a converter renames and reorders: `recipe.json` gives each one a fi
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,17 +139,25 @@ def fingerprint(values: Iterable[torch.Tensor]) -> list[float]:
     ]
 
 
-def publish(made: Path, folder: Path) -> None:
-    """Rename a finished folder to its name; if another process was first, keep what it made.
+@contextlib.contextmanager
+def unpublished(networks: Path, key: str) -> Iterator[Path]:
+    """Give an empty folder that becomes `networks/<key>` in one step when the block ends, and vanishes if it fails.
 
-    Raises HarnessError where the disk refuses.
+    What a killed process left of the same training is removed. Raises HarnessError where the disk refuses.
     """
+    for left in networks.glob(f".making-{key}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    made, folder = networks / f".making-{key}-{os.getpid()}", networks / key
     try:
+        made.mkdir(parents=True)
+        yield made
+        if folder.exists():  # without a summary, or it would have been found done
+            shutil.rmtree(folder)
         made.replace(folder)
     except OSError as error:
-        if not (folder / "training.json").is_file():
-            raise HarnessError(f"{folder}: can't be written: {error.strerror}", next_step="check disk space") from error
-        shutil.rmtree(made)
+        raise HarnessError(f"{folder}: can't be written: {error.strerror}", next_step="check disk space") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _activation_fingerprints(

@@ -6,8 +6,6 @@ tensor that the runtime quantizes, and that same graph, quantizers taken out and
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,12 +19,12 @@ from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkSignature
 from edgeloop.measure.scoring import Scorer
 from edgeloop.ports import TrainedNetwork, TrainingJob
-from edgeloop.training.fit import Course, Epoch, Samples, Teaching, arrays, fit, predict
+from edgeloop.training.fit import Course, Epoch, Samples, Teaching, arrays, fit, fitting_threads, predict
 from edgeloop.training.graph import exported_graph
 from edgeloop.training.insert import FakeQuantized
 from edgeloop.training.objective import Objective
 from edgeloop.training.quantizers import Phase
-from edgeloop.training.result import ProbeInputs, publish, write_result
+from edgeloop.training.result import ProbeInputs, unpublished, write_result
 from edgeloop.training.summary import write_trained
 
 _EXPORT_BATCH = 4
@@ -57,17 +55,22 @@ def train(
     A float network that brings weights is only evaluated, unless the job has a parent or a teacher. Raises UserError
     (the user's code, data or recipe), HarnessError.
     """
-    began = time.monotonic()
     run = _Run(job, subject, teacher, data, report)
-    lightening = Lightening.parse(job.lightening)
+    with fitting_threads(subject.network, run.train, job.recipe.batch):
+        return _trained(job, key, subject, run, ProbeInputs.of(data, subject.signature), networks)
+
+
+def _trained(
+    job: TrainingJob, key: str, subject: Subject, run: _Run, probe: ProbeInputs, networks: Path
+) -> TrainedNetwork:
+    began = time.monotonic()
     epochs: list[Epoch] = run.float_epochs()
     float_metrics = run.metrics(subject.network)
-    probe = ProbeInputs.of(data, subject.signature)
-    graph = exported_graph(subject.network, [x[:_EXPORT_BATCH] for x in run.train.inputs])
     weights = {name: value.detach().clone() for name, value in subject.weights_of.state_dict().items()}
-    fake = FakeQuantized(graph, lightening)
+    graph = exported_graph(subject.network, [x[:_EXPORT_BATCH] for x in run.train.inputs])
+    fake = FakeQuantized(graph, Lightening.parse(job.lightening))
     lightened = None
-    if lightening.name != "fp32":
+    if job.lightening != "fp32":
         epochs += run.lightened_epochs(fake)
         lightened = run.metrics(fake.module)
     inputs = [torch.from_numpy(probe.inputs[name]) for name in subject.signature.inputs]
@@ -80,22 +83,19 @@ def train(
         validation=float_metrics,
         lightened=lightened,
     )
-    made = networks / f".making-{key}-{os.getpid()}"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True)
-    write_result(
-        made,
-        fake.to_float(),
-        lightening=lightening,
-        signature=subject.signature,
-        probe=probe,
-        outputs=outputs,
-        activations=fake.activations,
-        layers=fake.layers,
-        weights=weights,
-    )
-    write_trained(made, trained, job, [asdict(epoch) for epoch in epochs])
-    publish(made, networks / key)
+    with unpublished(networks, key) as made:
+        write_result(
+            made,
+            fake.to_float(),
+            lightening=fake.lightening,
+            signature=subject.signature,
+            probe=probe,
+            outputs=outputs,
+            activations=fake.activations,
+            layers=fake.layers,
+            weights=weights,
+        )
+        write_trained(made, trained, job, [asdict(epoch) for epoch in epochs])
     return trained
 
 
