@@ -29,7 +29,7 @@ STAGES = {
 }
 """When the ledger shows this, the stage is under way. The first candidate is too large, so there is a move."""
 
-SIZE_RATIO = 1.0
+SIZE_RATIO = 0.85
 
 
 def _kill_when(stage: str, campaign: Path, out: Path) -> None:

@@ -39,7 +39,7 @@ wall_minutes = 10
 
 [plan]
 profile = "standard"
-sessions = 2
+sessions = 3
 time_s_min = 0.05
 warmup_s_min = 0.02
 warmup_s_max = 0.1
