@@ -22,7 +22,6 @@ from edgeloop.core.frozen import Frozen
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.core.verdict import Direction
-from edgeloop.core.verdict import Direction
 
 
 class Clock(Protocol):

@@ -73,9 +73,7 @@ def main() -> int:
             bare.append(bare_ns(model))
             agent.append(agent_ns(model, Path(name) / str(number)))
     loop, ours = statistics.median(bare), statistics.median(agent)
-    print(
-        f"{model.name}: bare loop {loop:.0f} ns, agent {ours:.0f} ns; ratio {ours / loop:.4f}, more by {ours - loop:.0f} ns"
-    )
+    print(f"{model.name}: bare loop {loop:.0f} ns, agent {ours:.0f} ns; ratio {ours / loop:.4f}, {ours - loop:+.0f} ns")
     print("aim: within 1 % or 1 us: " + ("kept" if ours - loop <= max(0.01 * loop, 1000) else "missed"))
     return 0
 

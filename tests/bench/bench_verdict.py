@@ -144,9 +144,8 @@ def main() -> int:
             f"{label:<22}{parts[0]:>7.1f}s{parts[1]:>9.1f}s{parts[2]:>9.1f}s{parts[3]:>8.1f}s{parts[4]:>10.1f}s"
             f"{parts[0] / parts[1]:>17.2f}"
         )
-    print(
-        f"training ahead / one after the other: {rows['training ahead']['wall'] / rows['one after the other']['wall']:.2f}"
-    )
+    ahead, serial = rows["training ahead"]["wall"], rows["one after the other"]["wall"]
+    print(f"training ahead / one after the other: {ahead / serial:.2f}")
     return 0
 
 

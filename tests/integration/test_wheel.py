@@ -15,7 +15,8 @@ MODEL = ROOT / "tests" / "data" / "tiny_float.tflite"
 
 
 def _run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, cwd=cwd, timeout=500, check=False)
+    command = [str(word) for word in words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done
 

@@ -15,7 +15,7 @@ from edgeloop.core.plan import Environment, Plan
 from edgeloop.errors import BoardError, EdgeloopError, UnreachableError
 from edgeloop.ports import Watch
 
-ATTEMPT = Attempt("1" * 16, "b", "m", False, {}, (), {}, {})
+ATTEMPT = Attempt("1" * 16, "b", "m", emulated=False, engine_versions={}, sessions=(), outputs={}, facts={})
 
 
 class ScriptedBench:
