@@ -51,8 +51,7 @@ def test_all_faults_of_a_campaign_come_at_once_with_path_and_next_step(tmp_path:
         ('{ metric = "top1", min_fraction = 0.9999 }', "can't be passed with 350 samples"),
         ('{ metric = "topp1", min_fraction = 0.9 }', "is not a metric of this task; did you mean 'top1'?"),
         (
-            '{ metric = "latency", statistic = "p50", max_ms = 9 }, '
-            '{ metric = "latency", statistic = "p90", max_ms = 3 }',
+            '{metric = "latency", statistic = "p50", max_ms = 9}, {metric = "latency", statistic = "p90", max_ms = 3}',
             "a lower percentile can't be the slower one",
         ),
     ],

@@ -22,7 +22,7 @@ from edgeloop.testing.clock import FakeClock
 from edgeloop.testing.ledger_contract import asked
 
 SAMPLE = Path(__file__).parents[1] / "data" / "ledger-schema-1"
-STARTED = Started(campaign_name="c", campaign_key="0" * 64, versions={}, targets=("local",))
+STARTED = Started(run_id="r", campaign_name="c", campaign_key="0" * 64, versions={}, targets=("local",))
 
 
 def written(folder: Path, trials: int = 3) -> Path:

@@ -85,7 +85,7 @@ def a_run(
 ) -> list[Entry]:
     """A run against the simulated board; `faults` by the number of the trial."""
     told: list[Event] = [
-        Started(campaign_name="demo", campaign_key="c", versions={"edgeloop": "0.1.0"}, targets=("pi4",))
+        Started(run_id="r", campaign_name="demo", campaign_key="c", versions={"edgeloop": "0.1.0"}, targets=("pi4",))
     ]
     the_limits = parse_limits(limits)
     board = SimulatedBoard(the_limits, truth)

@@ -61,7 +61,7 @@ class Display:
                 self._line(Text(f"{'M1' if trial == 0 else f'trial {trial}'}  {candidate}: {why}", style="bold"))
             case Trained(seconds=seconds, validation=validation, lightened=lightened, ahead=ahead):
                 shown = ", ".join(f"{k} {v:.4f}" for k, v in (lightened or validation).items())
-                when = "while the board measured" if ahead else f"in {seconds:.1f} s"
+                when = "ahead" if ahead else f"in {seconds:.1f} s"
                 self._line(Text(f"  trained {when}: {shown} on validation data"))
             case Built(artifact=artifact, seconds=seconds):
                 agreement = f", agreement {artifact.parity.agreement:.4f}" if artifact.parity else ""

@@ -21,6 +21,8 @@ Role = Literal["reference", "candidate"]
 
 class Started(Frozen):
     kind: Literal["started"] = "started"
+    run_id: str
+    """Drawn once: another run of the same campaign measures anew, a resumed one finds its own jobs again."""
     campaign_name: str
     campaign_key: str
     """Digest of the campaign and of every file it names; `--resume` with another one is refused."""
@@ -55,7 +57,7 @@ class Trained(Frozen):
     lightened: dict[str, float] | None
     """Fake-quantized metrics on validation data; None for float networks."""
     ahead: bool = False
-    """Trained while a board was measuring something else."""
+    """Found done when it was asked: trained while a board measured, or before an interruption."""
 
 
 class Built(Frozen):

@@ -20,9 +20,9 @@ difference is the pause between reading the two: far under 50 ms even on a crowd
 SWAP_PAGES_MAX = 256
 """Pages in and out during a session. The counters are the whole board's; an idle daemon that is fetched back (1 MiB)
 does not slow a model down, thrashing moves thousands."""
-CALIBRATION_DRIFT_MAX = 1.5
-"""End over start of the calibration loop, around the timed window. A busy virtual machine stays under 1.2; a
-processor that halves its clock doubles it."""
+CALIBRATION_DRIFT_MAX = 1.8
+"""End over start of the calibration loop, around the timed window. A processor that halves its clock doubles it; a
+virtual machine whose core shares its silicon with a neighbour's was seen to reach 1.6."""
 CALIBRATION_FOREIGN_MAX_PCT = 10.0
 """Over this foreign load the loop shared its core: it then says nothing about the board's own speed. Loaded five-fold,
 a machine with two cores showed drifts from 0.2 to 4 that way. Whether that load is allowed is declared elsewhere."""

@@ -6,6 +6,7 @@ converter) never becomes a move: see `Controller._carry`.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ class Controller:
 
     def _start(self) -> Started:
         return Started(
+            run_id=secrets.token_hex(8),
             campaign_name=self._campaign.name,
             campaign_key=self._means.campaign_key,
             versions=self._means.versions,
@@ -241,11 +243,12 @@ class Controller:
             job = make(done)
             key = self._means.trainer.key(job)
             self._means.trainer.abandon(keep=key)
-            self._means.observer.stage(number, f"training {_named(job)}")
             if candidate.lightening != "fp32":
                 self._means.builder.warm_up()
             future = self._means.trainer.submit(job, self._training_progress)
-            ahead = ahead and future.done()
+            if not future.done():
+                ahead = False
+                self._means.observer.stage(number, f"training {_named(job)}")
             done.append(future.result())
         trained = done[-1]
         self._memo.append(

@@ -15,7 +15,7 @@ from pathlib import Path
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet, DataSplit
-from edgeloop.core.events import JobIntended, Judged, SessionSeen, Split
+from edgeloop.core.events import JobIntended, Judged, SessionSeen, Split, Started
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Subject, Trust
 from edgeloop.core.network import Candidate
@@ -217,8 +217,11 @@ class Measuring:
                 subjects.append(Subject("reference", m1.artifact, m1.candidate.engine, m1.candidate.threads))
         split = self._split(question.split, question.look)
         plan = question.plan.model_copy(update={"seed": question.plan.seed + 1000 * (question.look - 1) + take})
+        started = self._memo.find(Started, "")
+        assert started is not None, "a run measures after it has started"
         key = key_of(
             "measurement",
+            started.run_id,
             [board.name, board.model.name],
             [[s.label, s.artifact.sha256, s.engine, s.threads] for s in subjects],
             plan,

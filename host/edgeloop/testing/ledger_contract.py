@@ -35,7 +35,7 @@ def asked(trial: int, role: Role = "candidate") -> Asked:
     )
 
 
-_STARTED = Started(campaign_name="c", campaign_key="0" * 64, versions={"edgeloop": "0"}, targets=("local",))
+_STARTED = Started(run_id="r", campaign_name="c", campaign_key="0" * 64, versions={"edgeloop": "0"}, targets=("local",))
 _ERRORED = Errored(trial=1, stage="build", owner=Owner.HARNESS, message="the converter crashed")
 _FINISHED = Finished(exit_code=1, best=None, sentence="nothing passed")
 
