@@ -148,12 +148,12 @@ def test_foreign_load_is_judged_over_the_session_and_only_where_declared() -> No
 @pytest.mark.parametrize(
     ("pair", "declared", "valid"),
     [
-        ([1000, 1400], {}, True),
-        ([1000, 1600], {}, False),
-        ([1000, 1600], {"throttling": "allow"}, True),
-        ([1000, 1600], {"throttling": "allow", "clock": "fixed"}, False),
-        ([1600, 1000], {}, True),
-        ([1600, 1000], {"clock": "fixed"}, False),
+        ([1000, 1600], {}, True),
+        ([1000, 1900], {}, False),
+        ([1000, 1900], {"throttling": "allow"}, True),
+        ([1000, 1900], {"throttling": "allow", "clock": "fixed"}, False),
+        ([1900, 1000], {}, True),
+        ([1900, 1000], {"clock": "fixed"}, False),
     ],
 )
 def test_fixed_work_that_slows_down_is_a_reason(pair: list[int], declared: dict[str, Any], valid: bool) -> None:
