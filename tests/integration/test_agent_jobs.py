@@ -399,7 +399,7 @@ def test_what_a_runtime_prints_never_reaches_the_answers(board: AgentBoard) -> N
 
 def test_conditions_are_sampled_while_a_session_runs(board: AgentBoard) -> None:
     subject = board.subject((DATA / "tiny_float.tflite").read_bytes())
-    job = board.job([subject], [(0, "latency")], time_s_min=1.5)
+    job = board.job([subject], [(0, "latency")], warmup_s_min=1.2, warmup_s_max=2.0, time_s_min=1.5)
     assert board.finish(job).outcome == "complete"
     during = board.record(job).conditions["during"]
     assert 1 <= sum(sample["timed"] for sample in during) <= 4

@@ -161,7 +161,8 @@ def test_a_runtime_is_pushed_once_and_loads_without_pip_or_root(
     assert {c["state"]: c["found"] for c in checks if c["name"] == "runtime litert"} == {"ok": "loads: litert 2.3.0"}
     cleaned = run("targets", "clean", "bench", "--all")
     assert cleaned.exit_code == 0
-    assert list((Path(sshd.state_dir) / "runtimes").glob("[0-9a-f]*")) == []
+    left = [path for path in (Path(sshd.state_dir) / "runtimes").iterdir() if path.is_dir()]
+    assert all((path / "edgeloop_agent").is_dir() for path in left), "only the agent that cleaned may be left"
 
 
 @pytest.mark.sshd
