@@ -220,4 +220,4 @@ def percent_faster(compared: Compared) -> str:
 def _number(value: float) -> str:
     if value == int(value) and abs(value) < 1e15:
         return str(int(value))
-    return f"{value:.4g}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
