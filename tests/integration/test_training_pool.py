@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -183,21 +182,6 @@ def test_closing_ends_the_process_at_once(pool, networks):
     assert time.monotonic() - began < 5
     assert gone(process)
     assert isinstance(running.exception(1), HarnessError)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")
-def test_training_keeps_to_other_cores_or_waits(pool, networks):
-    pool.submit(job("slow"), quiet)
-    until((networks / "started").exists)
-    process = int((networks / "started").read_text())
-    core = min(os.sched_getaffinity(0))
-    pool.keep_to({core})
-    assert os.sched_getaffinity(process) == {core}
-    state = Path(f"/proc/{process}/stat")
-    pool.keep_to(())
-    until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T")
-    pool.keep_to(None)
-    until(lambda: state.read_text().rpartition(")")[2].split()[0] != "T")
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
@@ -46,7 +46,6 @@ class TrainingPool:
         # One core is left to the controller and to a builder that warms up: with every core taken, threads that wait
         # for each other made steps of small networks 4 to 40 times slower on two cores.
         self._threads = threads or max(1, (os.cpu_count() or 1) - 1)
-        self._cores: frozenset[int] | None = None
         self._workers: dict[str, _Worker] = {}
         self._in_use = {"train": threading.Lock(), "describe": threading.Lock()}
         self._tasks: deque[_Task] = deque()
@@ -115,16 +114,6 @@ class TrainingPool:
         part.replace(kept)
         return sizes
 
-    def keep_to(self, cores: Iterable[int] | None) -> None:
-        """Run on these cores only, from now on; on none: wait; None: anywhere.
-
-        For a board that shares this machine: a second busy thread moves its tail latencies. Where the system can't
-        bind processes to cores (macOS), some cores mean waiting.
-        """
-        self._cores = None if cores is None else frozenset(cores)
-        for worker in list(self._workers.values()):
-            worker.keep_to(self._cores)
-
     def close(self) -> None:
         """Stop everything at once; what runs fails with HarnessError, what waits is cancelled."""
         with self._changed:
@@ -166,7 +155,7 @@ class TrainingPool:
             worker = self._workers.get(role)
             if worker is None or not worker.alive:
                 log = self._networks / "logs" / f"{role}.log"
-                worker = self._workers[role] = _Worker(self._entry, self._threads, log, self._cores)
+                worker = self._workers[role] = _Worker(self._entry, self._threads, log)
             worker.send(function, arguments)
             if task is not None and task.abandoned:
                 worker.abandon()
@@ -189,7 +178,7 @@ class _Task:
 class _Worker:
     """One child process and its socket."""
 
-    def __init__(self, entry: str, threads: int, log: Path, cores: frozenset[int] | None) -> None:
+    def __init__(self, entry: str, threads: int, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
         self._number = 0
@@ -208,8 +197,6 @@ class _Worker:
                 env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUNBUFFERED": "1"},
             )
         theirs.close()
-        if cores is not None:
-            self.keep_to(cores)
 
     @property
     def alive(self) -> bool:
@@ -239,17 +226,6 @@ class _Worker:
                     return value
                 case Raised(error):
                     raise error
-
-    def keep_to(self, cores: frozenset[int] | None) -> None:
-        binds = hasattr(os, "sched_setaffinity")
-        stop = cores is not None and (not cores or not binds)
-        with contextlib.suppress(ProcessLookupError):
-            self._signal(signal.SIGSTOP if stop else signal.SIGCONT)
-            if binds and cores != frozenset():
-                wanted = cores or os.sched_getaffinity(0)
-                for thread in Path(f"/proc/{self._process.pid}/task").iterdir():
-                    with contextlib.suppress(OSError):  # a thread that has ended meanwhile
-                        os.sched_setaffinity(int(thread.name), wanted)
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
