@@ -25,7 +25,7 @@ def measure(
     from rich.console import Console
 
     from edgeloop.bootstrap import measuring
-    from edgeloop.cli.output import print_json
+    from edgeloop.cli.output import print_json, print_report
 
     asked = measuring.Asked(
         model=model,
@@ -45,6 +45,6 @@ def measure(
         print_json(documents[0] if len(documents) == 1 else documents)
     else:
         for result in results:
-            Console().print(result.rendered())
+            print_report(result.rendered())
             stderr.print(f"raw samples: {result.samples}", soft_wrap=True, highlight=False)
     raise typer.Exit(max(result.exit_code for result in results))

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def print_json(document: Any) -> None:
     """Print one document. Numbers are finite; keys keep their order."""
     json.dump(document, sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def print_report(report: RenderableType) -> None:
+    """Print tables on a terminal; without one, lines as long as they are, so that a log can be searched."""
+    from rich.console import Console
+
+    stdout = Console()
+    stdout.print(report, soft_wrap=not stdout.is_terminal)

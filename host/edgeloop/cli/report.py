@@ -16,10 +16,8 @@ def report(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Print what a run found; write it as HTML, JUnit or CSV."""
-    from rich.console import Console
-
     from edgeloop.bootstrap import reporting
-    from edgeloop.cli.output import print_json
+    from edgeloop.cli.output import print_json, print_report
 
     entries = reporting.read(folder)
     for line in reporting.write(entries, html=html, junit=junit, csv=csv):
@@ -27,4 +25,4 @@ def report(
     if json:
         print_json(reporting.document(entries))
     else:
-        Console().print(reporting.rendered(entries))
+        print_report(reporting.rendered(entries))

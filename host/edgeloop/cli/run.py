@@ -26,7 +26,7 @@ def run(
     from edgeloop.bootstrap import running
     from edgeloop.bootstrap.files import load_campaign
     from edgeloop.cli.display import Display
-    from edgeloop.cli.output import print_json
+    from edgeloop.cli.output import print_json, print_report
 
     loaded = running.with_targets(load_campaign(campaign), tuple(target or ()))
     stdout = Console()
@@ -44,7 +44,7 @@ def run(
     if json:
         print_json(result.document())
     else:
-        stdout.print(result.rendered())
+        print_report(result.rendered())
         for line in result.whereabouts():
             stdout.print(line, soft_wrap=True, highlight=False)
     raise typer.Exit(result.finished.exit_code)
