@@ -131,7 +131,7 @@ def main() -> int:
     if reason := why_no_sshd():
         print(reason, file=sys.stderr)
         return 2
-    epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 40
     with tempfile.TemporaryDirectory() as name:
         rows = {
             label: verdict(Path(name) / label.replace(" ", "-"), ahead=ahead, epochs=epochs)

@@ -67,7 +67,8 @@ class Controller:
         self._memo = means.memo
         self._sizes: dict[NetworkSpec, NetworkSizes] = {}
         self._references: dict[str, Reference] = {}
-        self._building = ThreadPoolExecutor(1, "edgeloop-build")
+        self._building = ThreadPoolExecutor(2, "edgeloop-build")  # one ahead never holds up one that is waited for
+        self._builds: dict[str, Future[Artifact]] = {}
 
     def run(self) -> Finished:
         """Carry the campaign to its end. Raises UserError; BoardError and LabError leave the run resumable."""
@@ -96,22 +97,24 @@ class Controller:
 
     # S701: the reference network, as an artifact that is measured like every other
 
-    def _obtain_reference(self) -> Artifact:
+    def _obtain_reference(self) -> Strategy:
+        """Make and measure M1; what will be asked first is trained meanwhile."""
         reference = self._campaign.reference
         candidate = Candidate(
             network=self._m1, lightening=reference.lightening, engine=reference.engine, threads=reference.threads
         )
         self._ask(0, candidate, "the reference network M1, measured as it would be deployed", None, None)
         artifact = self._make(0, candidate)
+        sizes = self._describe(self._m1)
+        strategy = self._means.strategy(self._m1, sizes, artifact.deployed_bytes, self._describe)
         for bench in self._means.benches:
             self._references[bench.board.name] = self._means.measuring.reference(
-                bench, candidate, artifact, self._run_on
+                bench, candidate, artifact, lambda bench, work: self._run_on(bench, work, strategy)
             )
-        return artifact
+        return strategy
 
     def _search(self) -> Finished:
-        artifact = self._obtain_reference()
-        strategy = self._means.strategy(self._m1, self._describe(self._m1), artifact.deployed_bytes, self._describe)
+        strategy = self._obtain_reference()
         number = 0
         while True:
             ended = self._budget_ended(number)
@@ -243,11 +246,10 @@ class Controller:
             job = make(done)
             key = self._means.trainer.key(job)
             self._means.trainer.abandon(keep=key)
-            if candidate.lightening != "fp32":
-                self._means.builder.warm_up()
             future = self._means.trainer.submit(job, self._training_progress)
             if not future.done():
                 ahead = False
+                self._means.builder.warm_up()
                 self._means.observer.stage(number, f"training {_named(job)}")
             done.append(future.result())
         trained = done[-1]
@@ -268,7 +270,7 @@ class Controller:
     def _build(self, number: int, candidate: Candidate, trained: TrainedNetwork) -> Artifact:
         self._means.observer.stage(number, f"building {candidate}")
         began = self._means.clock.monotonic_s()
-        artifact = self._building.submit(self._means.builder.build, trained, candidate.lightening).result()
+        artifact = self._start_build(trained, candidate.lightening).result()
         self._memo.append(
             Built(
                 trial=number,
@@ -280,13 +282,20 @@ class Controller:
         )
         return artifact
 
+    def _start_build(self, trained: TrainedNetwork, lightening: str) -> Future[Artifact]:
+        """Build, or join the build that was started ahead."""
+        key = self._means.builder.key(trained, lightening)
+        if key not in self._builds:
+            self._builds[key] = self._building.submit(self._means.builder.build, trained, lightening)
+        return self._builds[key]
+
     def _training_progress(self, what: str, fraction: float) -> None:
         self._means.observer.progress(what, fraction, 1.0)
 
     # while a remote board measures, the host trains and builds what may be asked next
 
-    def _run_on(self, bench: Bench, work: Callable[[], Attempt], strategy: Strategy | None = None) -> Attempt:
-        if bench.board.shares_host or strategy is None:
+    def _run_on(self, bench: Bench, work: Callable[[], Attempt], strategy: Strategy) -> Attempt:
+        if bench.board.shares_host:
             return work()
         with ThreadPoolExecutor(1, "edgeloop-bench") as pool:
             measuring = pool.submit(work)
@@ -308,7 +317,7 @@ class Controller:
             if training.cancelled() or training.exception() is not None:
                 return True  # said when this candidate is asked, if it ever is
             done.append(training.result())
-        building = self._building.submit(self._means.builder.build, done[-1], candidate.lightening)
+        building = self._start_build(done[-1], candidate.lightening)
         _first_of(building, measuring)
         return building.done()
 
