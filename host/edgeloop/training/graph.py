@@ -113,6 +113,7 @@ def exported_graph(network: nn.Module, samples: Sequence[torch.Tensor]) -> Graph
     graph_module = program.run_decompositions(_decompositions()).module(check_guards=False)
     assert isinstance(graph_module, GraphModule)
     _drop_copies(graph_module)
+    _view_by_value(graph_module)
     _fold_constants(graph_module)
     _products_to_linear(graph_module)
     _fold_affine(graph_module)
@@ -135,6 +136,13 @@ def _decompositions() -> dict[Any, Any]:
         aten.silu.default: lambda x: x * torch.sigmoid(x),
         aten.hardsigmoid.default: lambda x: relu6(x + 3.0) / 6.0,
     }
+
+
+def _view_by_value(module: GraphModule) -> None:
+    """A view asks for strides that hold no longer once copies are dropped; a reshape copies where it must."""
+    for node in module.graph.nodes:
+        if kind_of(node) in {"view", "_unsafe_view"}:
+            node.target = torch.ops.aten.reshape.default
 
 
 def _drop_copies(module: GraphModule) -> None:
