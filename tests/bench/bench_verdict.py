@@ -47,21 +47,6 @@ sessions = 6
 time_s_min = 1.0
 period_ms = 20
 """
-MODEL = 'schema = 1\nname = "desk"\ntitle = "the bench\'s own board"\narchitectures = ["x86_64", "aarch64"]\n'
-BOARD = """
-schema = 1
-name = "loopback"
-extends = "desk"
-[ssh]
-host = "{ssh.host}"
-port = {ssh.port}
-user = "{ssh.user}"
-host_key = "{ssh.host_key}"
-identity_file = "{ssh.identity_file}"
-[runtime]
-python = "{python}"
-state_dir = "{state_dir}"
-"""
 
 
 class Stopwatch:
@@ -92,8 +77,7 @@ def verdict(folder: Path, *, ahead: bool, epochs: int) -> dict[str, float]:
     """One campaign on a board of its own; seconds by what they went into."""
     with LoopbackSshd() as sshd:
         folder.mkdir()
-        (folder / "desk.toml").write_text(MODEL)
-        (folder / "loopback.toml").write_text(BOARD.format(ssh=sshd.ssh, python=sshd.python, state_dir=sshd.state_dir))
+        sshd.write_board(folder)
         (folder / "campaign.toml").write_text(CAMPAIGN.format(epochs=epochs))
         campaign, watch = load_campaign(folder / "campaign.toml"), Stopwatch()
         nothing = mock.patch.object(PatentStrategy, "likely", return_value=[])

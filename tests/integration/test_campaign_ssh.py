@@ -17,30 +17,11 @@ from edgeloop.testing.sshd import LoopbackSshd
 
 pytestmark = [pytest.mark.train, pytest.mark.sshd]
 
-BOARD = """
-schema = 1
-name = "loopback"
-extends = "desk"
-[ssh]
-host = "{ssh.host}"
-port = {ssh.port}
-user = "{ssh.user}"
-host_key = "{ssh.host_key}"
-identity_file = "{ssh.identity_file}"
-[runtime]
-python = "{python}"
-state_dir = "{state_dir}"
-"""
-MODEL = 'schema = 1\nname = "desk"\ntitle = "the tests\' own board"\narchitectures = ["x86_64", "aarch64"]\n'
-
 
 @pytest.fixture(scope="module")
 def finished(sshd_session: LoopbackSshd, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     folder = tmp_path_factory.mktemp("ssh-campaign")
-    (folder / "desk.toml").write_text(MODEL)
-    (folder / "loopback.toml").write_text(
-        BOARD.format(ssh=sshd_session.ssh, python=sshd_session.python, state_dir=sshd_session.state_dir)
-    )
+    sshd_session.write_board(folder)
     campaign = campaigns.write_campaign(folder, target="loopback")
     done = campaigns.run("run", campaign, "--out", folder / "run", "--json", cwd=folder)
     return folder / "run", json.loads(done.stdout)
@@ -94,11 +75,10 @@ def test_nothing_on_the_board_is_roots_and_the_host_key_was_pinned(
 
 def test_a_wrong_host_key_is_refused_before_anything_is_sent(sshd_session: LoopbackSshd, tmp_path: Path) -> None:
     wrong = sshd_session.ssh.model_copy(update={"host_key": "SHA256:" + "A" * 43})
-    (tmp_path / "desk.toml").write_text(MODEL)
-    state = tmp_path / "never"
-    (tmp_path / "loopback.toml").write_text(BOARD.format(ssh=wrong, python=sshd_session.python, state_dir=state))
+    sshd_session.write_board(tmp_path, ssh=wrong)
+    before = sorted(Path(sshd_session.state_dir).rglob("*"))
     model = Path(__file__).parents[1] / "data" / "tiny_float.tflite"
     done = campaigns.run("measure", model, "--target", "loopback", cwd=tmp_path, expect=3)
     assert done.stderr.count("\n") == 1
     assert "host key" in done.stderr
-    assert not state.exists()
+    assert sorted(Path(sshd_session.state_dir).rglob("*")) == before

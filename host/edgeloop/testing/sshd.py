@@ -80,6 +80,18 @@ class LoopbackSshd:
             connect_timeout_s=10,
         )
 
+    def write_board(self, folder: Path, name: str = "loopback", *, ssh: Ssh | None = None) -> None:
+        """Write the board's file, and a model for it, into a campaign's folder. `ssh` replaces how it is reached."""
+        reach, model = ssh or self.ssh, f"{name}-model"
+        (folder / f"{model}.toml").write_text(
+            f'schema = 1\nname = "{model}"\ntitle = "sshd on this machine"\narchitectures = ["x86_64", "aarch64"]\n'
+        )
+        (folder / f"{name}.toml").write_text(
+            f'schema = 1\nname = "{name}"\nextends = "{model}"\n[ssh]\nhost = "{reach.host}"\nport = {reach.port}\n'
+            f'user = "{reach.user}"\nhost_key = "{reach.host_key}"\nidentity_file = "{reach.identity_file}"\n'
+            f'[runtime]\npython = "{self.python}"\nstate_dir = "{self.state_dir}"\n'
+        )
+
     @property
     def public_host_key(self) -> str:
         """`type base64`, as known_hosts has it."""
