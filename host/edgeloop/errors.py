@@ -9,9 +9,10 @@
     ├── BoardError               the board could not be measured (3)
     │   ├── UnreachableError     no answer before the deadline, or the connection was refused
     │   └── BoardFullError       no space, or a read-only file system
-    ├── LabError                 keys, leases, power, wiring (3)
+    ├── LabError                 keys, leases, power, wiring, this machine's disk (3)
     │   ├── HostKeyError         the board showed another key than the pinned one
-    │   └── LeaseError           somebody else holds the board
+    │   ├── LeaseError           somebody else holds the board
+    │   └── StationError         this machine can't keep a run's files
     └── HarnessError             our own toolchain failed (3)
         ├── BuildError           the converter failed, crashed or ran past its deadline
         └── ParityError          the built model does not agree with the trained network
@@ -21,9 +22,11 @@ Only measured numbers say anything about a network: none of these is ever turned
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 
@@ -137,6 +140,22 @@ class HostKeyError(LabError):
 
 class LeaseError(LabError):
     pass
+
+
+class StationError(LabError):
+    """No room, or a folder that can't be written. A run stops here and goes on with --resume."""
+
+
+@contextmanager
+def kept_on_disk(path: Path) -> Iterator[None]:
+    """Translate what the file system of this machine refuses, with the path that a run's files go to."""
+    try:
+        yield
+    except OSError as error:
+        raise StationError(
+            f"{path}: can't be written on this machine: {error.strerror or error}",
+            next_step="make room, then go on with --resume",
+        ) from error
 
 
 class HarnessError(EdgeloopError):

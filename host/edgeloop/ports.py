@@ -150,7 +150,7 @@ class Builder(Protocol):
     def key(self, trained: TrainedNetwork, lightening: str) -> str: ...
 
     def build(self, trained: TrainedNetwork, lightening: str) -> Artifact:
-        """Build and pass the parity gate, or find it built. Raises BuildError, ParityError."""
+        """Build and pass the parity gate, or find it built. Raises BuildError, ParityError, StationError."""
         ...
 
     def warm_up(self) -> None:

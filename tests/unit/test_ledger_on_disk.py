@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgeloop.core.events import Finished, Started, fold
 from edgeloop.core.verdict import Outcome
-from edgeloop.errors import HarnessError, UserError
+from edgeloop.errors import StationError, UserError
 from edgeloop.records import ledger as module
 from edgeloop.records.ledger import FileLedger, read_ledger
 from edgeloop.testing.clock import FakeClock
@@ -176,7 +176,7 @@ def test_an_event_that_the_disk_refuses_leaves_nothing_of_itself(
         return write(file, data[: len(data) // 2])
 
     monkeypatch.setattr(module.os, "write", half_then_full)
-    with pytest.raises(HarnessError, match="No space left on device"):
+    with pytest.raises(StationError, match="No space left on device"):
         ledger.append(asked(2))
     monkeypatch.undo()
     assert (tmp_path / "ledger.jsonl").read_bytes() == before

@@ -25,7 +25,7 @@ from edgeloop.board.agent import Look
 from edgeloop.core.board import Board
 from edgeloop.core.frozen import Frozen, key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Session, StepKind
-from edgeloop.errors import BoardError, DataError, LabError
+from edgeloop.errors import BoardError, DataError, LabError, kept_on_disk
 from edgeloop_agent import wire
 
 REQUEST_FILE = "request.json"
@@ -184,13 +184,11 @@ class AttemptFolder:
 
     def begin(self, asked: Asked) -> None:
         """Start the folder anew for this job; what an earlier attempt left in it goes."""
-        try:
+        with kept_on_disk(self.folder):
             (self.folder / wire.SESSIONS_DIR).mkdir(parents=True, exist_ok=True)
             (self.folder / wire.DONE_FILE).unlink(missing_ok=True)
             for old in (self.folder / wire.SESSIONS_DIR).iterdir():
                 old.unlink()
-        except OSError as error:
-            raise _not_written(self.folder, error) from error
         self._write(REQUEST_FILE, json.dumps(asked.model_dump(mode="json"), sort_keys=True).encode())
 
     def fetched(self) -> int:
@@ -263,11 +261,9 @@ class AttemptFolder:
 
     def _write(self, name: str, raw: bytes) -> None:
         path = self.folder / name
-        try:
+        with kept_on_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             wire.write_atomically(path, raw)
-        except OSError as error:
-            raise _not_written(path, error) from error
 
 
 def read_attempt(folder: Path) -> Attempt:
@@ -390,7 +386,3 @@ def _session(step: AskedStep, record: wire.SessionRecord, arrays: Mapping[str, N
         conditions=record.conditions,
         boot_id=record.boot_id,
     )
-
-
-def _not_written(path: Path, error: OSError) -> LabError:
-    return LabError(f"{path}: can't be written on this machine: {error.strerror or error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.data.files import write_board_npz
 from edgeloop.data.load import load
 from edgeloop.data.shapes import network_io
-from edgeloop.errors import ConfigError, Fault, MissingExtraError, UserError
+from edgeloop.errors import ConfigError, Fault, MissingExtraError, UserError, kept_on_disk
 from edgeloop.measure.plans import PlanPreview, undecidable
 from edgeloop.measure.plans import preview as preview_plan
 from edgeloop.measure.scoring import Scorer
@@ -42,6 +43,8 @@ from edgeloop.reports import document, html, text
 from edgeloop.training.pool import TrainingPool
 
 REPORT = "report.html"
+ROOM_BYTES_MIN = 64 * 1024 * 1024
+"""What a training and a build may take together; with less, a failure of the toolchain is the disk's."""
 _TOOLS = ("edgeloop", "torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "numpy", "scipy", "paramiko")
 
 
@@ -160,8 +163,9 @@ def run(campaign: Campaign, beside: Path, folder: Path, *, resume: bool, observe
         entries = _controlled(campaign, boards, data, scorer, folder, observer, stack)
     finished = entries[-1].event
     assert isinstance(finished, Finished), "the last event of a run that ended"
-    model = write_best(entries, folder)
-    html.write(entries, folder / REPORT)
+    with kept_on_disk(folder):
+        model = write_best(entries, folder)
+        html.write(entries, folder / REPORT)
     return RunResult(finished, tuple(entries), folder, model)
 
 
@@ -191,8 +195,9 @@ def _controlled(
     def board_data(split: DataSplit, name: str) -> Path:
         path = folder / "data" / f"{name}.npz"
         if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            write_board_npz(split, len(split), path)
+            with kept_on_disk(path):
+                path.parent.mkdir(exist_ok=True)
+                write_board_npz(split, len(split), path)
         return path
 
     def strategy(m1: NetworkSpec, sizes: NetworkSizes, m1_bytes: int, sizes_of: Any) -> Strategy:
@@ -228,6 +233,7 @@ def _controlled(
         ),
         data_sha256=data.sha256,
         channel_multiple=max(board.model.channel_multiple for board in boards),
+        has_room=lambda: shutil.disk_usage(folder).free >= ROOM_BYTES_MIN,
         versions={name: metadata.version(name) for name in _TOOLS} | {"decision rule": str(DECISION_RULE)},
         campaign_key=campaign_key(campaign),
         strategy=strategy,

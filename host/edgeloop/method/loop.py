@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 
 from edgeloop.core.artifact import Artifact
@@ -19,7 +20,7 @@ from edgeloop.core.lightening import Lightening
 from edgeloop.core.measurement import Attempt
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.core.verdict import Outcome
-from edgeloop.errors import BuildError, EdgeloopError, HarnessError, ModelError, ParityError, UserError
+from edgeloop.errors import BuildError, EdgeloopError, HarnessError, ModelError, ParityError, StationError, UserError
 from edgeloop.method.lighten import degree
 from edgeloop.method.measuring import Measuring, Proof, Reference
 from edgeloop.method.memo import Memo
@@ -51,6 +52,8 @@ class Means:
     measuring: Measuring
     data_sha256: str
     channel_multiple: int
+    has_room: Callable[[], bool]
+    """Whether the disk that the run's folder is on has room for a training and a build."""
     versions: dict[str, str]
     campaign_key: str
     strategy: Callable[[NetworkSpec, NetworkSizes, int, Callable[[NetworkSpec], NetworkSizes]], Strategy]
@@ -167,7 +170,13 @@ class Controller:
             )
 
     def _carry(self, number: int, candidate: Candidate, strategy: Strategy) -> Proof:
-        """Train, build, measure, judge. An error of the harness or the model closes the trial, not the run."""
+        """Train, build, measure, judge. An error of the harness or the model closes the trial, not the run.
+
+        What closed a trial stands: a resumed run does not try it again. Raises StationError where the toolchain
+        failed because this machine has no room left: that says nothing of the trial.
+        """
+        if self._memo.find(Errored, str(number)) is not None:
+            return Proof.OPEN
         try:
             artifact = self._make(number, candidate)
             return self._means.measuring.candidate(
@@ -179,6 +188,11 @@ class Controller:
                 lambda bench, work: self._run_on(bench, work, strategy),
             )
         except (HarnessError, ModelError) as error:
+            if not self._means.has_room():
+                raise StationError(
+                    f"no room left on this machine's disk: {error.message}",
+                    next_step="make room, then go on with --resume",
+                ) from error
             stage = "parity" if isinstance(error, ParityError) else "build" if isinstance(error, BuildError) else None
             self._errored(number, error, stage)
             return Proof.OPEN
@@ -297,12 +311,11 @@ class Controller:
     def _run_on(self, bench: Bench, work: Callable[[], Attempt], strategy: Strategy) -> Attempt:
         if bench.board.shares_host:
             return work()
-        with ThreadPoolExecutor(1, "edgeloop-bench") as pool:
-            measuring = pool.submit(work)
-            for candidate in strategy.likely():
-                if not self._make_ahead(candidate, measuring):
-                    break
-            return measuring.result()
+        measuring = _in_background(work)
+        for candidate in strategy.likely():
+            if not self._make_ahead(candidate, measuring):
+                break
+        return measuring.result()
 
     def _make_ahead(self, candidate: Candidate, measuring: Future[Attempt]) -> bool:
         """Train and build while the board is busy; False when it is done and the result is waiting."""
@@ -370,6 +383,20 @@ class Controller:
 def _named(job: TrainingJob) -> str:
     """`width 1.41 w8a8`; a float network that others start from is `width 1.41 fp32`."""
     return str(Candidate(network=job.network, lightening=job.lightening))
+
+
+def _in_background(work: Callable[[], Attempt]) -> Future[Attempt]:
+    """Run in a daemon thread: whoever interrupts the controller need not wait for a board to finish."""
+    future: Future[Attempt] = Future()
+
+    def carry_out() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 -- the thread's boundary: whoever waits gets it
+            future.set_exception(error)
+
+    Thread(target=carry_out, name="edgeloop-bench", daemon=True).start()
+    return future
 
 
 def _first_of(*futures: Future[Any]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edgeloop.core.events import Asked, Entry, Event
-from edgeloop.errors import HarnessError, UserError
+from edgeloop.errors import UserError, kept_on_disk
 from edgeloop.ports import Clock
 
 LEDGER = "ledger.jsonl"
@@ -76,17 +76,16 @@ class FileLedger:
         self._accounts = Accounts(clock, self._entries[-1] if self._entries else None)
 
     def append(self, event: Event) -> Entry:
-        """Write one event and fsync it. Raises HarnessError where the disk refuses; then nothing of it stays."""
+        """Write one event and fsync it. Raises StationError where the disk refuses; then nothing of it stays."""
         entry = self._accounts.next(event)
         size = os.fstat(self._file).st_size
-        try:
-            _write(self._file, entry.model_dump_json().encode() + b"\n")
-            os.fsync(self._file)
-        except OSError as error:
-            os.ftruncate(self._file, size)
-            raise HarnessError(
-                f"{self._path}: can't be written: {error.strerror}", next_step="make room, then go on with --resume"
-            ) from error
+        with kept_on_disk(self._path):
+            try:
+                _write(self._file, entry.model_dump_json().encode() + b"\n")
+                os.fsync(self._file)
+            except OSError:
+                os.ftruncate(self._file, size)
+                raise
         self._accounts.booked(entry)
         self._entries.append(entry)
         return entry

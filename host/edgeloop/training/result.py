@@ -24,7 +24,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from edgeloop.core.dataset import DataSet
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkSignature
-from edgeloop.errors import HarnessError
+from edgeloop.errors import kept_on_disk
 from edgeloop.training.graph import constant, single_sample_program
 from edgeloop.training.insert import Activation, Layer
 
@@ -143,19 +143,18 @@ def fingerprint(values: Iterable[torch.Tensor]) -> list[float]:
 def unpublished(networks: Path, key: str) -> Iterator[Path]:
     """Give an empty folder that becomes `networks/<key>` in one step when the block ends, and vanishes if it fails.
 
-    What a killed process left of the same training is removed. Raises HarnessError where the disk refuses.
+    What a killed process left of the same training is removed. Raises StationError where the disk refuses.
     """
     for left in networks.glob(f".making-{key}-*"):
         shutil.rmtree(left, ignore_errors=True)
     made, folder = networks / f".making-{key}-{os.getpid()}", networks / key
     try:
-        made.mkdir(parents=True)
-        yield made
-        if folder.exists():  # without a summary, or it would have been found done
-            shutil.rmtree(folder)
-        made.replace(folder)
-    except OSError as error:
-        raise HarnessError(f"{folder}: can't be written: {error.strerror}", next_step="check disk space") from error
+        with kept_on_disk(folder):
+            made.mkdir(parents=True)
+            yield made
+            if folder.exists():  # without a summary, or it would have been found done
+                shutil.rmtree(folder)
+            made.replace(folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -30,7 +30,7 @@ from edgeloop.core.campaign import Task
 from edgeloop.core.frozen import key_of
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.measurement import Arrays
-from edgeloop.errors import BuildError, ParityError
+from edgeloop.errors import BuildError, ParityError, kept_on_disk
 from edgeloop.ports import TrainedNetwork
 
 Agreement = Callable[[Arrays, Arrays], NDArray[np.bool_]]
@@ -74,11 +74,12 @@ class TfliteBuilder:
         found = self._found(key)
         if found is not None:
             return found
-        target = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{os.getpid()}-", dir=self._root))
-        try:
-            return self._keep(key, target, self._run(key, trained, lightening, target))
-        finally:
-            shutil.rmtree(target, ignore_errors=True)
+        with kept_on_disk(self._root):
+            target = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{os.getpid()}-", dir=self._root))
+            try:
+                return self._keep(key, target, self._run(key, trained, lightening, target))
+            finally:
+                shutil.rmtree(target, ignore_errors=True)
 
     def warm_up(self) -> None:
         """Start a child that imports the toolchain and waits: the next build costs its own time only."""

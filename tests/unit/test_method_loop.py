@@ -1,0 +1,250 @@
+"""The controller with everything around it faked: what closes a trial, what stops a run, what is never done twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.campaign import Campaign
+from edgeloop.core.network import NetworkSpec
+from edgeloop.errors import BuildError, StationError, UnreachableError, UserError
+from edgeloop.method.loop import Controller, Means
+from edgeloop.method.measuring import Proof
+from edgeloop.method.memo import Memo
+from edgeloop.method.strategy import PatentStrategy
+from edgeloop.ports import TrainedNetwork
+from edgeloop.testing.clock import FakeClock
+from edgeloop.testing.memory_ledger import MemoryLedger
+from edgeloop.testing.simulated_board import simulated_sizes
+
+CAMPAIGN = Campaign.model_validate(
+    {
+        "schema": 1,
+        "name": "c",
+        "targets": ["b"],
+        "limits": {"limit": [{"metric": "deployed_size", "max_bytes": 10**9}]},
+        "reference": {"family": "ds_cnn"},
+        "search": {"widths": [1.5, 2.0], "lightenings": ["w8a8"]},
+    }
+)
+M1 = NetworkSpec(family="ds_cnn")
+
+
+@dataclass
+class Shop:
+    """Trainer, builder, measuring and bench in one; records what was asked."""
+
+    broken: frozenset[float] = frozenset()
+    """Widths whose build fails."""
+    proof: Proof = Proof.PROVEN
+    room: bool = True
+    shares_host: bool = True
+    measure: Any = None
+    built: list[tuple[float, str]] = field(default_factory=list)
+    trained: list[str] = field(default_factory=list)
+    measured: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.board = SimpleNamespace(name="b", shares_host=self.shares_host)
+
+    def describe(self, network: NetworkSpec, *_: Any) -> Any:
+        return simulated_sizes(network)
+
+    def key(self, *what: Any) -> str:
+        return "/".join(str(getattr(w, "key", None) or getattr(w, "network", None) or w) for w in what) + self._rung(
+            what
+        )
+
+    @staticmethod
+    def _rung(what: tuple[Any, ...]) -> str:
+        return str(getattr(what[0], "lightening", ""))
+
+    def submit(self, job: Any, _progress: Any) -> Future[TrainedNetwork]:
+        self.trained.append(f"{job.network.width} {job.lightening}")
+        future: Future[TrainedNetwork] = Future()
+        key = f"{job.network.width}-{job.lightening}"
+        future.set_result(TrainedNetwork(key=key, folder=f"/{key}", seconds=1, epochs=1, validation={}))
+        return future
+
+    def abandon(self, keep: str) -> None:
+        pass
+
+    def warm_up(self) -> None:
+        pass
+
+    def build(self, trained: TrainedNetwork, lightening: str) -> Artifact:
+        width = float(trained.key.split("-")[0])
+        self.built.append((width, lightening))
+        if width in self.broken:
+            raise BuildError("the converter crashed")
+        return Artifact(path="/m", sha256=trained.key, deployed_bytes=1000, inputs=(), outputs=())
+
+    def on_host(self, *_: Any) -> dict[str, float]:
+        return {}
+
+    def reference(self, bench: Any, _candidate: Any, _artifact: Any, run_on: Any) -> Any:
+        run_on(bench, self.measure or (lambda: None))
+        return SimpleNamespace()
+
+    def candidate(self, _number: int, candidate: Any, *_: Any) -> Proof:
+        self.measured.append(candidate.network.width)
+        return self.proof
+
+    # what an observer is told
+
+    def stage(self, *_: Any) -> None:
+        pass
+
+    progress = entry = stage
+
+
+def controller(shop: Shop, ledger: MemoryLedger, campaign_key: str = "k") -> Controller:
+    memo = Memo(ledger, FakeClock(), shop)
+
+    def strategy(m1: Any, sizes: Any, m1_bytes: int, sizes_of: Any) -> PatentStrategy:
+        return PatentStrategy(
+            search=CAMPAIGN.search,
+            m1=m1,
+            m1_sizes=sizes,
+            m1_lightening="fp32",
+            m1_bytes=m1_bytes,
+            larger="factory",
+            teacher="none",
+            limits=CAMPAIGN.limits,
+            sizes_of=sizes_of,
+        )
+
+    parts: Any = shop
+    return Controller(
+        CAMPAIGN,
+        M1,
+        Means(
+            networks=parts,
+            trainer=parts,
+            builder=parts,
+            benches=[parts],
+            memo=memo,
+            clock=FakeClock(),
+            observer=parts,
+            measuring=parts,
+            data_sha256="d",
+            channel_multiple=4,
+            has_room=lambda: shop.room,
+            versions={},
+            campaign_key=campaign_key,
+            strategy=strategy,
+        ),
+    )
+
+
+def kinds(ledger: MemoryLedger) -> list[str]:
+    return [entry.event.kind for entry in ledger.entries()]
+
+
+def test_a_build_that_fails_closes_its_trial_and_the_search_goes_on() -> None:
+    ledger = MemoryLedger(FakeClock())
+    shop = Shop(broken=frozenset({2.0, 1.5}))
+    finished = controller(shop, ledger).run()
+    assert finished.exit_code == 3, "nothing was measured, so nothing can be told"
+    assert kinds(ledger).count("errored") == 2
+    assert shop.measured == []
+
+
+def test_what_closed_a_trial_is_not_tried_again_by_a_resumed_run() -> None:
+    first = MemoryLedger(FakeClock())
+    broken = Shop(broken=frozenset({2.0, 1.5}))
+    controller(broken, first).run()
+    until = [entry for entry in first.entries() if entry.event.kind not in {"finished", "moved"}]
+    cut = [entry for number, entry in enumerate(until) if number <= [e.event.kind for e in until].index("errored")]
+    mended = Shop()
+    resumed = MemoryLedger(FakeClock(), cut)
+    finished = controller(mended, resumed).run()
+    assert finished.best == 2
+    assert [e.event.kind for e in resumed.entries()].count("errored") == 1
+    assert len(mended.measured) == 1
+
+
+def test_a_toolchain_that_fails_for_want_of_room_stops_the_run_and_says_nothing_of_the_trial() -> None:
+    ledger = MemoryLedger(FakeClock())
+    with pytest.raises(StationError, match="no room left") as caught:
+        controller(Shop(broken=frozenset({2.0, 1.5}), room=False), ledger).run()
+    assert "--resume" in str(caught.value.next_step)
+    assert {"errored", "finished"}.isdisjoint(kinds(ledger))
+    assert controller(Shop(), MemoryLedger(FakeClock(), ledger.entries())).run().exit_code == 0
+
+
+def test_a_board_that_is_gone_stops_the_run_and_leaves_it_resumable() -> None:
+    def gone() -> None:
+        raise UnreachableError("no answer")
+
+    ledger = MemoryLedger(FakeClock())
+    with pytest.raises(UnreachableError):
+        controller(Shop(measure=gone, shares_host=False), ledger).run()
+    assert "finished" not in kinds(ledger)
+    assert controller(Shop(), MemoryLedger(FakeClock(), ledger.entries())).run().exit_code == 0
+
+
+def test_a_run_is_not_resumed_with_another_campaign() -> None:
+    ledger = MemoryLedger(FakeClock())
+    controller(Shop(), ledger).run()
+    with pytest.raises(UserError, match="not the one this run was started with"):
+        controller(Shop(), MemoryLedger(FakeClock(), ledger.entries()), campaign_key="other").run()
+
+
+def test_a_finished_run_asks_nobody_again() -> None:
+    ledger = MemoryLedger(FakeClock())
+    controller(Shop(), ledger).run()
+    shop = Shop()
+    again = MemoryLedger(FakeClock(), ledger.entries())
+    assert controller(shop, again).run().exit_code == 0
+    assert (shop.trained, shop.built, shop.measured) == ([], [], [])
+    assert len(again.entries()) == len(ledger.entries())
+
+
+def test_while_a_remote_board_measures_m1_the_first_candidate_is_trained_and_built() -> None:
+    seen: list[list[str]] = []
+    shop = Shop(shares_host=False)
+
+    def measuring() -> None:
+        ends = time.monotonic() + 10
+        while not any(rung == "w8a8" for _, rung in shop.built) and time.monotonic() < ends:
+            threading.Event().wait(0.005)
+        seen.append([rung for _, rung in shop.built])
+
+    shop.measure = measuring
+    controller(shop, MemoryLedger(FakeClock())).run()
+    assert "w8a8" in seen[0]
+
+
+def test_on_a_target_that_shares_the_host_nothing_is_trained_while_it_measures() -> None:
+    seen: list[int] = []
+    shop = Shop(shares_host=True)
+    shop.measure = lambda: seen.append(len(shop.trained))
+    controller(shop, MemoryLedger(FakeClock())).run()
+    assert seen == [1], "M1 alone"
+
+
+def test_whoever_interrupts_a_run_does_not_wait_for_the_board(tmp_path: Path) -> None:
+    release = threading.Event()
+    shop = Shop(shares_host=False, measure=lambda: release.wait(30))
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    shop_any: Any = shop
+    began = time.monotonic()
+    made = controller(shop, MemoryLedger(FakeClock()))
+    submit = shop_any.submit
+    shop_any.submit = lambda job, progress: interrupted() if job.lightening == "w8a8" else submit(job, progress)
+    with pytest.raises(KeyboardInterrupt):
+        made.run()
+    assert time.monotonic() - began < 10
+    release.set()
