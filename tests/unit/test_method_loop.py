@@ -58,14 +58,9 @@ class Shop:
     def describe(self, network: NetworkSpec, *_: Any) -> Any:
         return simulated_sizes(network)
 
-    def key(self, *what: Any) -> str:
-        return "/".join(str(getattr(w, "key", None) or getattr(w, "network", None) or w) for w in what) + self._rung(
-            what
-        )
-
-    @staticmethod
-    def _rung(what: tuple[Any, ...]) -> str:
-        return str(getattr(what[0], "lightening", ""))
+    def key(self, what: Any, lightening: str = "") -> str:
+        """Of a training job, or of a trained network and a rung."""
+        return f"{what.key} {lightening}" if lightening else f"{what.network.width} {what.lightening}"
 
     def submit(self, job: Any, _progress: Any) -> Future[TrainedNetwork]:
         self.trained.append(f"{job.network.width} {job.lightening}")

@@ -172,8 +172,7 @@ class Controller:
     def _carry(self, number: int, candidate: Candidate, strategy: Strategy) -> Proof:
         """Train, build, measure, judge. An error of the harness or the model closes the trial, not the run.
 
-        What closed a trial stands: a resumed run does not try it again. Raises StationError where the toolchain
-        failed because this machine has no room left: that says nothing of the trial.
+        What closed a trial stands: a resumed run does not try it again.
         """
         if self._memo.find(Errored, str(number)) is not None:
             return Proof.OPEN
@@ -188,11 +187,6 @@ class Controller:
                 lambda bench, work: self._run_on(bench, work, strategy),
             )
         except (HarnessError, ModelError) as error:
-            if not self._means.has_room():
-                raise StationError(
-                    f"no room left on this machine's disk: {error.message}",
-                    next_step="make room, then go on with --resume",
-                ) from error
             stage = "parity" if isinstance(error, ParityError) else "build" if isinstance(error, BuildError) else None
             self._errored(number, error, stage)
             return Proof.OPEN
@@ -249,7 +243,21 @@ class Controller:
         return jobs
 
     def _make(self, number: int, candidate: Candidate) -> Artifact:
-        """Train and build a candidate, or find both done."""
+        """Train and build a candidate, or find both done.
+
+        Raises StationError where the toolchain failed because this machine has no room left: that says nothing of
+        the trial.
+        """
+        try:
+            return self._trained_and_built(number, candidate)
+        except HarnessError as error:
+            if self._means.has_room():
+                raise
+            raise StationError(
+                f"no room left on this machine's disk: {error.message}", next_step="make room, then go on with --resume"
+            ) from error
+
+    def _trained_and_built(self, number: int, candidate: Candidate) -> Artifact:
         trained_event = self._memo.find(Trained, str(number))
         built_event = self._memo.find(Built, str(number))
         if trained_event is not None and built_event is not None:
