@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Data, Task, Training
-from edgeloop.core.dataset import DataSet
 from edgeloop.core.events import Entry, Event, Trial
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest
@@ -164,12 +163,6 @@ class Builder(Protocol):
     def close(self) -> None: ...
 
 
-class DataSource(Protocol):
-    def load(self) -> DataSet:
-        """Raises DataError with the split, the array, and what is wrong."""
-        ...
-
-
 Score = Callable[[Arrays, Arrays], NDArray[np.float64]]
 """(outputs, targets) -> one score for each sample (n,), or a 0-dimensional array for a score of the whole set."""
 
@@ -216,5 +209,10 @@ class Ledger(Protocol):
     def append(self, event: Event) -> Entry: ...
 
     def entries(self) -> list[Entry]: ...
+
+    @property
+    def wall_s_spent(self) -> float:
+        """Seconds that the ledger was open, over all the processes that wrote it, up to now."""
+        ...
 
     def close(self) -> None: ...

@@ -68,6 +68,13 @@ def test_limits_that_cannot_be_decided_or_contradict_each_other_are_refused(
     assert what in lines[0]
 
 
+def test_an_unknown_family_is_told_with_those_there_are(tmp_path: Path) -> None:
+    campaign = campaigns.write_campaign(tmp_path, target="local")
+    campaign.write_text(campaign.read_text().replace('family = "ds_cnn"', 'family = "resnet50"'))
+    (line,) = refused("run", campaign, "--out", tmp_path / "run", cwd=tmp_path)
+    assert "reference.family: unknown family 'resnet50'; known are ds_cnn, resnet" in line
+
+
 def test_a_file_that_is_no_toml_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "campaign.toml").write_text("schema = 1\nname = \n")
     (line,) = refused("run", tmp_path / "campaign.toml", cwd=tmp_path)
@@ -123,6 +130,12 @@ def test_words_of_the_command_line_are_checked_all_at_once(tmp_path: Path) -> No
     assert "'fast' is not a number" in line
     (line,) = refused("measure", TINY, "--target", "local", "--limit", "top1=0.9", cwd=tmp_path)
     assert "--data" in line
+
+
+def test_faults_of_model_and_data_come_together(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").write_bytes(TINY.read_bytes()[:1500])
+    lines = refused("measure", tmp_path / "model.tflite", "--target", "local", "--data", "none.npz", cwd=tmp_path)
+    assert len(lines) == 2
 
 
 def test_resuming_what_never_began_and_reporting_what_is_no_run_are_refused(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class Shop:
 
 
 def controller(shop: Shop, ledger: MemoryLedger, campaign_key: str = "k") -> Controller:
-    memo = Memo(ledger, FakeClock(), shop)
+    memo = Memo(ledger, shop)
 
     def strategy(m1: Any, sizes: Any, m1_bytes: int, sizes_of: Any) -> PatentStrategy:
         return PatentStrategy(

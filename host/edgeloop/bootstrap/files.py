@@ -17,6 +17,7 @@ from edgeloop.core.network import NetworkSpec
 from edgeloop.core.parse import parse_toml, validated
 from edgeloop.core.plan import PLAN_KEYS, Plan
 from edgeloop.errors import ConfigError, Fault, UserError
+from edgeloop.models import FAMILIES
 
 _FILES = {  # keys whose value is a file (or `file.py:name`), by table
     "reference": ("factory", "weights"),
@@ -51,6 +52,11 @@ def load_campaign(path: Path) -> Campaign:
         campaign = validated(Campaign, plain, str(path))
     except ConfigError as error:
         raise ConfigError([*faults, *error.faults]) from error
+    family = campaign.reference.family
+    if family is not None and family not in FAMILIES:
+        faults.append(
+            Fault(f"{path}: reference.family", f"unknown family {family!r}", f"known are {', '.join(FAMILIES)}")
+        )
     if faults:
         raise ConfigError(faults)
     if not campaign.limits.limit:

@@ -28,12 +28,11 @@ from edgeloop.core.network import Engine
 from edgeloop.core.plan import Environment, Plan, ProfileName, Timing
 from edgeloop.core.verdict import Outcome
 from edgeloop.data.files import read_measure_npz, write_board_npz
-from edgeloop.errors import ConfigError, DataError, Fault, UserError
-from edgeloop.measure.conditions import digest
+from edgeloop.errors import ConfigError, DataError, Fault, ModelError, UserError
+from edgeloop.measure.judging import judge_attempts
 from edgeloop.measure.plans import schedule, undecidable
 from edgeloop.measure.scoring import Scorer, infer_task
-from edgeloop.measure.trust import trust
-from edgeloop.measure.verdict import judge, observe, summarise_subject
+from edgeloop.measure.verdict import observe
 from edgeloop.ports import Watch
 from edgeloop.reports import document, text
 
@@ -70,8 +69,10 @@ class Measured:
                 return 0
             case Outcome.FAIL:
                 return 1
+            case Outcome.INCONCLUSIVE if not self.limits_given:
+                return 0  # nothing was asked to be decided
             case _:
-                return 3 if self.limits_given or not (self.judged.trust and self.judged.trust.valid) else 0
+                return 3
 
     def document(self) -> dict[str, Any]:
         return document.measurement(self.judged, self.artifact, limits_given=self.limits_given)
@@ -117,7 +118,7 @@ def _checked(asked: Asked) -> _Checked:
                 artifact = read_tflite(asked.model)
             elif asked.data is not None:
                 x, y = read_measure_npz(asked.data)
-        except UserError as error:
+        except (ModelError, UserError) as error:
             faults += [Fault("--data" if part == "data" else "MODEL", line) for line in error.lines()]
     if faults:
         raise ConfigError(faults)
@@ -204,20 +205,16 @@ def _judged(
         else {}
     )
     observed = observe(subject, attempt.engine_versions.get(_LABEL, subject.engine), attempt.sessions, scores)
-    trusted = trust(attempt.sessions, request.environment, board.environment)
-    verdict = judge(checked.limits, observed, None, checked.plan, trust=trusted, looks=1)
-    return Judged(
+    return judge_attempts(
+        request,
+        board,
+        [attempt],
+        checked.limits,
+        observed,
+        None,
         trial=0,
-        job_key=request.key,
-        target=board.name,
         split="validation",
-        plan=checked.plan,
         look=1,
-        summary=summarise_subject(observed, checked.limits.confidence),
-        reference=None,
-        trust=trusted,
-        verdict=verdict,
-        conditions=digest(attempt.sessions),
-        emulated=board.emulated,
+        looks=1,
         seconds=seconds,
     )

@@ -108,7 +108,7 @@ def preview(campaign: Campaign, beside: Path) -> RunPreview:
     """Samples, minutes and undecidable limits of a campaign. Reads the data, reaches no board."""
     resolve_all(campaign.targets, beside)
     data, scorer = load(campaign.data), Scorer(campaign.task)
-    subjects = 2 if any(limit.metric == "latency" and limit.needs_reference for limit in campaign.limits.limit) else 1
+    subjects = 2 if campaign.limits.interleaves_reference else 1
     n = min(len(data.validation), campaign.data.board_samples_max)
     return RunPreview(
         campaign=campaign,
@@ -190,7 +190,7 @@ def _controlled(
         folder / "artifacts", campaign.task, agreement=scorer.agreement if campaign.task.agreement else None
     )
     stack.callback(builder.close)
-    memo = Memo(ledger, clock, observer)
+    memo = Memo(ledger, observer)
 
     def board_data(split: DataSplit, name: str) -> Path:
         path = folder / "data" / f"{name}.npz"

@@ -135,6 +135,11 @@ class LimitSet(Frozen):
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     limit: tuple[Limit, ...] = ()
 
+    @property
+    def interleaves_reference(self) -> bool:
+        """Whether M1 takes part in every job: a ratio of latencies means something within one job only."""
+        return any(limit.metric == "latency" and limit.needs_reference for limit in self.limit)
+
     @field_validator("limit")
     @classmethod
     def _numbered(cls, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:

@@ -17,17 +17,16 @@ from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.events import JobIntended, Judged, SessionSeen, Split, Started
 from edgeloop.core.frozen import key_of
-from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Subject, Trust
+from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Subject
 from edgeloop.core.network import Candidate
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome, Verdict
 from edgeloop.errors import BoardError, HarnessError, ModelError
 from edgeloop.measure.accuracy import Scores
-from edgeloop.measure.conditions import digest
+from edgeloop.measure.judging import judge_attempts
 from edgeloop.measure.plans import schedule
 from edgeloop.measure.scoring import Scorer
-from edgeloop.measure.trust import trust
-from edgeloop.measure.verdict import judge, observe, summarise_subject
+from edgeloop.measure.verdict import observe
 from edgeloop.method.memo import Memo
 from edgeloop.ports import Bench, Builder, Clock, Observer
 
@@ -104,7 +103,6 @@ class Measuring:
         self._memo = memo
         self._clock = clock
         self._observer = observer
-        self._ratio = any(limit.metric == "latency" and limit.needs_reference for limit in campaign.limits.limit)
 
     def reference(self, bench: Bench, candidate: Candidate, artifact: Artifact, run_on: RunOn) -> Reference:
         """Measure M1 alone: its outputs on validation data, and whether the limits that need no reference hold.
@@ -209,7 +207,7 @@ class Measuring:
         subjects = [Subject("candidate", trial.artifact, candidate.engine, candidate.threads)]
         timed, evaluated = ["candidate"], ["candidate"]
         if (m1 := trial.reference) is not None:
-            if self._ratio:
+            if self._campaign.limits.interleaves_reference:
                 timed.append("reference")
             if question.split == "test" or question.look > 1:
                 evaluated.append("reference")
@@ -299,36 +297,23 @@ class Measuring:
             subject = Subject("reference", m1.artifact, m1.candidate.engine, m1.candidate.threads)
             version = last.engine_versions.get("reference", m1.candidate.engine)
             reference = observe(subject, version, sessions, self._scores(split, beside))
-        trusted = [trust(attempt.sessions, request.environment, board.environment) for attempt in attempts]
-        joined = Trust(
-            valid=all(t.valid for t in trusted),
-            reasons=tuple(r for t in trusted for r in t.reasons),
-            unknown=tuple(sorted({u for t in trusted for u in t.unknown})),
-        )
-        if limits.limit:
-            verdict = judge(
-                limits, candidate, reference, request.plan, trust=joined, look=question.look, looks=question.looks
-            )
-        else:
-            verdict = Verdict(
-                outcome=Outcome.PASS if joined.valid else Outcome.INVALID,
-                reasons=joined.reasons or ("the baseline: every limit of this campaign is relative to it",),
-            )
-        return Judged(
+        found = judge_attempts(
+            request,
+            board,
+            attempts,
+            limits,
+            candidate,
+            reference,
             trial=trial.number,
-            job_key=request.key,
-            target=board.name,
             split=question.split,
-            plan=request.plan,
             look=question.look,
-            summary=summarise_subject(candidate, limits.confidence),
-            reference=None if reference is None else summarise_subject(reference, limits.confidence),
-            trust=joined,
-            verdict=verdict,
-            conditions=digest(last.sessions),
-            emulated=board.emulated,
+            looks=question.looks,
             seconds=seconds,
         )
+        if limits.limit or found.verdict.outcome is Outcome.INVALID:
+            return found
+        baseline = ("the baseline: every limit of this campaign is relative to it",)
+        return found.model_copy(update={"verdict": Verdict(outcome=Outcome.PASS, reasons=baseline)})
 
     def _scores(self, split: DataSplit, outputs: Arrays | None) -> dict[str, Scores]:
         return self._scorer.scores(outputs, self._scorer.targets(split.x, split.y)) if outputs else {}

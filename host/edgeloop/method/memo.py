@@ -25,7 +25,7 @@ from edgeloop.core.events import (
     fold,
 )
 from edgeloop.errors import HarnessError
-from edgeloop.ports import Clock, Ledger, Observer
+from edgeloop.ports import Ledger, Observer
 
 _E = TypeVar("_E", bound=Event)
 
@@ -46,20 +46,17 @@ def identity(event: Event) -> tuple[str, str]:
 class Memo:
     """Appends events, remembers those of earlier walks, and knows what has been spent."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, observer: Observer) -> None:
+    def __init__(self, ledger: Ledger, observer: Observer) -> None:
         self._ledger = ledger
-        self._clock = clock
         self._observer = observer
         entries = ledger.entries()
         self._events = {identity(entry.event): entry.event for entry in entries}
         self._order = [entry.event for entry in entries]
-        self._wall_before_s = entries[-1].wall_s_spent if entries else 0.0
-        self._began_s = clock.monotonic_s()
 
     @property
     def wall_s(self) -> float:
         """Wall-clock seconds spent on this run, earlier walks included."""
-        return self._wall_before_s + self._clock.monotonic_s() - self._began_s
+        return self._ledger.wall_s_spent
 
     def find(self, kind: type[_E], step: str) -> _E | None:
         """The recorded event of a step, or None. Raises HarnessError where the ledger holds something else there."""

@@ -43,9 +43,13 @@ class Accounts:
             seq=self._seq + 1,
             utc=self._clock.utc(),
             trials_spent=self._trials + asked,
-            wall_s_spent=self._wall_before_s + self._clock.monotonic_s() - self._opened_s,
+            wall_s_spent=self.wall_s_spent,
             event=event,
         )
+
+    @property
+    def wall_s_spent(self) -> float:
+        return self._wall_before_s + self._clock.monotonic_s() - self._opened_s
 
     def booked(self, entry: Entry) -> None:
         self._seq = entry.seq
@@ -92,6 +96,10 @@ class FileLedger:
 
     def entries(self) -> list[Entry]:
         return list(self._entries)
+
+    @property
+    def wall_s_spent(self) -> float:
+        return self._accounts.wall_s_spent
 
     def close(self) -> None:
         """Let the next writer in. Closing twice does no harm."""

@@ -114,8 +114,10 @@ class _MeasureReport:
             yield from (Text(f"{name}: {value}") for name, value in self._facts())
         for finding in self.judged.verdict.findings:
             yield _finding_line(finding, styled=console.is_terminal)
+        outcome = self.judged.verdict.outcome
+        told = "" if outcome is Outcome.INCONCLUSIVE and not self.limits_given else f"{outcome.value}: "
         for reason in self.judged.verdict.reasons:
-            yield Text(f"{self.judged.verdict.outcome.value}: {reason}")
+            yield Text(f"{told}{reason}")
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         judged, summary = self.judged, self.judged.summary

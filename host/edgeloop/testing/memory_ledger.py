@@ -26,5 +26,9 @@ class MemoryLedger:
     def entries(self) -> list[Entry]:
         return [Entry.model_validate_json(line) for line in self._lines]
 
+    @property
+    def wall_s_spent(self) -> float:
+        return self._accounts.wall_s_spent
+
     def close(self) -> None:
         """Nothing to let go of."""

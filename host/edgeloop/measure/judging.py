@@ -1,0 +1,51 @@
+"""From sessions to a judgement: trust, verdict, summaries and a digest of the conditions, in one value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgeloop.core.board import Board
+from edgeloop.core.events import Judged, Split
+from edgeloop.core.limits import LimitSet
+from edgeloop.core.measurement import Attempt, MeasureRequest, Trust
+from edgeloop.measure.conditions import digest
+from edgeloop.measure.trust import trust
+from edgeloop.measure.verdict import Observed, judge, summarise_subject
+
+
+def judge_attempts(
+    request: MeasureRequest,
+    board: Board,
+    attempts: Sequence[Attempt],
+    limits: LimitSet,
+    candidate: Observed,
+    reference: Observed | None,
+    *,
+    trial: int,
+    split: Split,
+    look: int,
+    looks: int,
+    seconds: float,
+) -> Judged:
+    """Judge what was observed over the attempts of all looks so far; conditions are told of the last one."""
+    trusted = [trust(attempt.sessions, request.environment, board.environment) for attempt in attempts]
+    joined = Trust(
+        valid=all(t.valid for t in trusted),
+        reasons=tuple(reason for t in trusted for reason in t.reasons),
+        unknown=tuple(sorted({key for t in trusted for key in t.unknown})),
+    )
+    return Judged(
+        trial=trial,
+        job_key=request.key,
+        target=board.name,
+        split=split,
+        plan=request.plan,
+        look=look,
+        summary=summarise_subject(candidate, limits.confidence),
+        reference=None if reference is None else summarise_subject(reference, limits.confidence),
+        trust=joined,
+        verdict=judge(limits, candidate, reference, request.plan, trust=joined, look=look, looks=looks),
+        conditions=digest(attempts[-1].sessions),
+        emulated=board.emulated,
+        seconds=seconds,
+    )
