@@ -5,6 +5,10 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
+
+_TYPER_INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
 
 
 def main() -> None:
@@ -19,14 +23,19 @@ def main() -> None:
             print(f"edgeloop: {line}", file=sys.stderr)  # noqa: T201 -- the last word, before any console exists
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("edgeloop: interrupted; a run goes on with --resume", file=sys.stderr)  # noqa: T201 -- as above
-        sys.exit(3)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(3)
+        _interrupted()
+    except SystemExit as end:
+        if end.code == _TYPER_INTERRUPTED:
+            _interrupted()
+        raise
     except Exception as error:
         print(f"edgeloop: crashed: {_one_line(error)}; {_kept(error)}", file=sys.stderr)  # noqa: T201 -- as above
         sys.exit(3)
+
+
+def _interrupted() -> NoReturn:
+    print("edgeloop: interrupted; a run goes on with --resume", file=sys.stderr)  # noqa: T201 -- as above
+    sys.exit(3)
 
 
 def _one_line(error: Exception) -> str:

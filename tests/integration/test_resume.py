@@ -96,6 +96,23 @@ def test_killed_at_every_stage_a_run_ends_with_the_same_network_and_measures_not
     assert _alive(torn) == []
 
 
+def test_ctrl_c_ends_a_run_in_a_line_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    campaign = campaigns.write_campaign(tmp_path, target="here")
+    campaigns.write_local_board(tmp_path)
+    process = subprocess.Popen(
+        campaigns.command("run", campaign, "--out", tmp_path / "run"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    ends = time.monotonic() + 60
+    while not campaigns.events(tmp_path / "run") and time.monotonic() < ends:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 3
+    assert told.splitlines()[-1] == "edgeloop: interrupted; a run goes on with --resume"
+    assert "Traceback" not in told
+    assert _alive(tmp_path) == []
+
+
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     campaign = campaigns.write_campaign(tmp_path, target="here")
     campaigns.write_local_board(tmp_path)
