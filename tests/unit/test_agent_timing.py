@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeloop_agent import session, wire
+from edgeloop_agent import timing, wire
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -63,10 +63,10 @@ class FakeEngine:
         self._clock.now += self._invoke_ns.pop(0) if len(self._invoke_ns) > 1 else self._invoke_ns[0]
 
 
-@pytest.mark.parametrize(("timing", "expected"), [("invoke", 1_000_000), ("copy_in_out", 111_000_000)])
-def test_the_interval_holds_what_its_name_says(monkeypatch: pytest.MonkeyPatch, timing: str, expected: int) -> None:
+@pytest.mark.parametrize(("boundary", "expected"), [("invoke", 1_000_000), ("copy_in_out", 111_000_000)])
+def test_the_interval_holds_what_its_name_says(monkeypatch: pytest.MonkeyPatch, boundary: str, expected: int) -> None:
     engine = FakeEngine(FakeTime(monkeypatch), [1_000_000])
-    start, end = session.one_run(engine, [["a"], ["b"]], timing)(1)  # type: ignore[arg-type]
+    start, end = timing.one_run(engine, [["a"], ["b"]], boundary)(1)  # type: ignore[arg-type]
     assert end - start == expected
     assert engine.given == ["b"]
 
@@ -74,7 +74,7 @@ def test_the_interval_holds_what_its_name_says(monkeypatch: pytest.MonkeyPatch, 
 def test_both_floors_must_be_met_and_samples_are_cycled(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeTime(monkeypatch)
     engine = FakeEngine(clock, [5_000_000])
-    loop = session.Loop(session.one_run(engine, [["a"], ["b"], ["c"]], "invoke"), 3, None, room())  # type: ignore[arg-type]
+    loop = timing.Loop(timing.one_run(engine, [["a"], ["b"], ["c"]], "invoke"), 3, None, room())  # type: ignore[arg-type]
     by_time = loop.run(lambda count, now: now >= 200_000_000 and count >= 2)
     assert list(loop.store[by_time]) == [5_000_000] * 14  # 15 ms each
     assert engine.given[:4] == ["a", "b", "c", "a"]
@@ -92,7 +92,7 @@ def test_runs_start_one_period_after_the_other_and_the_sleep_is_not_timed(monkey
         clock.now += 230_000_000 if len(starts) == 3 else 30_000_000
         return starts[-1], clock.now
 
-    loop = session.Loop(once, 1, 100.0, room())
+    loop = timing.Loop(once, 1, 100.0, room())
     stored = loop.store[loop.run(lambda count, now: now > 0 and count == 6)]
     assert [start // 1_000_000 for start in starts] == [0, 100, 200, 430, 530, 630]  # one late run moves the rest
     assert [taken // 1_000_000 for taken in stored] == [30, 30, 230, 30, 30, 30]
@@ -110,13 +110,13 @@ def test_runs_start_one_period_after_the_other_and_the_sleep_is_not_timed(monkey
 )
 def test_warm_up_is_over_when_the_last_third_has_no_trend(values: list[int], expected: bool) -> None:
     store = array.array("q", [*values, 0, 0])
-    assert session.settled(store, len(values)) is expected
+    assert timing.settled(store, len(values)) is expected
 
 
 def test_noise_without_a_trend_settles() -> None:
     source = random.Random(3)
     settled = sum(
-        session.settled(array.array("q", [int(source.gauss(1000, 200)) for _ in range(300)]), 300) for _ in range(100)
+        timing.settled(array.array("q", [int(source.gauss(1000, 200)) for _ in range(300)]), 300) for _ in range(100)
     )
     assert settled >= 95
 
@@ -137,9 +137,9 @@ def test_warm_up_has_a_floor_a_cap_and_a_least_number_of_runs(
     expected_s: tuple[float, float],
 ) -> None:
     clock = FakeTime(monkeypatch)
-    monkeypatch.setattr(session.conditions, "calibration_ns", lambda: 7)
+    monkeypatch.setattr(timing.conditions, "calibration_ns", lambda: 7)
     plan = wire.SessionPlan(runs_min, 0.5, 5.0, 5, 0.1, "invoke", None, 60.0)
-    said = session.time_latency(FakeEngine(clock, invoke_ns), [["a"]], plan, room(), tmp_path)  # type: ignore[arg-type]
+    said = timing.time_latency(FakeEngine(clock, invoke_ns), [["a"]], plan, room(), tmp_path)  # type: ignore[arg-type]
     opened, closed = said["timed_window_monotonic_ns"]
     assert expected_s[0] <= opened / 1e9 <= expected_s[1] + 0.1
     assert said["warmups"] >= runs_min
@@ -166,9 +166,9 @@ class Nothing:
         return lambda: None
 
 
-@pytest.mark.parametrize("timing", wire.TIMINGS)
-def test_the_loop_adds_less_than_a_microsecond(timing: str) -> None:
-    loop = session.Loop(session.one_run(Nothing(), [["a"]], timing), 1, None, room(20_000))  # type: ignore[arg-type]
+@pytest.mark.parametrize("boundary", wire.TIMINGS)
+def test_the_loop_adds_less_than_a_microsecond(boundary: str) -> None:
+    loop = timing.Loop(timing.one_run(Nothing(), [["a"]], boundary), 1, None, room(20_000))  # type: ignore[arg-type]
     medians = [statistics.median(loop.store[loop.run(lambda count, now: count >= 5000 and now > 0)]) for _ in range(3)]
     assert min(medians) < 1000
 
@@ -179,7 +179,7 @@ def test_the_median_of_a_real_model_is_that_of_a_bare_loop() -> None:
 
     engine = load_engine("litert")
     engine.load(str(DATA / "tiny_float.tflite"), 1)
-    loop = session.Loop(session.one_run(engine, [random_sample(engine.inputs(), 0)], "invoke"), 1, None, room(20_000))
+    loop = timing.Loop(timing.one_run(engine, [random_sample(engine.inputs(), 0)], "invoke"), 1, None, room(20_000))
     invoke, now = engine.invoker(), time.perf_counter_ns
 
     def bare(count: int) -> float:
@@ -201,7 +201,7 @@ def test_the_median_of_a_real_model_is_that_of_a_bare_loop() -> None:
 
 def test_room_for_latencies_follows_the_plan_and_is_bounded() -> None:
     def size(seconds: float) -> int:
-        return len(session.store_for(wire.SessionPlan(1, 0.0, 5.0, 1, seconds, "invoke", None, 60.0)))
+        return len(timing.store_for(wire.SessionPlan(1, 0.0, 5.0, 1, seconds, "invoke", None, 60.0)))
 
     assert size(2.0) == 350_000
     assert size(3600.0) == 2_097_152
