@@ -107,7 +107,7 @@ def test_what_is_open_says_how_many_more_sessions_would_decide() -> None:
     assert finding.outcome is Outcome.INCONCLUSIVE
     assert finding.more_sessions is not None
     assert 1 <= finding.more_sessions <= 30
-    assert f"about {finding.more_sessions} more sessions would decide" in finding.reason
+    assert f"needs about {finding.more_sessions} more sessions" in finding.reason
     more = seen(EIGHT * (1 + finding.more_sessions // 8 + 1))
     assert outcome("latency.p90_ms=10.06", more, look=2) is Outcome.PASS
 
@@ -239,7 +239,7 @@ def test_an_open_share_says_how_many_more_samples_would_decide() -> None:
     assert finding.more_samples is not None
     total = 1000 + finding.more_samples
     assert outcome("top1=0.9", seen(top1=right(round(0.91 * total), total)), look=2) is Outcome.PASS
-    assert f"about {finding.more_samples} more samples would decide" in finding.reason
+    assert f"needs about {finding.more_samples} more samples" in finding.reason
 
 
 def test_agreement_is_a_share_and_the_reference_must_have_been_compared() -> None:

@@ -183,7 +183,7 @@ def test_an_inconclusive_limit_says_how_many_more_sessions_would_decide() -> Non
         html_report.text(run),
         junit_report.text(run),
     ):
-        assert "about 7 more sessions would decide" in " ".join(told.split())
+        assert "needs about 7 more sessions" in " ".join(told.split())
 
 
 def _with_more(event: Event) -> Event:

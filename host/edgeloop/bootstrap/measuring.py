@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal
 
-from platformdirs import user_state_path
 from pydantic import ValidationError
 from rich.console import RenderableType
 
@@ -16,24 +14,20 @@ from edgeloop.board.inventory import resolve
 from edgeloop.board.retry import RetryingBench
 from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
-from edgeloop.builders.prebuilt import read_tflite
+from edgeloop.bootstrap.ready import Checks, Job, PlanCost, PlanWords, Samples, board_names, exit_code, fits, run_job
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
-from edgeloop.core.dataset import DataSplit
 from edgeloop.core.events import Judged
-from edgeloop.core.frozen import key_of
 from edgeloop.core.limits import LimitSet, parse_limits
-from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Subject
+from edgeloop.core.measurement import Subject
 from edgeloop.core.network import Engine
-from edgeloop.core.plan import Environment, Plan, ProfileName, Timing
-from edgeloop.core.verdict import Outcome
-from edgeloop.data.files import read_measure_npz, write_board_npz
-from edgeloop.errors import ConfigError, DataError, Fault, ModelError, UserError
+from edgeloop.core.plan import Plan
+from edgeloop.core.verdict import Finding, Outcome
+from edgeloop.errors import ConfigError, Fault
 from edgeloop.measure.judging import judge_attempts
-from edgeloop.measure.plans import schedule, undecidable
+from edgeloop.measure.plans import extension, undecidable
 from edgeloop.measure.scoring import Scorer, infer_task
-from edgeloop.measure.verdict import observe
-from edgeloop.ports import Watch
+from edgeloop.ports import Bench, Watch
 from edgeloop.reports import document, text
 
 _LABEL: Literal["candidate"] = "candidate"
@@ -45,12 +39,13 @@ class Asked:
 
     model: Path
     target: str
-    data: Path | None
-    limits: tuple[str, ...]
-    engine: str
-    threads: int
-    profile: str
-    timing: str
+    data: Path | None = None
+    limits: tuple[str, ...] = ()
+    engine: str = "litert"
+    threads: int = 1
+    plan: PlanWords = field(default_factory=PlanWords)
+    extend: bool = False
+    """Whether a latency limit that the first look leaves open gets as many sessions again, and one more look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +55,12 @@ class Measured:
     judged: Judged
     artifact: Artifact
     limits_given: bool
-    samples: Path
+    samples: tuple[Path, ...]
+    """Folders of raw samples, one for each look."""
 
     @property
     def exit_code(self) -> int:
-        match self.judged.verdict.outcome:
-            case Outcome.PASS:
-                return 0
-            case Outcome.FAIL:
-                return 1
-            case Outcome.INCONCLUSIVE if not self.limits_given:
-                return 0  # nothing was asked to be decided
-            case _:
-                return 3
+        return exit_code(self.judged.verdict.outcome, asked=self.limits_given)
 
     def document(self) -> dict[str, Any]:
         return document.measurement(self.judged, self.artifact, limits_given=self.limits_given)
@@ -85,136 +73,116 @@ class Measured:
 class _Checked:
     """The same, checked and typed."""
 
-    engine: Engine
+    boards: tuple[Board, ...]
+    subject: Subject
     plan: Plan
     limits: LimitSet
-    artifact: Artifact
-    x: Arrays
-    y: Arrays
+    samples: Samples
     scorer: Scorer | None
+    looks: int
+    undecidable: tuple[Fault, ...]
 
 
 def measure(asked: Asked, watch: Watch) -> list[Measured]:
     """Measure on every board that the target names. Raises UserError and its kind before anything is sent."""
-    boards = resolve(asked.target, Path.cwd())
     checked = _checked(asked)
-    return [_on(board, asked.threads, checked, watch) for board in boards]
+    if checked.undecidable:
+        raise ConfigError(checked.undecidable)
+    return [_on(board, checked, watch) for board in checked.boards]
+
+
+def dry_run(asked: Asked) -> PlanCost:
+    """Samples, minutes and undecidable limits. Reads model and data, reaches no board."""
+    checked = _checked(asked)
+    return PlanCost(board_names(checked.boards), checked.plan, 1, checked.samples.n, checked.looks, checked.undecidable)
 
 
 def _checked(asked: Asked) -> _Checked:
-    faults = []
-    for value, allowed, option in (
-        (asked.engine, get_args(Engine), "--engine"),
-        (asked.profile, get_args(ProfileName), "--profile"),
-        (asked.timing, get_args(Timing), "--timing"),
-    ):
-        if value not in allowed:
-            faults.append(Fault(option, f"{value!r} is unknown", f"it is one of {', '.join(allowed)}"))
-    x: Mapping[str, Any] = {}
-    y: Mapping[str, Any] = {}
-    for part in ("artifact", "data"):
-        try:
-            if part == "artifact":
-                artifact = read_tflite(asked.model)
-            elif asked.data is not None:
-                x, y = read_measure_npz(asked.data)
-        except (ModelError, UserError) as error:
-            faults += [Fault("--data" if part == "data" else "MODEL", line) for line in error.lines()]
-    if faults:
-        raise ConfigError(faults)
-    if x:
-        _fits(artifact, x, str(asked.data))
-    scorer = Scorer(infer_task(y, artifact.outputs)) if y else None
+    boards = resolve(asked.target, Path.cwd())
+    checks = Checks()
+    engine: Engine = checks.engine(asked.engine, "--engine")
+    plan = checks.plan(asked.plan)
+    artifact = checks.artifact(asked.model, "MODEL")
+    samples = checks.samples(asked.data)
+    if asked.extend and not asked.limits:
+        checks.faults.append(Fault("--extend", "there is no limit that more sessions could decide", "give --limit"))
+    checks.raise_all()
+    assert artifact is not None, "what could not be read is a fault"
+    if samples.x:
+        fits(artifact, samples.x, str(asked.data))
+    scorer = Scorer(infer_task(samples.y, artifact.outputs)) if samples.y else None
+    limits = _limits(asked.limits, scorer)
+    looks = 2 if asked.extend else 1
+    plan = plan.model_copy(update={"confidence": limits.confidence})
+    undecided = undecidable(
+        limits,
+        plan,
+        samples.n,
+        has_reference=False,
+        has_labels=bool(samples.y),
+        metrics=tuple(scorer.metrics) if scorer else None,
+        looks=looks,
+    )
+    if limits.limit and not plan.may_pass:
+        undecided.append(Fault("--profile", "a quick plan passes nothing", "leave out --limit, or use standard"))
+    return _Checked(
+        boards=tuple(boards),
+        subject=Subject(_LABEL, artifact, engine, asked.threads),
+        plan=plan,
+        limits=limits,
+        samples=samples,
+        scorer=scorer,
+        looks=looks,
+        undecidable=tuple(undecided),
+    )
+
+
+def _limits(words: tuple[str, ...], scorer: Scorer | None) -> LimitSet:
     try:
-        limits = parse_limits(asked.limits, scorer.lower_is_better if scorer else frozenset())
+        return parse_limits(words, scorer.lower_is_better if scorer else frozenset())
     except ValidationError as error:
         raise ConfigError([Fault("--limit", e["msg"].removeprefix("Value error, ")) for e in error.errors()]) from error
     except ValueError as error:
         raise ConfigError([Fault("--limit", str(error))]) from error
-    plan = Plan.of(cast("ProfileName", asked.profile), timing=asked.timing, confidence=limits.confidence)
-    undecided = undecidable(
-        limits,
-        plan,
-        len(next(iter(x.values()))) if x else None,
-        has_reference=False,
-        has_labels=bool(y),
-        metrics=tuple(scorer.metrics) if scorer else None,
-        looks=1,
-    )
-    if limits.limit and not plan.may_pass:
-        undecided.append(Fault("--profile", "a quick plan passes nothing", "leave out --limit, or use standard"))
-    if undecided:
-        raise ConfigError(undecided)
-    return _Checked(cast("Engine", asked.engine), plan, limits, artifact, x, y, scorer)
 
 
-def _fits(artifact: Artifact, x: Arrays, where: str) -> None:
-    """Raise DataError where the data are not what the model takes: before anything is pushed."""
-    names = [spec.name for spec in artifact.inputs]
-    arrays = {names[0]: next(iter(x.values()))} if len(names) == 1 and len(x) == 1 else dict(x)
-    if set(arrays) != set(names):
-        raise DataError(f"{where}: inputs are {', '.join(x)}, the model's are {', '.join(names)}")
-    for spec in artifact.inputs:
-        values = arrays[spec.name]
-        if tuple(values.shape[1:]) != tuple(spec.shape[1:]) and tuple(values.shape[1:]) != tuple(spec.shape):
-            raise DataError(
-                f"{where}: x has samples of shape {tuple(values.shape[1:])}, the model's input {spec.name} takes "
-                f"{tuple(spec.shape[1:])}",
-                next_step="data are channel-last, the sample first",
-            )
-
-
-def _on(board: Board, threads: int, checked: _Checked, watch: Watch) -> Measured:
-    # A measurement that is asked for is made: the key is new each time, so no earlier job answers for it.
-    key = key_of("measure", board.name, checked.artifact.sha256, checked.plan, threads, secrets.token_hex(16))
-    folder = user_state_path("edgeloop") / "measure" / key[:32]
-    data = None
-    if checked.x:
-        folder.mkdir(parents=True, exist_ok=True)
-        split = DataSplit(checked.x, {})
-        data = folder / "data.npz"
-        write_board_npz(split, len(split), data)
-    subject = Subject(_LABEL, checked.artifact, checked.engine, threads)
-    request = MeasureRequest(
-        key=key,
-        subjects=(subject,),
-        schedule=schedule([_LABEL], [_LABEL] if data else [], checked.plan),
-        plan=checked.plan,
-        environment=Environment(),
-        folder=folder / "samples",
-        data=data,
-    )
+def _on(board: Board, checked: _Checked, watch: Watch) -> Measured:
     clock = SystemClock()
-    began = clock.monotonic_s()
-    bench = RetryingBench(open_board(board))
-    try:
-        attempt = bench.measure(request, watch)
-    finally:
-        bench.close()
-    judged = _judged(board, request, subject, attempt, checked, clock.monotonic_s() - began)
-    return Measured(judged, checked.artifact, bool(checked.limits.limit), request.folder)
+    with closing(RetryingBench(open_board(board))) as bench:
+        jobs = [run_job(bench, [checked.subject], checked.plan, checked.samples, clock, watch)]
+        judged = _judged(bench, jobs, checked)
+        if checked.looks > 1 and judged.verdict.outcome is Outcome.INCONCLUSIVE and _sessions_help(judged):
+            longer = extension(checked.plan)
+            jobs.append(run_job(bench, [checked.subject], longer, checked.samples, clock, watch, evaluated=False))
+            judged = _judged(bench, jobs, checked)
+    folders = tuple(job.request.folder for job in jobs)
+    return Measured(judged, checked.subject.artifact, bool(checked.limits.limit), folders)
 
 
-def _judged(
-    board: Board, request: MeasureRequest, subject: Subject, attempt: Attempt, checked: _Checked, seconds: float
-) -> Judged:
-    outputs = attempt.outputs.get(_LABEL)
-    scores = (
-        checked.scorer.scores(outputs, checked.scorer.targets(checked.x, checked.y))
-        if checked.scorer and outputs
-        else {}
-    )
-    observed = observe(subject, attempt.engine_versions.get(_LABEL, subject.engine), attempt.sessions, scores)
+def _sessions_help(judged: Judged) -> bool:
+    """Sessions decide what is timed; a share is decided by more samples, and there are none."""
+    return any(_open(finding) and finding.more_samples is None for finding in judged.verdict.findings)
+
+
+def _open(finding: Finding) -> bool:
+    return finding.outcome is Outcome.INCONCLUSIVE
+
+
+def _judged(bench: Bench, jobs: list[Job], checked: _Checked) -> Judged:
+    """Judge over the sessions of all looks so far, and the outputs of the first, which evaluated."""
+    first = jobs[0]
+    observed = first.observed(_LABEL, first.scores(_LABEL, checked.samples, checked.scorer))
+    timed = tuple(session for job in jobs for session in job.attempt.sessions)
     return judge_attempts(
-        request,
-        board,
-        [attempt],
+        first.request,
+        bench.board,
+        [job.attempt for job in jobs],
         checked.limits,
-        observed,
+        replace(observed, sessions=timed),
         None,
         trial=0,
         split="validation",
-        look=1,
-        looks=1,
-        seconds=seconds,
+        look=len(jobs),
+        looks=checked.looks,
+        seconds=sum(job.seconds for job in jobs),
     )

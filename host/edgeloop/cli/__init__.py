@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeloop import __version__
-from edgeloop.cli import doctor, init, measure, report, run, targets
+from edgeloop.cli import compare, doctor, init, measure, report, run, targets
 
 app = typer.Typer(
     name="edgeloop",
@@ -38,6 +38,7 @@ def _edgeloop(
 app.command()(init.init)
 app.command()(run.run)
 app.command()(measure.measure)
+app.command()(compare.compare)
 app.command()(report.report)
 app.command()(doctor.doctor)
 app.add_typer(targets.app, name="targets")

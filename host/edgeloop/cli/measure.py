@@ -7,25 +7,38 @@ from typing import Annotated
 
 import typer
 
+from edgeloop.cli import options
+
 
 def measure(
     model: Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="A ready model.")],
-    target: Annotated[str, typer.Option(help="A board's name, user@host, tag:NAME or local.")],
-    data: Annotated[Path | None, typer.Option(help=".npz with x (or x/<input>) and, for accuracy, y.")] = None,
+    target: options.Target,
+    data: options.Data = None,
     limit: Annotated[
         list[str] | None, typer.Option(help="As latency.p90_ms=12, top1=0.9, size_bytes=900000; repeatable.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="litert or tflite-runtime.")] = "litert",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the engine.")] = 1,
-    profile: Annotated[str, typer.Option(help="quick, standard or qualification.")] = "standard",
-    timing: Annotated[str, typer.Option(help="What is timed: invoke or copy_in_out.")] = "invoke",
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    engine: options.EngineName = "litert",
+    threads: options.Threads = 1,
+    profile: options.Profile = "standard",
+    timing: options.TimingName = "invoke",
+    sessions: options.Sessions = None,
+    runs_min: options.RunsMin = None,
+    time_s_min: options.TimeSMin = None,
+    period_ms: options.PeriodMs = None,
+    seed: options.Seed = None,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="Twice the sessions where a limit is left open; both looks share the error."),
+    ] = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
 ) -> None:
     """Measure a ready model on a board, and judge it where limits are given."""
     from rich.console import Console
 
     from edgeloop.bootstrap import measuring
-    from edgeloop.cli.output import print_json, print_report
+    from edgeloop.bootstrap.ready import PlanWords
+    from edgeloop.cli.output import print_cost, print_json, print_report
 
     asked = measuring.Asked(
         model=model,
@@ -34,9 +47,11 @@ def measure(
         limits=tuple(limit or ()),
         engine=engine,
         threads=threads,
-        profile=profile,
-        timing=timing,
+        plan=PlanWords(profile, timing, sessions, runs_min, time_s_min, period_ms, seed),
+        extend=extend,
     )
+    if dry_run:
+        raise typer.Exit(print_cost(measuring.dry_run(asked), json=json))
     stderr = Console(stderr=True)
     with stderr.status("connecting") as status:
         results = measuring.measure(asked, lambda text, done, total: status.update(f"{text} {done}/{total}"))
@@ -46,5 +61,6 @@ def measure(
     else:
         for result in results:
             print_report(result.rendered())
-            stderr.print(f"raw samples: {result.samples}", soft_wrap=True, highlight=False)
+            for folder in result.samples:
+                stderr.print(f"raw samples: {folder}", soft_wrap=True, highlight=False)
     raise typer.Exit(max(result.exit_code for result in results))

@@ -42,8 +42,13 @@ class Plan(Frozen):
 
     @classmethod
     def of(cls, profile: ProfileName, **overrides: Any) -> Self:
-        """The profile's own numbers, with single numbers overridden."""
-        return cls.model_validate({"profile": profile, **_PROFILES[profile], **overrides})
+        """The profile's own numbers, with single numbers overridden.
+
+        With a period the time floor alone decides unless a run floor is given: at 1 Hz, ten sessions of ten seconds
+        are 100 samples, not 500.
+        """
+        paced = {"runs_min": 1} if overrides.get("period_ms") is not None else {}
+        return cls.model_validate({"profile": profile, **_PROFILES[profile], **paced, **overrides})
 
     @property
     def may_pass(self) -> bool:

@@ -76,15 +76,20 @@ def difference_bound(candidate: Scores, reference: Scores, confidence: float, si
     if candidate.n != reference.n:
         raise ValueError(f"{candidate.metric}: {candidate.n} samples can't be paired with {reference.n}")
     if candidate.is_share and reference.is_share:
-        assert candidate.per_sample is not None
-        assert reference.per_sample is not None
-        gained = int(((candidate.per_sample == 1) & (reference.per_sample == 0)).sum())
-        lost = int(((candidate.per_sample == 0) & (reference.per_sample == 1)).sum())
-        return tango_bound(gained, lost, candidate.n, confidence, side)
+        return tango_bound(*differing(candidate, reference), candidate.n, confidence, side)
     if candidate.per_sample is not None and reference.per_sample is not None and not candidate.root:
         return _bca(candidate.per_sample - reference.per_sample, confidence, side)
     # The resamples of both were drawn from the same seed, so they are pairs.
     return _percentile(candidate._resampled() - reference._resampled(), confidence, side)  # noqa: SLF001 -- same class
+
+
+def differing(candidate: Scores, reference: Scores) -> tuple[int, int]:
+    """Return how many samples only the candidate has right, and how many only the reference; both are shares."""
+    assert candidate.per_sample is not None
+    assert reference.per_sample is not None
+    gained = (candidate.per_sample == 1) & (reference.per_sample == 0)
+    lost = (candidate.per_sample == 0) & (reference.per_sample == 1)
+    return int(gained.sum()), int(lost.sum())
 
 
 def tango_bound(gained: int, lost: int, n: int, confidence: float, side: Side) -> float:

@@ -24,6 +24,11 @@ class Observed:
     """With the reference's results on the same samples; None without a reference or data."""
 
     @property
+    def called(self) -> str:
+        """As sentences name it: the reference is M1."""
+        return "M1" if self.label == "reference" else self.label.upper()
+
+    @property
     def broken(self) -> tuple[Session, ...]:
         """Sessions that crashed, ran past their deadline, or were refused."""
         return tuple(s for s in self.sessions if s.outcome != "ok")
@@ -78,12 +83,13 @@ def summarise_subject(observed: Observed, confidence: float) -> Summary:
         latency=summarise(timed, confidence) if timed else None,
         peak_rss_bytes=observed.peak_rss_bytes,
         runtime_rss_bytes=max(runtime, default=None),
-        metrics=tuple(_metric_summary(scores, confidence) for scores in observed.scores.values()),
-        agreement=None if observed.agreement is None else _metric_summary(observed.agreement, confidence),
+        metrics=tuple(metric_summary(scores, confidence) for scores in observed.scores.values()),
+        agreement=None if observed.agreement is None else metric_summary(observed.agreement, confidence),
     )
 
 
-def _metric_summary(scores: Scores, confidence: float) -> MetricSummary:
+def metric_summary(scores: Scores, confidence: float) -> MetricSummary:
+    """Return a score for people: its two-sided interval about the population at `confidence`."""
     one_sided = (1 + confidence) / 2
     interval = Interval(low=scores.bound(one_sided, "lower"), high=scores.bound(one_sided, "upper"))
     return MetricSummary(metric=scores.metric, value=scores.value, interval=interval, n=scores.n)

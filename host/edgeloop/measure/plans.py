@@ -18,6 +18,8 @@ from edgeloop.measure.statistics import normal_quantile, samples_needed, split_c
 PROCESS_START_S = 0.8
 """Estimate for starting one session: interpreter, numpy, runtime, model, and the calibration loops; a Pi 4 takes
 about this long, a desktop half of it."""
+EXTENSION_SEED = 1000
+"""Added to the seed of the interleaving for the second look."""
 
 
 def schedule(labels_latency: Sequence[str], labels_evaluate: Sequence[str], plan: Plan) -> tuple[Step, ...]:
@@ -39,6 +41,11 @@ def schedule(labels_latency: Sequence[str], labels_evaluate: Sequence[str], plan
         for label in sorted(labels_latency, key=lambda _: numbers.random()):
             steps.append(Step(len(steps), label, "latency"))
     return tuple(steps)
+
+
+def extension(plan: Plan) -> Plan:
+    """Return the plan of the one extension: as many sessions again, interleaved anew."""
+    return plan.model_copy(update={"seed": plan.seed + EXTENSION_SEED})
 
 
 @dataclass(frozen=True, slots=True)

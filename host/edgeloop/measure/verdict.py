@@ -164,9 +164,11 @@ class _Judging:
                 return _unmeasured(limit, "ms", "no round timed both the candidate and the reference")
             spread, scale = pairs.ratio, pairs.of_reference / 1e6
             bar = limit.max_ratio_to_reference * scale
+            assert self.reference is not None, "pairs have a reference"
+            beside = self.reference.called
             seen = (
-                f"{limit.statistic} {spread.estimate * scale:.4g} ms is {spread.estimate:.4g} x M1's {scale:.4g} ms, "
-                f"the limit {limit.max_ratio_to_reference:g} x M1 is {bar:.4g} ms"
+                f"{limit.statistic} {spread.estimate * scale:.4g} ms is {spread.estimate:.4g} x {beside}'s "
+                f"{scale:.4g} ms, the limit {limit.max_ratio_to_reference:g} x {beside} is {bar:.4g} ms"
             )
         else:
             found = log_mean(self.candidate.sessions, statistic)
@@ -211,7 +213,10 @@ class _Judging:
         if outcome is not Outcome.INCONCLUSIVE:
             return _finding(limit, case, outcome, reason)
         more = spread.more_needed(case.bar / scale, self.next_confidence)
-        told = f"about {more} more sessions would decide" if more else "too near to the limit for sessions to decide"
+        each = "" if limit.max_ratio_to_reference is None else " of each model"
+        told = (
+            f"needs about {_count(more, 'session')}{each}" if more else "too near to the limit for sessions to decide"
+        )
         return _finding(limit, case, outcome, f"{reason}; {told}", sessions=more)
 
     # Bytes: read, not estimated
@@ -257,7 +262,7 @@ class _Judging:
             return _finding(limit, case, outcome, reason)
         share = scores.is_share and limit.max_drop_from_reference is None
         more = _more_samples(case, scores.n, share, self.next_confidence, self.confidence)
-        told = f"about {more} more samples would decide" if more else "too near to the limit for samples to decide"
+        told = f"needs about {_count(more, 'sample')}" if more else "too near to the limit for samples to decide"
         return _finding(limit, case, outcome, f"{reason}; {told}", samples=more)
 
     def _absolute(self, limit: Limit, scores: Scores) -> _Case:
@@ -294,6 +299,10 @@ class _Judging:
 def _under(a: float, b: float) -> bool:
     """Strictly, where a difference in the last digits of a sum such as 0.9 - 0.005 is none."""
     return a < b and not math.isclose(a, b, rel_tol=1e-12)
+
+
+def _count(more: int, what: str) -> str:
+    return f"{more} more {what}{'' if more == 1 else 's'}"
 
 
 def _statistic(limit: Limit) -> Statistic:

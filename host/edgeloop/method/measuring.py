@@ -24,7 +24,7 @@ from edgeloop.core.verdict import Outcome, Verdict
 from edgeloop.errors import BoardError, HarnessError, ModelError
 from edgeloop.measure.accuracy import Scores
 from edgeloop.measure.judging import judge_attempts
-from edgeloop.measure.plans import schedule
+from edgeloop.measure.plans import EXTENSION_SEED, schedule
 from edgeloop.measure.scoring import Scorer
 from edgeloop.measure.verdict import observe
 from edgeloop.method.memo import Memo
@@ -214,7 +214,9 @@ class Measuring:
             if len(timed) > 1 or len(evaluated) > 1:
                 subjects.append(Subject("reference", m1.artifact, m1.candidate.engine, m1.candidate.threads))
         split = self._split(question.split, question.look)
-        plan = question.plan.model_copy(update={"seed": question.plan.seed + 1000 * (question.look - 1) + take})
+        plan = question.plan.model_copy(
+            update={"seed": question.plan.seed + EXTENSION_SEED * (question.look - 1) + take}
+        )
         started = self._memo.find(Started, "")
         assert started is not None, "a run measures after it has started"
         key = key_of(

@@ -7,7 +7,8 @@ from typing import Any
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Entry, Finished, Judged, Started, Trial, fold
-from edgeloop.core.measurement import LatencySummary, MetricSummary, Summary
+from edgeloop.core.measurement import Interval, LatencySummary, MetricSummary, Summary
+from edgeloop.measure.comparison import Comparison
 
 SCHEMA = 1
 
@@ -19,18 +20,42 @@ def measurement(judged: Judged, artifact: Artifact, *, limits_given: bool = True
         "schema": SCHEMA,
         "target": judged.target,
         "emulated": judged.emulated,
-        "engine": summary.engine if summary else None,
-        "threads": summary.threads if summary else None,
-        "model": {"path": artifact.path, "sha256": artifact.sha256, "deployed_bytes": artifact.deployed_bytes},
+        **_subject(summary, artifact),
         "split": judged.split,
         "plan": judged.plan.model_dump(mode="json"),
         **_numbers(summary),
-        "conditions": judged.conditions,
-        "trust": judged.trust.model_dump(mode="json") if judged.trust else None,
-        "findings": [finding.model_dump(mode="json") for finding in judged.verdict.findings],
-        "verdict": judged.verdict.outcome.value if limits_given else None,
-        "reasons": list(judged.verdict.reasons),
+        **_judgement(judged, limits_given),
         "reference": _numbers(judged.reference) if judged.reference else None,
+    }
+
+
+def comparison(judged: Judged, found: Comparison, a: Artifact, b: Artifact, *, limits_given: bool) -> dict[str, Any]:
+    """B beside A: the pieces of a measurement for each, `ratio` (B over A) and `difference` (B less A)."""
+    return {
+        "schema": SCHEMA,
+        "target": judged.target,
+        "emulated": judged.emulated,
+        "plan": judged.plan.model_dump(mode="json"),
+        "a": {**_subject(judged.reference, a), **_numbers(judged.reference)},
+        "b": {**_subject(judged.summary, b), **_numbers(judged.summary)},
+        "ratio": {
+            "confidence": found.confidence,
+            "rounds": found.rounds,
+            **{
+                name: {"value": ratio.value, "interval": _interval(ratio.interval), "note": ratio.note}
+                for name, ratio in found.ratio.items()
+            },
+        },
+        "difference": {
+            "deployed_bytes": found.deployed_bytes,
+            "peak_rss_bytes": found.peak_rss_bytes,
+            "rss_above_runtime_bytes": found.rss_above_runtime_bytes,
+            "metrics": [
+                {**metric.model_dump(mode="json"), "interval": _interval(metric.interval)} for metric in found.metrics
+            ],
+        },
+        "agreement": _accuracy(found.agreement) if found.agreement else None,
+        **_judgement(judged, limits_given),
     }
 
 
@@ -76,6 +101,28 @@ def _trial(trial: Trial) -> dict[str, Any]:
     }
 
 
+def _subject(summary: Summary | None, artifact: Artifact) -> dict[str, Any]:
+    return {
+        "engine": summary.engine if summary else None,
+        "threads": summary.threads if summary else None,
+        "model": {"path": artifact.path, "sha256": artifact.sha256, "deployed_bytes": artifact.deployed_bytes},
+    }
+
+
+def _judgement(judged: Judged, limits_given: bool) -> dict[str, Any]:
+    return {
+        "conditions": judged.conditions,
+        "trust": judged.trust.model_dump(mode="json") if judged.trust else None,
+        "findings": [finding.model_dump(mode="json") for finding in judged.verdict.findings],
+        "verdict": judged.verdict.outcome.value if limits_given else None,
+        "reasons": list(judged.verdict.reasons),
+    }
+
+
+def _interval(interval: Interval | None) -> list[float] | None:
+    return [interval.low, interval.high] if interval else None
+
+
 def _numbers(summary: Summary | None) -> dict[str, Any]:
     latency = summary.latency if summary else None
     return {
@@ -101,5 +148,4 @@ def _latency(latency: LatencySummary) -> dict[str, Any]:
 
 
 def _accuracy(metric: MetricSummary) -> dict[str, Any]:
-    interval = [metric.interval.low, metric.interval.high] if metric.interval else None
-    return {"metric": metric.metric, "value": metric.value, "interval": interval, "n": metric.n}
+    return {"metric": metric.metric, "value": metric.value, "interval": _interval(metric.interval), "n": metric.n}

@@ -253,9 +253,9 @@ def more_needed(finding: Finding) -> str:
     if finding.outcome is not Outcome.INCONCLUSIVE:
         return ""
     if finding.more_sessions:
-        return f"about {finding.more_sessions} more session{'' if finding.more_sessions == 1 else 's'} would decide"
+        return f"needs about {finding.more_sessions} more session{'' if finding.more_sessions == 1 else 's'}"
     if finding.more_samples:
-        return f"about {finding.more_samples} more sample{'' if finding.more_samples == 1 else 's'} would decide"
+        return f"needs about {finding.more_samples} more sample{'' if finding.more_samples == 1 else 's'}"
     return "more measuring would not decide it soon"
 
 

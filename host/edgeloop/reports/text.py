@@ -32,7 +32,7 @@ from edgeloop.reports.story import (
 EMULATED = "EMULATED board: its times mean nothing as times"
 _WIDE = 110
 """Columns of a terminal from which on every number of the trials has its interval beside it."""
-_STYLE = {
+STYLE = {
     Outcome.PASS: "green",
     Outcome.FAIL: "red",
     Outcome.INCONCLUSIVE: "yellow",
@@ -99,7 +99,7 @@ class _MeasureReport:
         head = f"{self.artifact.path} on {self.judged.target}"
         if self.limits_given:
             outcome = self.judged.verdict.outcome
-            style = _STYLE[outcome] if console.is_terminal else ""
+            style = STYLE[outcome] if console.is_terminal else ""
             yield Text.assemble((outcome.value, style), f"  {head}")
         else:
             yield Text(head)
@@ -113,7 +113,7 @@ class _MeasureReport:
         else:
             yield from (Text(f"{name}: {value}") for name, value in self._facts())
         for finding in self.judged.verdict.findings:
-            yield _finding_line(finding, styled=console.is_terminal)
+            yield finding_line(finding, styled=console.is_terminal)
         outcome = self.judged.verdict.outcome
         told = "" if outcome is Outcome.INCONCLUSIVE and not self.limits_given else f"{outcome.value}: "
         for reason in self.judged.verdict.reasons:
@@ -155,7 +155,7 @@ def _limit_table(rows: Sequence[LimitRow], *, by_target: bool) -> Table:
         finding = row.finding
         more = more_needed(finding)
         table.add_row(
-            Text(finding.outcome.value, style=_STYLE[finding.outcome]),
+            Text(finding.outcome.value, style=STYLE[finding.outcome]),
             f"{finding.limit_id} {finding.text}" + (f"; {more}" if more else ""),
             *([row.target] if by_target else []),
             row.measured,
@@ -192,7 +192,7 @@ def _trial_table(story: Story, *, wide: bool) -> Table:
             *(told if wide or at == 2 else told.split(" [")[0] for at, told in enumerate(numbers)),
             f"{row.deployed_bytes:,}" if row.deployed_bytes is not None else "-",
             mib(peak),
-            Text(row.verdict, style="dim" if row.name == "M1" or row.outcome is None else _STYLE[row.outcome]),
+            Text(row.verdict, style="dim" if row.name == "M1" or row.outcome is None else STYLE[row.outcome]),
         )
     return table
 
@@ -225,7 +225,7 @@ def _trial_line(row: TrialRow, accuracy_name: str) -> str:
     )
 
 
-def _finding_line(finding: Finding, *, styled: bool) -> Text:
+def finding_line(finding: Finding, *, styled: bool) -> Text:
     more = more_needed(finding)
     told = (
         f" {finding.limit_id} {finding.text}: measured {number(finding.observed, finding.unit)}, "
@@ -233,4 +233,4 @@ def _finding_line(finding: Finding, *, styled: bool) -> Text:
     )
     if more and more not in finding.reason:
         told += f"; {more}"
-    return Text.assemble((finding.outcome.value, _STYLE[finding.outcome] if styled else ""), told)
+    return Text.assemble((finding.outcome.value, STYLE[finding.outcome] if styled else ""), told)

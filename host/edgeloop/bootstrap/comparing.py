@@ -1,0 +1,192 @@
+"""Wiring `edgeloop compare`: two ready models, interleaved on one board under one lease, without torch."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from rich.console import RenderableType
+
+from edgeloop.board.inventory import resolve
+from edgeloop.board.retry import RetryingBench
+from edgeloop.bootstrap.benches import open_board
+from edgeloop.bootstrap.clock import SystemClock
+from edgeloop.bootstrap.ready import Checks, Job, PlanCost, PlanWords, Samples, board_names, exit_code, fits, run_job
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.board import Board
+from edgeloop.core.campaign import Task
+from edgeloop.core.events import Judged
+from edgeloop.core.limits import LimitSet
+from edgeloop.core.measurement import Subject
+from edgeloop.core.plan import Plan
+from edgeloop.errors import ConfigError, DataError, Fault
+from edgeloop.measure.accuracy import Scores
+from edgeloop.measure.comparison import Comparison, RatioStatistic, compare, in_words, worse_by
+from edgeloop.measure.judging import judge_attempts
+from edgeloop.measure.observed import Observed
+from edgeloop.measure.plans import undecidable
+from edgeloop.measure.scoring import Scorer, infer_task
+from edgeloop.ports import Bench, Watch
+from edgeloop.reports import compared, document
+
+_A, _B = "a", "b"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line asked for, as words."""
+
+    a: Path
+    b: Path
+    target: str
+    data: Path | None = None
+    engine: str = "litert"
+    engine_b: str | None = None
+    """None: as A's."""
+    threads: int = 1
+    threads_b: int | None = None
+    plan: PlanWords = field(default_factory=PlanWords)
+    worse_by_min_pct: float | None = None
+    statistic: str = "p50"
+    """What `worse_by_min_pct` is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two models, compared on one board."""
+
+    judged: Judged
+    """Of B, with A as the reference."""
+    comparison: Comparison
+    a: Artifact
+    b: Artifact
+    asked: bool
+    """Whether a verdict was asked for."""
+    samples: Path
+    """Folder of raw samples."""
+
+    @property
+    def exit_code(self) -> int:
+        return exit_code(self.judged.verdict.outcome, asked=self.asked)
+
+    def document(self) -> dict[str, Any]:
+        return document.comparison(self.judged, self.comparison, self.a, self.b, limits_given=self.asked)
+
+    def rendered(self) -> RenderableType:
+        return compared.report(self.judged, self.comparison, self.a, self.b, limits_given=self.asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    boards: tuple[Board, ...]
+    subjects: tuple[Subject, Subject]
+    plan: Plan
+    limits: LimitSet
+    worse_by_min_pct: float
+    samples: Samples
+    scorer: Scorer
+    undecidable: tuple[Fault, ...]
+
+
+def compare_models(asked: Asked, watch: Watch) -> list[Compared]:
+    """Compare on every board that the target names. Raises UserError and its kind before anything is sent."""
+    checked = _checked(asked)
+    if checked.undecidable:
+        raise ConfigError(checked.undecidable)
+    return [_on(board, checked, watch) for board in checked.boards]
+
+
+def dry_run(asked: Asked) -> PlanCost:
+    """Samples, minutes and undecidable limits. Reads models and data, reaches no board."""
+    checked = _checked(asked)
+    return PlanCost(board_names(checked.boards), checked.plan, 2, checked.samples.n, 1, checked.undecidable)
+
+
+def _checked(asked: Asked) -> _Checked:
+    boards = resolve(asked.target, Path.cwd())
+    checks = Checks()
+    engines = checks.engine(asked.engine, "--engine"), checks.engine(asked.engine_b or asked.engine, "--engine-b")
+    plan = checks.plan(asked.plan)
+    models = checks.artifact(asked.a, "A"), checks.artifact(asked.b, "B")
+    samples = checks.samples(asked.data)
+    if asked.statistic not in get_args(RatioStatistic):
+        known = ", ".join(get_args(RatioStatistic))
+        checks.faults.append(Fault("--statistic", f"{asked.statistic!r} is unknown", f"it is one of {known}"))
+    checks.raise_all()
+    a, b = models
+    assert a is not None, "what could not be read is a fault"
+    assert b is not None, "what could not be read is a fault"
+    for artifact in (a, b) if samples.x else ():
+        fits(artifact, samples.x, str(asked.data))
+    if samples.x and _sample_shapes(a) != _sample_shapes(b):
+        shown = " and ".join(", ".join(map(str, _sample_shapes(artifact))) for artifact in (a, b))
+        raise DataError(f"A and B give outputs of different shapes, {shown}", next_step="compare them without --data")
+    threads = asked.threads, asked.threads_b or asked.threads
+    limits, undecided = LimitSet(confidence=plan.confidence), []
+    if asked.worse_by_min_pct is not None:
+        limits = worse_by(asked.worse_by_min_pct, cast("RatioStatistic", asked.statistic), plan.confidence)
+        undecided = undecidable(limits, plan, samples.n, has_reference=True, has_labels=bool(samples.y), looks=1)
+        if not plan.may_pass:
+            step = "leave out --worse-by-min-pct, or use standard"
+            undecided.append(Fault("--profile", "a quick plan passes nothing", step))
+    return _Checked(
+        boards=tuple(boards),
+        subjects=(Subject(_A, a, engines[0], threads[0]), Subject(_B, b, engines[1], threads[1])),
+        plan=plan,
+        limits=limits,
+        worse_by_min_pct=asked.worse_by_min_pct or 0.0,
+        samples=samples,
+        scorer=Scorer(_task(samples, a, b)),
+        undecidable=tuple(undecided),
+    )
+
+
+def _task(samples: Samples, a: Artifact, b: Artifact) -> Task:
+    """What both models are for. Without labels nothing is scored, and they agree where their outputs are near."""
+    if not samples.y:
+        return Task(kind="regression")
+    of_a, of_b = (infer_task(samples.y, artifact.outputs) for artifact in (a, b))
+    if of_a != of_b:
+        raise DataError(f"A's outputs make this {of_a.kind}, B's make it {of_b.kind}: they can't be compared")
+    return of_a
+
+
+def _sample_shapes(artifact: Artifact) -> list[tuple[int, ...]]:
+    return [tuple(spec.shape[1:]) for spec in artifact.outputs]
+
+
+def _on(board: Board, checked: _Checked, watch: Watch) -> Compared:
+    with closing(RetryingBench(open_board(board))) as bench:
+        job = run_job(bench, checked.subjects, checked.plan, checked.samples, SystemClock(), watch)
+        a, b = (_observed(job, label, checked) for label in (_A, _B))
+        judged = _judged(bench, job, checked, a, b)
+    comparison = compare(a, b, checked.plan.confidence)
+    of_a, of_b = (subject.artifact for subject in checked.subjects)
+    return Compared(judged, comparison, of_a, of_b, bool(checked.limits.limit), job.request.folder)
+
+
+def _observed(job: Job, label: str, checked: _Checked) -> Observed:
+    outputs, beside = job.attempt.outputs.get(label), job.attempt.outputs.get(_A)
+    agreement: Scores | None = None
+    if label == _B and outputs and beside:
+        agreement = checked.scorer.agreement_scores(outputs, beside)
+    return job.observed(label, job.scores(label, checked.samples, checked.scorer), agreement)
+
+
+def _judged(bench: Bench, job: Job, checked: _Checked, a: Observed, b: Observed) -> Judged:
+    judged = judge_attempts(
+        job.request,
+        bench.board,
+        [job.attempt],
+        checked.limits,
+        b,
+        a,
+        trial=0,
+        split="validation",
+        look=1,
+        looks=1,
+        seconds=job.seconds,
+    )
+    return judged.model_copy(update={"verdict": in_words(judged.verdict, checked.worse_by_min_pct)})

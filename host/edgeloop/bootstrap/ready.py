@@ -1,0 +1,262 @@
+"""What `measure` and `compare` share: ready models, data and a plan, checked together before anything is sent, and one
+job on one board."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args
+
+from platformdirs import user_state_path
+from pydantic import ValidationError
+
+from edgeloop.builders.prebuilt import read_tflite
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.board import Board
+from edgeloop.core.dataset import DataSplit
+from edgeloop.core.frozen import key_of
+from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Subject
+from edgeloop.core.network import Engine
+from edgeloop.core.plan import Environment, Plan, ProfileName, Timing
+from edgeloop.core.verdict import Outcome
+from edgeloop.data.files import read_measure_npz, write_board_npz
+from edgeloop.errors import ConfigError, DataError, Fault, ModelError, UserError
+from edgeloop.measure.accuracy import Scores
+from edgeloop.measure.plans import preview, schedule
+from edgeloop.measure.scoring import Scorer
+from edgeloop.measure.verdict import Observed, observe
+from edgeloop.ports import Bench, Clock, Watch
+
+_T = TypeVar("_T")
+_JOB_DEADLINE_S_MIN = 3600.0
+_WAITING = 3.0
+"""Of the time that a plan is expected to take, what a job may take: slow models, slow boards, waiting for the lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanWords:
+    """A plan as the command line asks for it: a profile, and single numbers where they are given."""
+
+    profile: str = "standard"
+    timing: str = "invoke"
+    sessions: int | None = None
+    runs_min: int | None = None
+    time_s_min: float | None = None
+    period_ms: float | None = None
+    seed: int | None = None
+
+    def numbers(self) -> dict[str, Any]:
+        named = ("sessions", "runs_min", "time_s_min", "period_ms", "seed")
+        return {name: getattr(self, name) for name in named if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The arrays of `--data`; both empty without it."""
+
+    x: Arrays = field(default_factory=dict)
+    y: Arrays = field(default_factory=dict)
+
+    @property
+    def n(self) -> int | None:
+        """None without data."""
+        return len(next(iter(self.x.values()))) if self.x else None
+
+
+class Checks:
+    """Faults of the words that were given, gathered so that all are told at once."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+
+    def raise_all(self) -> None:
+        """Raises ConfigError with every fault so far."""
+        if self.faults:
+            raise ConfigError(self.faults)
+
+    def engine(self, value: str, option: str) -> Engine:
+        self._one_of(value, get_args(Engine), option)
+        return cast("Engine", value)
+
+    def plan(self, words: PlanWords) -> Plan:
+        """The plan; a standard one in its place where a word was wrong."""
+        known = [
+            self._one_of(words.profile, get_args(ProfileName), "--profile"),
+            self._one_of(words.timing, get_args(Timing), "--timing"),
+        ]
+        if not all(known):
+            return Plan()
+        try:
+            return Plan.of(cast("ProfileName", words.profile), timing=words.timing, **words.numbers())
+        except ValidationError as error:
+            for e in error.errors():
+                option = "--" + str(e["loc"][0]).replace("_", "-") if e["loc"] else "--profile"
+                self.faults.append(Fault(option, e["msg"].removeprefix("Value error, ")))
+            return Plan()
+
+    def artifact(self, model: Path, where: str) -> Artifact | None:
+        return self._read(lambda: read_tflite(model), where)
+
+    def samples(self, path: Path | None) -> Samples:
+        if path is None:
+            return Samples()
+        return self._read(lambda: Samples(*read_measure_npz(path)), "--data") or Samples()
+
+    def _one_of(self, value: str, allowed: Sequence[str], option: str) -> bool:
+        if value not in allowed:
+            self.faults.append(Fault(option, f"{value!r} is unknown", f"it is one of {', '.join(allowed)}"))
+        return value in allowed
+
+    def _read(self, read: Callable[[], _T], where: str) -> _T | None:
+        try:
+            return read()
+        except (ModelError, UserError) as error:
+            self.faults += [Fault(where, line) for line in error.lines()]
+            return None
+
+
+def fits(artifact: Artifact, x: Arrays, where: str) -> None:
+    """Raise DataError where the data are not what the model takes: before anything is pushed."""
+    names = [spec.name for spec in artifact.inputs]
+    arrays = {names[0]: next(iter(x.values()))} if len(names) == 1 and len(x) == 1 else dict(x)
+    if set(arrays) != set(names):
+        raise DataError(f"{where}: inputs are {', '.join(x)}, the model's are {', '.join(names)}")
+    for spec in artifact.inputs:
+        values = arrays[spec.name]
+        if tuple(values.shape[1:]) != tuple(spec.shape[1:]) and tuple(values.shape[1:]) != tuple(spec.shape):
+            raise DataError(
+                f"{where}: x has samples of shape {tuple(values.shape[1:])}, the model's input {spec.name} takes "
+                f"{tuple(spec.shape[1:])}",
+                next_step="data are channel-last, the sample first",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCost:
+    """What `--dry-run` tells: samples, minutes and undecidable limits. No board was reached."""
+
+    targets: tuple[str, ...]
+    plan: Plan
+    subjects: int
+    samples_scored: int | None
+    looks: int = 1
+    faults: tuple[Fault, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        cost = preview(self.plan, self.subjects, self.samples_scored)
+        least = cost.samples_per_session_min
+        return {
+            "schema": 1,
+            "targets": list(self.targets),
+            "plan": self.plan.model_dump(mode="json"),
+            "subjects": self.subjects,
+            "looks": self.looks,
+            "sessions": cost.sessions,
+            "samples_per_session": cost.samples_per_session,
+            "samples_per_session_min": least,
+            "samples": None if cost.samples_per_session is None else cost.sessions * cost.samples_per_session,
+            "samples_min": cost.sessions * least,
+            "minutes": cost.minutes,
+            "undecidable": [str(fault) for fault in self.faults],
+        }
+
+    def lines(self) -> list[str]:
+        cost, plan = preview(self.plan, self.subjects, self.samples_scored), self.plan
+        least = cost.samples_per_session_min
+        known = cost.samples_per_session is not None
+        interleaved = f" of each of {self.subjects} models, interleaved" if self.subjects > 1 else ""
+        every = f", one inference every {plan.period_ms:g} ms" if plan.period_ms is not None else ""
+        at_least = "" if known else "at least "
+        sessions = f"{plan.sessions} sessions of {plan.time_s_min:g} s{interleaved}"
+        return [
+            f"{plan.profile} on {', '.join(self.targets)}: {sessions}, timed: {plan.timing}{every}, seed {plan.seed}",
+            f"  {at_least}{least} samples in each session, {at_least}{cost.sessions * least:,} in all",
+            f"  about {cost.minutes:.1f} minutes a board, waiting for it not counted"
+            + ("" if known else "; a model slower than the time floor takes longer"),
+            *(["  a second look, of as much again, where the first leaves a limit open"] if self.looks > 1 else []),
+            *(f"can't be decided: {fault}" for fault in self.faults),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job, done: what was asked, what came back, and the seconds it took."""
+
+    request: MeasureRequest
+    attempt: Attempt
+    seconds: float
+
+    def observed(self, label: str, scores: Mapping[str, Scores], agreement: Scores | None = None) -> Observed:
+        """One subject of the job, with what its outputs scored."""
+        subject = next(subject for subject in self.request.subjects if subject.label == label)
+        version = self.attempt.engine_versions.get(label, subject.engine)
+        return observe(subject, version, self.attempt.sessions, scores, agreement)
+
+    def scores(self, label: str, samples: Samples, scorer: Scorer | None) -> dict[str, Scores]:
+        """What the outputs of a subject are worth; empty without labels."""
+        outputs = self.attempt.outputs.get(label)
+        if scorer is None or not outputs or not samples.y:
+            return {}
+        return scorer.scores(outputs, scorer.targets(samples.x, samples.y))
+
+
+def run_job(
+    bench: Bench,
+    subjects: Sequence[Subject],
+    plan: Plan,
+    samples: Samples,
+    clock: Clock,
+    watch: Watch,
+    *,
+    evaluated: bool = True,
+) -> Job:
+    """Time every subject, interleaved, and evaluate each on the samples where there are any and `evaluated` says so.
+
+    A measurement that is asked for is made: the key is new each time, so no earlier job answers for it.
+    """
+    labels, board = [subject.label for subject in subjects], bench.board
+    shown = [[s.label, s.artifact.sha256, s.engine, s.threads] for s in subjects]
+    key = key_of("measure", board.name, shown, plan, secrets.token_hex(16))
+    folder = user_state_path("edgeloop") / "measure" / key[:32]
+    request = MeasureRequest(
+        key=key,
+        subjects=tuple(subjects),
+        schedule=schedule(labels, labels if samples.x and evaluated else [], plan),
+        plan=plan,
+        environment=Environment(),
+        folder=folder / "samples",
+        data=_written(samples, folder / "data.npz"),
+        deadline_s=max(_JOB_DEADLINE_S_MIN, _WAITING * 60 * preview(plan, len(subjects), samples.n).minutes),
+    )
+    began = clock.monotonic_s()
+    attempt = bench.measure(request, watch)
+    return Job(request, attempt, clock.monotonic_s() - began)
+
+
+def _written(samples: Samples, path: Path) -> Path | None:
+    if not samples.x:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A single input is the model's, whatever the two call it.
+    split = DataSplit({"x": next(iter(samples.x.values()))} if len(samples.x) == 1 else samples.x, {})
+    write_board_npz(split, len(split), path)
+    return path
+
+
+def exit_code(outcome: Outcome, *, asked: bool) -> int:
+    """0 passed, 1 failed, 3 could not tell; 0 too where nothing was asked to be decided and all was measured."""
+    match outcome:
+        case Outcome.PASS:
+            return 0
+        case Outcome.FAIL:
+            return 1
+        case Outcome.INCONCLUSIVE if not asked:
+            return 0
+        case _:
+            return 3
+
+
+def board_names(boards: Sequence[Board]) -> tuple[str, ...]:
+    return tuple(board.name for board in boards)

@@ -1,0 +1,73 @@
+"""`edgeloop compare`: two ready models, interleaved on one board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeloop.cli import options
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A.tflite", help="What B is compared with.")],
+    b: Annotated[Path, typer.Argument(metavar="B.tflite", help="The same file again shows the noise.")],
+    target: options.Target,
+    data: options.Data = None,
+    engine: options.EngineName = "litert",
+    engine_b: Annotated[str | None, typer.Option(help="Of B, where it is another one.")] = None,
+    threads: options.Threads = 1,
+    threads_b: Annotated[int | None, typer.Option(min=1, help="Of B, where it is another number.")] = None,
+    profile: options.Profile = "standard",
+    timing: options.TimingName = "invoke",
+    sessions: options.Sessions = None,
+    runs_min: options.RunsMin = None,
+    time_s_min: options.TimeSMin = None,
+    period_ms: options.PeriodMs = None,
+    seed: options.Seed = None,
+    worse_by_min_pct: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="A verdict on B's latency: exit 1 where B is shown to be worse than A by more than so many percent, "
+            "0 where it is shown not to be, 3 where neither.",
+        ),
+    ] = None,
+    statistic: Annotated[str, typer.Option(help="Of --worse-by-min-pct: p50, p90, p99 or mean.")] = "p50",
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Measure two ready models in turn on a board, and tell B beside A: latency, memory, accuracy, bytes."""
+    from rich.console import Console
+
+    from edgeloop.bootstrap import comparing
+    from edgeloop.bootstrap.ready import PlanWords
+    from edgeloop.cli.output import print_cost, print_json, print_report
+
+    asked = comparing.Asked(
+        a=a,
+        b=b,
+        target=target,
+        data=data,
+        engine=engine,
+        engine_b=engine_b,
+        threads=threads,
+        threads_b=threads_b,
+        plan=PlanWords(profile, timing, sessions, runs_min, time_s_min, period_ms, seed),
+        worse_by_min_pct=worse_by_min_pct,
+        statistic=statistic,
+    )
+    if dry_run:
+        raise typer.Exit(print_cost(comparing.dry_run(asked), json=json))
+    stderr = Console(stderr=True)
+    with stderr.status("connecting") as status:
+        results = comparing.compare_models(asked, lambda text, done, total: status.update(f"{text} {done}/{total}"))
+    if json:
+        documents = [result.document() for result in results]
+        print_json(documents[0] if len(documents) == 1 else documents)
+    else:
+        for result in results:
+            print_report(result.rendered())
+            stderr.print(f"raw samples: {result.samples}", soft_wrap=True, highlight=False)
+    raise typer.Exit(max(result.exit_code for result in results))

@@ -1,0 +1,24 @@
+"""Options that several commands have, said once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Target = Annotated[str, typer.Option(help="A board's name, user@host, tag:NAME or local.")]
+Data = Annotated[Path | None, typer.Option(help=".npz with x (or x/<input>) and, for accuracy, y.")]
+EngineName = Annotated[str, typer.Option("--engine", help="litert or tflite-runtime.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of the engine.")]
+Profile = Annotated[str, typer.Option(help="quick, standard or qualification.")]
+TimingName = Annotated[str, typer.Option("--timing", help="What is timed: invoke or copy_in_out.")]
+Sessions = Annotated[int | None, typer.Option(help="Fresh processes a model; the profile's where absent.")]
+RunsMin = Annotated[int | None, typer.Option(help="Samples a session takes at the least.")]
+TimeSMin = Annotated[float | None, typer.Option(help="Seconds a session times at the least.")]
+PeriodMs = Annotated[float | None, typer.Option(help="Start one inference every so often; absent: back to back.")]
+Seed = Annotated[int | None, typer.Option(help="Of the order of sessions and of random inputs.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print samples, minutes and undecidable limits; measure nothing.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
