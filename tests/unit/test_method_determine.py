@@ -1,6 +1,7 @@
 """Which networks are larger, and the size difference evaluation function."""
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,19 @@ from hypothesis import strategies as st
 
 from edgeloop.core.campaign import Search
 from edgeloop.core.network import NetworkSizes, NetworkSpec
-from edgeloop.method.determine import determine, evaluation, interpolated, larger, parity_delta, score_j
+from edgeloop.errors import UserError
+from edgeloop.method.determine import (
+    SHAPES,
+    PredictBytes,
+    determine,
+    evaluated,
+    interpolated,
+    larger,
+    parity_delta,
+    score_j,
+    shape_of,
+    tent,
+)
 from edgeloop.testing.simulated_board import simulated_sizes
 
 M1 = NetworkSpec(family="ds_cnn")
@@ -42,6 +55,10 @@ def test_widths_multiply_the_references_own_width_and_depth_steps_add_to_its_dep
     assert all(n.spec.weights is None for n in networks)
 
 
+def evaluation(params_m1: int, params_m2: int, bytes_m1: int, predict: PredictBytes) -> float:
+    return evaluated(tent, params_m1, params_m2, parity_delta(bytes_m1, predict))
+
+
 def test_the_tent_rises_to_parity_and_halves_with_each_doubling_beyond() -> None:
     def predict(delta: float) -> float:  # parity where the parameters have doubled twice
         return 1000 * 2 ** (delta - 2)
@@ -61,6 +78,36 @@ def test_where_even_m1s_own_size_is_over_the_budget_the_smallest_larger_network_
     values = [evaluation(100, parameters, 1000, lambda delta: 2000 * 2**delta) for parameters in (120, 200, 400)]
     assert values == sorted(values, reverse=True)
     assert values[0] < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "below", "at", "beyond"),
+    [("tent", 0.5, 1.0, 0.5), ("saturating", 0.5, 1.0, 1.0), ("parity", 0.5, 1.0, 0.5), ("off", 1.0, 1.0, 1.0)],
+)
+def test_each_shape_has_its_own_form_around_parity(name: str, below: float, at: float, beyond: float) -> None:
+    shape = shape_of(name)
+    found = [evaluated(shape, 100, parameters, 2.0) for parameters in (200, 400, 800)]
+    assert found == pytest.approx([below, at, beyond])
+    assert evaluated(shape, 100, 100, 2.0) == 0.0
+
+
+def test_parity_punishes_a_small_network_where_the_tent_rises_in_a_line() -> None:
+    assert SHAPES["parity"](1.0, 4.0) == pytest.approx(2**-3)
+    assert SHAPES["tent"](1.0, 4.0) == pytest.approx(1 / 4)
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+@given(delta=st.floats(1e-6, 24), parity=st.floats(1e-6, 24))
+def test_every_shape_gives_a_share(name: str, delta: float, parity: float) -> None:
+    assert 0 <= SHAPES[name](delta, parity) <= 1
+
+
+def test_a_users_own_shape_is_called_and_checked(tmp_path: Path) -> None:
+    file = tmp_path / "shape.py"
+    file.write_text("def half(delta, parity):\n    return 0.5\ndef wrong(delta, parity):\n    return 2\n")
+    assert evaluated(shape_of(f"{file}:half"), 100, 200, 2.0) == 0.5
+    with pytest.raises(UserError, match=r"shape\.py:wrong: gave 2 for delta 1"):
+        evaluated(shape_of(f"{file}:wrong"), 100, 200, 2.0)
 
 
 def test_parity_lies_on_the_interpolated_curve_through_real_networks() -> None:

@@ -23,6 +23,7 @@ _FILES = {  # keys whose value is a file (or `file.py:name`), by table
     "reference": ("factory", "weights"),
     "task": ("loss", "agreement", "distillation"),
     "data": ("factory", "path"),
+    "search": ("evaluation",),
 }
 
 

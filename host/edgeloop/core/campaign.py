@@ -98,7 +98,8 @@ class Search(Frozen):
     lightenings: tuple[Rung, ...] = Field(default=("fp32", "fp16", "w8a16", "w8a8", "w4a8"), min_length=1)
     engines: tuple[Engine, ...] = Field(default=("litert",), min_length=1)
     threads: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
-    evaluation: Literal["tent"] = "tent"
+    evaluation: Literal["tent", "saturating", "parity", "off"] | PyRef = "tent"
+    """Size difference evaluation function; `file.py:name` is called as `name(delta, delta_star) -> 0 to 1`."""
 
 
 class Training(Frozen):

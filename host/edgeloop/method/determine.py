@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeloop.core.campaign import Search
 from edgeloop.core.network import NetworkSizes, NetworkSpec
+from edgeloop.core.pyref import call_user, load_pyref
+from edgeloop.errors import UserError
 
 SCORE_EXPONENT = 0.07
 """MnasNet's exponent for latency over its target."""
@@ -117,18 +119,58 @@ def parity_delta(bytes_m1: int, predict: PredictBytes) -> float:
 
 
 def tent(delta: float, parity: float) -> float:
-    """Return 0 for delta <= 0, delta/parity up to parity, 2^-(delta - parity) beyond."""
-    if delta <= 0:
-        return 0.0
+    """Return delta/parity up to parity, 2^-(delta - parity) beyond: the largest network that costs no more."""
     return delta / parity if delta <= parity else math.exp2(parity - delta)
 
 
-def evaluation(params_m1: int, params_m2: int, bytes_m1: int, predict: PredictBytes) -> float:
-    """Return the size difference evaluation function E, from 0 to 1 (shape `tent`).
+def saturating(delta: float, parity: float) -> float:
+    """Return delta/parity up to parity, 1 beyond: larger is never worse."""
+    return delta / parity if delta <= parity else 1.0
 
-    delta = log2(params_m2 / params_m1); parity is delta*, from `parity_delta`.
+
+def at_parity(delta: float, parity: float) -> float:
+    """Return 2^-|delta - parity|: only being near M1's own bytes counts, from either side."""
+    return math.exp2(-abs(delta - parity))
+
+
+def off(delta: float, parity: float) -> float:  # noqa: ARG001 -- the shape of a shape
+    """Return 1 for every larger network: the size difference says nothing."""
+    return 1.0
+
+
+Shape = Callable[[float, float], float]
+"""(delta, delta*) -> E, for delta > 0; delta is log2 of M2's parameters over M1's."""
+SHAPES: Mapping[str, Shape] = {"tent": tent, "saturating": saturating, "parity": at_parity, "off": off}
+
+
+def shape_of(name: str) -> Shape:
+    """Return the shape of that name, or the user's function that `file.py:name` names.
+
+    Raises UserError where the function can't be loaded, and where it gives no number from 0 to 1.
     """
-    return tent(math.log2(params_m2 / params_m1), parity_delta(bytes_m1, predict))
+    if name in SHAPES:
+        return SHAPES[name]
+    function = load_pyref(name)
+
+    def own(delta: float, parity: float) -> float:
+        value = call_user(function, name, delta, parity)
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise UserError(
+                f"{name}: gave {value!r} for delta {delta:.4g} and delta* {parity:.4g}",
+                next_step="return a number from 0 to 1",
+            )
+        return float(value)
+
+    return own
+
+
+def evaluated(shape: Shape, params_m1: int, params_m2: int, parity: float) -> float:
+    """Return the size difference evaluation function E, from 0 to 1; 0 for a network that is not larger than M1.
+
+    delta = log2(params_m2 / params_m1); `parity` is delta*, from `parity_delta`.
+    """
+    delta = math.log2(params_m2 / params_m1)
+    return shape(delta, parity) if delta > 0 else 0.0
 
 
 def score_j(accuracy: float, latency: float, target: float, evaluated: float) -> float:

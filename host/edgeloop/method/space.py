@@ -14,7 +14,7 @@ from edgeloop.core.limits import LimitSet
 from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec
 from edgeloop.core.verdict import Family
 from edgeloop.errors import ConfigError, Fault
-from edgeloop.method.determine import Larger, determine, interpolated, label_of, parity_delta, tent
+from edgeloop.method.determine import Larger, determine, evaluated, interpolated, label_of, parity_delta, shape_of
 from edgeloop.method.lighten import Prediction
 
 START_RUNG = "w8a8"
@@ -51,6 +51,7 @@ class SearchSpace:
         self._search, self._larger, self._teacher = search, larger, teacher
         self._m1, self._m1_sizes, self._m1_bytes = m1, m1_sizes, m1_bytes
         self._sizes_of = sizes_of
+        self._shape = shape_of(search.evaluation)
         offered = {Lightening.parse(name).name for name in search.lightenings}
         self.rungs = [rung for rung in LADDER if rung.name in offered]
         names = [rung.name for rung in LADDER]
@@ -138,8 +139,8 @@ class SearchSpace:
         """
         if self._larger == "none":
             return None
-        delta = log2(self.networks[point.network].sizes.parameters / self._m1_sizes.parameters)
-        return tent(delta, self._parity(point.rung))
+        parameters = self.networks[point.network].sizes.parameters
+        return evaluated(self._shape, self._m1_sizes.parameters, parameters, self._parity(point.rung))
 
     def _parity(self, rung: int) -> float:
         """delta* of a rung; kept until another file teaches the prediction."""
