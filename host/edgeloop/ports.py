@@ -104,11 +104,14 @@ class TrainingJob(Frozen):
     """Folder of the trained float network that a lightened one starts from."""
     teacher: str | None = None
     """Folder of the trained float network that teaches."""
+    goes_on_from: str | None = None
+    """Folder of a lightened training of this very network, at another rung, whose weights are fine-tuned."""
     channel_multiple: int = 4
 
 
 class TrainedNetwork(Frozen):
-    """A folder with `network.pt2`, `recipe.json`, `probe.npz`, `weights.pt` and `training.json`."""
+    """A folder with `network.pt2`, `recipe.json`, `probe.npz`, `weights.pt` and `training.json`; where it was
+    lightened, `graph.pt` with the weights of the folded graph before rounding."""
 
     key: str
     folder: str

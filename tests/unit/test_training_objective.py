@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -10,7 +12,8 @@ from torch import nn  # noqa: E402
 
 from edgeloop.core.campaign import Task  # noqa: E402
 from edgeloop.errors import DataError, UserError  # noqa: E402
-from edgeloop.training.fit import Course, Samples, Teaching, fit, predict  # noqa: E402
+from edgeloop.training.fit import Course, Samples, fit, predict  # noqa: E402
+from edgeloop.training.lessons import Labels, Taught  # noqa: E402
 from edgeloop.training.objective import Objective, teacher_share  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -60,11 +63,15 @@ def regression():
     return Samples((x,), {"y": x.sum(1, keepdim=True)})
 
 
-def trained(seed=0, **more):
+def labels(samples):
+    return Labels(Objective(Task(kind="regression")), samples.targets)
+
+
+def trained(seed=0, lesson=None, course=COURSE, **more):
     torch.manual_seed(5)
     network, samples = nn.Linear(3, 1), regression()
-    course = Course(COURSE.epochs, COURSE.batch, COURSE.learning_rate, seed, COURSE.rate_key)
-    history = fit(network, ["y"], samples, Objective(Task(kind="regression")), course, lambda _: None, **more)
+    course = replace(course, seed=seed)
+    history = fit(network, ["y"], samples, lesson or labels(samples), course, lambda _: None, **more)
     return network, history
 
 
@@ -85,19 +92,41 @@ def test_an_epoch_is_whole_batches_and_the_loss_falls():
 def test_fewer_samples_than_a_batch_are_one_batch():
     network = nn.Linear(3, 1)
     course = Course(1, 64, 0.01, 0, "learning_rate")
-    assert len(fit(network, ["y"], regression(), Objective(Task(kind="regression")), course, lambda _: None)) == 1
+    assert len(fit(network, ["y"], regression(), labels(regression()), course, lambda _: None)) == 1
 
 
 def test_a_teacher_is_listened_to():
     wrong = {"y": torch.full((22, 1), 7.0)}
-    alone, taught = trained()[0], trained(teaching=Teaching(wrong, 0.5))[0]
+    alone, taught = trained()[0], trained(lesson=Taught(labels(regression()), wrong, 0.5))[0]
     assert taught.bias.item() > alone.bias.item()
+
+
+def test_the_training_ends_after_its_patience_and_keeps_the_best_weights():
+    losses, seen = iter([3.0, 1.0, 2.0, 2.0, 0.5]), []
+
+    def validation_loss():
+        seen.append(network.weight.detach().clone())
+        return next(losses)
+
+    torch.manual_seed(5)
+    network, samples = nn.Linear(3, 1), regression()
+    course = replace(COURSE, epochs=5, patience=2)
+    history = fit(network, ["y"], samples, labels(samples), course, lambda _: None, validation_loss=validation_loss)
+    assert [e.validation_loss for e in history] == [3.0, 1.0, 2.0, 2.0]
+    assert torch.equal(network.weight, seen[1])
+
+
+def test_lower_precision_trains_too_and_leaves_float_weights():
+    network, history = trained(course=replace(COURSE, precision=torch.bfloat16))
+    assert network.weight.dtype is torch.float32
+    assert history[-1].loss < history[0].loss
+    assert not torch.equal(network.weight, trained()[0].weight)
 
 
 def test_a_loss_that_is_not_finite_names_the_key_to_lower():
     samples = Samples((torch.full((8, 3), 1e38),), {"y": torch.zeros(8, 1)})
     with pytest.raises(UserError, match="diverged") as raised:
-        fit(nn.Linear(3, 1), ["y"], samples, Objective(Task(kind="regression")), COURSE, lambda _: None)
+        fit(nn.Linear(3, 1), ["y"], samples, labels(samples), COURSE, lambda _: None)
     assert "training.learning_rate" in raised.value.lines()[0]
 
 

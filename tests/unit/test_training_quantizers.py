@@ -11,6 +11,7 @@ from edgeloop.errors import UserError  # noqa: E402
 from edgeloop.training.quantizers import (  # noqa: E402
     ConstantQuantizer,
     HalfQuantizer,
+    LearnedStepQuantizer,
     Phase,
     RangeQuantizer,
     SameRange,
@@ -116,3 +117,40 @@ def test_a_constant_operand_is_rounded_by_its_own_extremes():
 def test_activations_that_are_not_finite_say_that_training_diverged():
     with pytest.raises(UserError, match="diverged"):
         RangeQuantizer(8)(torch.tensor([float("nan"), 1.0]))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_learned_step_is_the_one_that_the_largest_rounded_weight_tells(axis):
+    torch.manual_seed(0)
+    weight = torch.randn(6, 5, 3, 3)
+    quantizer = LearnedStepQuantizer(4, axis, 4, weight.shape[axis])
+    quantizer.start(weight)
+    with torch.no_grad():
+        quantizer.log_step.add_(torch.linspace(-0.5, 2.0, weight.shape[axis]))  # the last would exceed the largest
+    rounded_weight = quantizer(weight).detach()
+    others = tuple(d for d in range(4) if d != axis)
+    told = rounded_weight.abs().amax(others) / 7
+    assert torch.allclose(told, quantizer.scale, rtol=1e-5)
+    again = WeightQuantizer(4, axis, 4, weight.shape[axis])(rounded_weight)
+    assert torch.allclose(again, rounded_weight, atol=1e-6)
+
+
+def test_a_learned_step_starts_where_rounding_costs_least():
+    torch.manual_seed(0)
+    weight = torch.randn(4, 200)
+    weight[0, 0] = 20.0  # an outlier
+    quantizer = LearnedStepQuantizer(4, 0, 2, 4)
+    quantizer.start(weight)
+    largest = WeightQuantizer(4, 0, 2, 4)
+    error, before = ((q(weight) - weight).square().sum().item() for q in (quantizer, largest))
+    assert error < before
+
+
+def test_a_learned_step_gets_a_gradient_and_so_do_the_weights():
+    weight = torch.randn(4, 50, requires_grad=True)
+    quantizer = LearnedStepQuantizer(4, 0, 2, 4)
+    quantizer.start(weight.detach())
+    (quantizer(weight) - 1).square().sum().backward()
+    assert torch.isfinite(quantizer.log_step.grad).all()
+    assert (quantizer.log_step.grad != 0).any()
+    assert (weight.grad != 0).any()

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import LimitSet
-from edgeloop.core.network import Engine
+from edgeloop.core.network import Engine, Teacher
 from edgeloop.core.plan import Environment, Plan
 
 
@@ -107,19 +107,40 @@ class Training(Frozen):
     """Of a float training."""
     lightened_epochs: int | None = Field(default=None, ge=1)
     """Of a quantization-aware training; a third of epochs, at least 2, where absent."""
+    fine_tune_epochs: int | None = Field(default=None, ge=1)
+    """Of going on from another rung's weights (schedule patent3); half of the lightened ones where absent."""
     batch: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=4e-3, gt=0)
     lightened_learning_rate: float = Field(default=1e-3, gt=0)
-    schedule: Literal["simple"] = "simple"
-    teacher: Literal["none", "m1", "m2"] = "none"
+    schedule: Literal["simple", "patent3", "qkd"] = "simple"
+    """Of a lightened training; docs/explanation/training.md."""
+    teacher: Teacher = "none"
     temperature: float = Field(default=2.0, ge=1, le=4)
     distillation_weight: float = Field(default=0.5, ge=0, le=0.5)
     """Share of the distillation loss at the start; falls to 0 in the last third."""
+    m1_distillation_weight: float = Field(default=0.5, gt=0, le=1)
+    """The same where M2 is distilled into M1; at 1 the difference of their outputs alone trains M1, to the end."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many epochs without a better loss on validation data, and keep the best; None: never."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the arithmetic of float trainings; weights and everything that is fake-quantized stay float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where torch finds one."""
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _taught(self) -> Self:
+        if self.schedule == "qkd" and self.teacher == "none":
+            raise ValueError("schedule 'qkd' trains with a teacher: set teacher to m1, m1-distilled or m2")
+        return self
 
     @property
     def epochs_lightened(self) -> int:
         return self.lightened_epochs or max(2, self.epochs // 3)
+
+    @property
+    def epochs_fine_tuned(self) -> int:
+        return self.fine_tune_epochs or max(1, self.epochs_lightened // 2)
 
 
 class Budget(Frozen):

@@ -39,3 +39,5 @@ class DataSet:
     test: DataSplit
     sha256: str
     """Digest of all arrays."""
+    unlabelled: DataSplit | None = None
+    """Inputs alone, to distil on; may hold training samples, and none of the other splits'."""

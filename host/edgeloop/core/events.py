@@ -45,6 +45,20 @@ class Asked(Frozen):
     why: str
 
 
+class PhaseDone(Frozen):
+    """One training of a candidate, in the order of the method's phases."""
+
+    what: str
+    """`M2 trained on labels`, `M2 distilled into M1`, `M3 as w4a8, taught by M2`."""
+    key: str
+    parent: str | None
+    teacher: str | None
+    goes_on_from: str | None
+    epochs: int
+    validation: dict[str, float]
+    """Metrics on validation data, of the fake-quantized network where it was lightened."""
+
+
 class Trained(Frozen):
     kind: Literal["trained"] = "trained"
     trial: int
@@ -58,6 +72,8 @@ class Trained(Frozen):
     """Fake-quantized metrics on validation data; None for float networks."""
     ahead: bool = False
     """Found done when it was asked: trained while a board measured, or before an interruption."""
+    phases: tuple[PhaseDone, ...] = ()
+    """Every training that led here, this one last."""
 
 
 class Built(Frozen):

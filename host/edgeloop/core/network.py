@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from edgeloop.core.frozen import Frozen, key_of
 
 Engine = Literal["litert", "tflite-runtime"]
+Teacher = Literal["none", "m1", "m1-distilled", "m2"]
+"""Who teaches M3: nobody, M1, M1 after M2 was distilled into it, or M2."""
 
 
 class NetworkSpec(Frozen):
@@ -96,7 +98,7 @@ class Candidate(Frozen):
 
     network: NetworkSpec
     lightening: str
-    teacher: Literal["none", "m1", "m2"] = "none"
+    teacher: Teacher = "none"
     engine: Engine = "litert"
     threads: int = Field(default=1, ge=1)
 

@@ -15,6 +15,8 @@ from edgeloop.core.dataset import DataSplit
 from edgeloop.errors import DataError, Fault
 
 SPLITS = ("train", "validation", "calibration", "test")
+UNLABELLED = "unlabelled"
+"""Inputs alone, which a network may be distilled on."""
 
 _SHARED_MAX_FRACTION = 0.01
 """A few exact copies are found in honest data sets; more than this and a score is partly memory."""
@@ -30,15 +32,17 @@ def checked_splits(splits: Mapping[str, Any], where: str) -> dict[str, DataSplit
     """
     faults = list(_split_name_faults(splits, where))
     found: dict[str, tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]] = {}
-    for name in (name for name in ("", *SPLITS) if name in splits):
+    for name in (name for name in ("", *SPLITS, UNLABELLED) if name in splits):
         sides, own = sides_of(splits[name], f"{where}: split {name!r}" if name else where)
         faults += own
         found[name] = sides
         faults += _length_faults(sides, f"{where}: split {name!r}" if name else where)
     if "train" in found:
+        x, y = found["train"]
         for name, sides in found.items():
             if name != "train":
-                faults += _difference_faults(found["train"], sides, f"{where}: split {name!r}")
+                wanted = (x, {} if name == UNLABELLED else y)
+                faults += _difference_faults(wanted, sides, f"{where}: split {name!r}")
     if faults:
         raise DataError("\n".join(map(str, faults)))
     return {name: DataSplit(x, y) for name, (x, y) in found.items()}
@@ -75,8 +79,8 @@ def _split_name_faults(splits: Mapping[str, Any], where: str) -> Iterator[Fault]
         loose = ", ".join(map(str, splits[""]))
         yield Fault(where, f"has splits and, beside them, {loose}", "name every array SPLIT/x and SPLIT/y, or none")
     for name in splits:
-        if name not in {"", *SPLITS}:
-            yield Fault(where, f"unknown split {name!r}", f"splits are {', '.join(SPLITS)}")
+        if name not in {"", *SPLITS, UNLABELLED}:
+            yield Fault(where, f"unknown split {name!r}", f"splits are {', '.join((*SPLITS, UNLABELLED))}")
     if "" not in splits:
         for name in ("train", "test"):
             if name not in splits:
@@ -151,7 +155,8 @@ def shared_samples(splits: Mapping[str, DataSplit], where: str) -> list[Fault]:
     """Find exact copies of inputs between splits: over 1 % of the smaller one is a fault."""
     prints = {name: _prints(split) for name, split in splits.items()}
     faults = []
-    for one, other in combinations(SPLITS, 2):
+    pairs = [*combinations(SPLITS, 2), *((UNLABELLED, name) for name in SPLITS[1:] if UNLABELLED in splits)]
+    for one, other in pairs:
         # counted in the split that is judged: test before calibration before validation before train
         known = set(prints[one])
         count = sum(print_ in known for print_ in prints[other])

@@ -7,15 +7,16 @@ converter) never becomes a move: see `Controller._carry`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign
-from edgeloop.core.events import Asked, Built, Errored, Finished, Moved, Started, Trained, Trial
+from edgeloop.core.events import Asked, Built, Errored, Finished, Moved, PhaseDone, Started, Trained, Trial
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.measurement import Attempt
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
@@ -25,6 +26,7 @@ from edgeloop.method.lighten import degree
 from edgeloop.method.measuring import Measuring, Proof, Reference
 from edgeloop.method.memo import Memo
 from edgeloop.method.moves import ranked
+from edgeloop.method.phases import Phase, Source, phases
 from edgeloop.ports import (
     Bench,
     Builder,
@@ -211,36 +213,30 @@ class Controller:
             )
         return self._sizes[plain]
 
-    def _job(self, network: NetworkSpec, lightening: str, parent: str | None, teacher: str | None) -> TrainingJob:
+    def _job(self, phase: Phase, done: Mapping[Source, TrainedNetwork]) -> TrainingJob:
+        """The training of a phase, from the results of those before it."""
         campaign = self._campaign
+
+        def folder(source: Source | None) -> str | None:
+            return None if source is None else done[source].folder
+
+        beside = Path(next(iter(done.values())).folder).parent if done else None
         return TrainingJob(
-            network=network,
-            lightening=lightening,
+            network=phase.network,
+            lightening=phase.lightening,
             task=campaign.task,
             data=campaign.data,
             data_sha256=self._means.data_sha256,
             recipe=campaign.training,
-            parent=parent,
-            teacher=teacher,
+            parent=folder(phase.parent),
+            teacher=folder(phase.teacher),
+            goes_on_from=str(beside / phase.goes_on_from) if beside and phase.goes_on_from else None,
             channel_multiple=self._means.channel_multiple,
         )
 
-    def _trainings(self, candidate: Candidate) -> list[Callable[[list[TrainedNetwork]], TrainingJob]]:
-        """The trainings a candidate needs, in order; each is made from the results of those before it."""
-        jobs: list[Callable[[list[TrainedNetwork]], TrainingJob]] = [
-            lambda _: self._job(candidate.network, "fp32", None, None)
-        ]
-        if candidate.lightening == "fp32":
-            return jobs
-        if candidate.teacher == "m1":
-            jobs.append(lambda _: self._job(self._m1, "fp32", None, None))
-
-        def lightened(done: list[TrainedNetwork]) -> TrainingJob:
-            teacher = {"none": None, "m1": done[-1].folder, "m2": done[0].folder}[candidate.teacher]
-            return self._job(candidate.network, candidate.lightening, done[0].folder, teacher)
-
-        jobs.append(lightened)
-        return jobs
+    def _phases(self, candidate: Candidate) -> list[Phase]:
+        fine_tunes = self._campaign.training.schedule == "patent3"
+        return phases(candidate, self._m1, self._memo.trials(), fine_tunes=fine_tunes)
 
     def _make(self, number: int, candidate: Candidate) -> Artifact:
         """Train and build a candidate, or find both done.
@@ -262,29 +258,31 @@ class Controller:
         built_event = self._memo.find(Built, str(number))
         if trained_event is not None and built_event is not None:
             return built_event.artifact
-        done: list[TrainedNetwork] = []
+        done: dict[Source, TrainedNetwork] = {}
+        told: list[PhaseDone] = []
         began, ahead = self._means.clock.monotonic_s(), True
-        for make in self._trainings(candidate):
-            job = make(done)
+        for phase in self._phases(candidate):
+            job = self._job(phase, done)
             key = self._means.trainer.key(job)
             self._means.trainer.abandon(keep=key)
             future = self._means.trainer.submit(job, self._training_progress)
             if not future.done():
                 ahead = False
                 self._means.builder.warm_up()
-                self._means.observer.stage(number, f"training {_named(job)}")
-            done.append(future.result())
-        trained = done[-1]
+                self._means.observer.stage(number, f"training {_named(job)}: {phase}")
+            trained = done[phase.gives] = future.result()
+            told.append(_told(phase, trained, done))
         self._memo.append(
             Trained(
                 trial=number,
                 key=trained.key,
-                parent=done[0].key if len(done) > 1 else None,
+                parent=told[-1].parent,
                 seconds=self._means.clock.monotonic_s() - began,
                 epochs=trained.epochs,
                 validation=trained.validation,
                 lightened=trained.lightened,
                 ahead=ahead,
+                phases=tuple(told),
             )
         )
         return self._build(number, candidate, trained)
@@ -327,18 +325,18 @@ class Controller:
 
     def _make_ahead(self, candidate: Candidate, measuring: Future[Attempt]) -> bool:
         """Train and build while the board is busy; False when it is done and the result is waiting."""
-        done: list[TrainedNetwork] = []
-        for make in self._trainings(candidate):
+        done: dict[Source, TrainedNetwork] = {}
+        for phase in self._phases(candidate):
             if measuring.done():
                 return False
-            training = self._means.trainer.submit(make(done), lambda _what, _fraction: None)
+            training = self._means.trainer.submit(self._job(phase, done), lambda _what, _fraction: None)
             _first_of(training, measuring)
             if not training.done():
                 return False
             if training.cancelled() or training.exception() is not None:
                 return True  # said when this candidate is asked, if it ever is
-            done.append(training.result())
-        building = self._start_build(done[-1], candidate.lightening)
+            trained = done[phase.gives] = training.result()
+        building = self._start_build(trained, candidate.lightening)
         _first_of(building, measuring)
         return building.done()
 
@@ -386,6 +384,18 @@ class Controller:
             best=nearest.number,
             sentence=f"none passed; {why}. The nearest miss is trial {nearest.number}, {nearest.candidate}{missed}",
         )
+
+
+def _told(phase: Phase, trained: TrainedNetwork, done: Mapping[Source, TrainedNetwork]) -> PhaseDone:
+    return PhaseDone(
+        what=str(phase),
+        key=trained.key,
+        parent=done[phase.parent].key if phase.parent else None,
+        teacher=done[phase.teacher].key if phase.teacher else None,
+        goes_on_from=phase.goes_on_from,
+        epochs=trained.epochs,
+        validation=trained.lightened or trained.validation,
+    )
 
 
 def _named(job: TrainingJob) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 from edgeloop.core.campaign import Search
 from edgeloop.core.lightening import LADDER, Lightening
 from edgeloop.core.limits import LimitSet
-from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec
+from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec, Teacher
 from edgeloop.core.verdict import Family
 from edgeloop.errors import ConfigError, Fault
 from edgeloop.method.determine import Larger, determine, evaluated, interpolated, label_of, parity_delta, shape_of
@@ -44,7 +44,7 @@ class SearchSpace:
         m1_lightening: str,
         m1_bytes: int,
         larger: Literal["factory", "none"],
-        teacher: Literal["none", "m1", "m2"],
+        teacher: Teacher,
         limits: LimitSet,
         sizes_of: Callable[[NetworkSpec], NetworkSizes],
     ) -> None:

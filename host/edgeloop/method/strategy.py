@@ -14,7 +14,7 @@ from edgeloop.core.campaign import Search
 from edgeloop.core.events import Trial
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import LimitSet
-from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
+from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec, Teacher
 from edgeloop.core.verdict import Direction, Family, Finding, Outcome
 from edgeloop.method.moves import COSTS, Intent, Reading, decisive, figure, gap_of, percent_faster, ranked, read
 from edgeloop.method.order import ELSEWHERE, Failure, Order
@@ -35,7 +35,7 @@ class PatentStrategy:
         m1_lightening: str,
         m1_bytes: int,
         larger: Literal["factory", "none"],
-        teacher: Literal["none", "m1", "m2"],
+        teacher: Teacher,
         limits: LimitSet,
         sizes_of: Callable[[NetworkSpec], NetworkSizes],
     ) -> None:

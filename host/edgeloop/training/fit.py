@@ -1,13 +1,14 @@
 """One loop that trains both kinds of network: float modules and fake-quantized graphs.
 
 AdamW (Loshchilov, Hutter, arXiv:1711.05101) under a one-cycle learning rate (Smith, Topin, arXiv:1708.07120). The
-last weights are kept, not those of the best epoch: the learning rate ends near zero, so the last are as good, and
-choosing by validation data would flatter the numbers that are judged on the same data.
+last weights are kept, not those of the best epoch, unless the campaign sets a patience: the learning rate ends near
+zero, so the last are as good, and choosing by validation data flatters the numbers that are judged on the same data.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,9 @@ from edgeloop.core.dataset import DataSplit
 from edgeloop.core.measurement import Arrays
 from edgeloop.core.network import NetworkSignature
 from edgeloop.errors import DataError, UserError
-from edgeloop.training.objective import Objective, Tensors, teacher_share
+from edgeloop.training.lessons import Lesson
+from edgeloop.training.objective import Tensors
+from edgeloop.training.quantizers import LearnedStepQuantizer
 
 _EVALUATION_BATCH = 256
 _PROGRESS_EVERY_S = 0.5
@@ -43,6 +46,10 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.inputs[0])
+
+    def on(self, device: torch.device) -> Samples:
+        """The same samples on a device."""
+        return Samples(tuple(x.to(device) for x in self.inputs), {k: v.to(device) for k, v in self.targets.items()})
 
     @classmethod
     def of(cls, split: DataSplit, signature: NetworkSignature, *, reconstruct: bool = False) -> Samples:
@@ -66,6 +73,8 @@ class Epoch:
     """Mean over its batches, distillation included."""
     learning_rate: float
     seconds: float
+    validation_loss: float | None = None
+    """Only where it may stop the training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,53 +87,50 @@ class Course:
     seed: int
     rate_key: str
     """The key of the campaign that sets the learning rate, for messages."""
-
-
-@dataclass(frozen=True, slots=True)
-class Teaching:
-    """A teacher's outputs on all training samples, in their order, and the share of distillation at the start."""
-
-    outputs: Tensors
-    share: float
+    patience: int | None = None
+    """Epochs without a better validation loss after which it ends."""
+    precision: torch.dtype = torch.float32
+    """Of the forward pass and the loss; below float32 by autocast."""
 
 
 def fit(
     network: nn.Module,
     outputs: Sequence[str],
     train: Samples,
-    objective: Objective,
+    lesson: Lesson,
     course: Course,
     progress: Progress,
     *,
-    teaching: Teaching | None = None,
     at_share: Callable[[float], None] = lambda _: None,
+    validation_loss: Callable[[], float] | None = None,
 ) -> list[Epoch]:
     """Train `network` in place and return its epochs. `outputs` names what it returns, in order.
 
     `at_share(done)` is called before each step with the share of steps that are done. Samples are shuffled by
-    `course.seed`; what is left of an epoch under a whole batch waits for another epoch's shuffle.
+    `course.seed`; what is left of an epoch under a whole batch waits for another epoch's shuffle. With a patience,
+    `validation_loss()` is asked after each epoch, and the weights of the best one are kept.
 
     Raises UserError where the loss is not finite, and whatever the user's own functions raise, translated.
     """
     batch = min(course.batch, len(train))
     steps = course.epochs * (len(train) // batch)
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, course.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, course.learning_rate, total_steps=max(2, steps))
+    optimizer = torch.optim.AdamW(_groups(network), course.learning_rate, fused=True)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(2, steps))
     order = torch.Generator().manual_seed(course.seed)
+    device = train.inputs[0].device
     history: list[Epoch] = []
+    best = _Best(network)
     step, told = 0, time.monotonic()
     for epoch in range(course.epochs):
         begun, total, rate = time.monotonic(), 0.0, float(schedule.get_last_lr()[0])
-        shuffled = torch.randperm(len(train), generator=order)
+        shuffled = torch.randperm(len(train), generator=order).to(device)
         parts = torch.split(shuffled[: len(train) // batch * batch], batch)
         for index in parts:
             at_share(step / steps)
-            given = named(network(*(x[index] for x in train.inputs)), outputs)
-            loss = objective.loss(given, {k: v[index] for k, v in train.targets.items()})
-            if teaching is not None and (share := teacher_share(teaching.share, step / steps)) > 0:
-                taught = objective.distillation(given, {k: v[index] for k, v in teaching.outputs.items()})
-                loss = (1 - share) * loss + share * taught
+            with _autocast(device, course.precision):
+                given = named(network(*(x[index] for x in train.inputs)), outputs)
+                loss = lesson.loss(given, index, step / steps)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -140,9 +146,48 @@ def fit(
             if time.monotonic() - told > _PROGRESS_EVERY_S:
                 told = time.monotonic()
                 progress(step / steps)
-        history.append(Epoch(epoch + 1, total / len(parts), rate, time.monotonic() - begun))
+        judged = validation_loss() if course.patience is not None and validation_loss is not None else None
+        history.append(Epoch(epoch + 1, total / len(parts), rate, time.monotonic() - begun, judged))
+        if judged is not None and best.is_over(judged, epoch, course.patience):
+            break
+    best.restore()
     progress(1.0)
     return history
+
+
+class _Best:
+    """The weights at the lowest validation loss, where one is judged by it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._loss, self._epoch = math.inf, 0
+        self._weights: Mapping[str, object] = {}
+
+    def is_over(self, loss: float, epoch: int, patience: int | None) -> bool:
+        if loss < self._loss:
+            self._loss, self._epoch = loss, epoch
+            self._weights = copy.deepcopy(self._network.state_dict())
+        return patience is not None and epoch - self._epoch >= patience
+
+    def restore(self) -> None:
+        if self._weights:
+            self._network.load_state_dict(self._weights)
+
+
+def _groups(network: nn.Module) -> list[dict[str, object]]:
+    """Weights decay; learned steps, which are logarithms, would decay towards a step of 1."""
+    steps = {id(module.log_step) for module in network.modules() if isinstance(module, LearnedStepQuantizer)}
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    groups: list[dict[str, object]] = [{"params": [p for p in parameters if id(p) not in steps]}]
+    if steps:
+        groups.append({"params": [p for p in parameters if id(p) in steps], "weight_decay": 0.0})
+    return groups
+
+
+def _autocast(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager[object]:
+    if precision is torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, precision)
 
 
 @contextlib.contextmanager
@@ -176,7 +221,7 @@ def predict(network: nn.Module, outputs: Sequence[str], inputs: Sequence[torch.T
 
 def arrays(tensors: Tensors) -> Arrays:
     """The same as numpy arrays."""
-    return {name: np.ascontiguousarray(value.detach().numpy()) for name, value in tensors.items()}
+    return {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in tensors.items()}
 
 
 def named(result: torch.Tensor | Sequence[torch.Tensor], outputs: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -6,18 +6,21 @@ keeps its input's grid in the runtime keeps it here (constraints as in ai-edge-q
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch.fx import GraphModule, Node
 
 from edgeloop.core.lightening import Lightening
+from edgeloop.errors import HarnessError
 from edgeloop.training.graph import channel_axis, constant, example, is_constant, is_depthwise, is_layer, kind_of
 from edgeloop.training.quantizers import (
     BiasQuantizer,
     ConstantQuantizer,
     HalfQuantizer,
+    LearnedStepQuantizer,
     Phase,
     RangeQuantizer,
     SameRange,
@@ -80,6 +83,7 @@ class FakeQuantized:
         self.activations: tuple[Activation, ...] = ()
         self._ranges: list[RangeQuantizer] = []
         self._made: dict[Node, RangeQuantizer] = {}
+        self._learned: list[tuple[Node, LearnedStepQuantizer]] = []
         nodes = list(module.graph.nodes)
         if not lightening.is_float:
             self._quantize_activations(nodes)
@@ -94,6 +98,36 @@ class FakeQuantized:
                 quantizer.freeze()
             else:
                 quantizer.phase = phase
+
+    def master(self) -> dict[str, torch.Tensor]:
+        """The graph's own parameters before rounding, by name; what quantizers have learned is not among them."""
+        return {name: value.detach().clone() for name, value in self._own()}
+
+    def start_from(self, master: Mapping[str, torch.Tensor]) -> None:
+        """Take over parameters of the same graph at another rung. Raises HarnessError where they are of another one."""
+        mine = dict(self._own())
+        shapes = {name: value.shape for name, value in mine.items()}
+        if shapes != {name: value.shape for name, value in master.items()}:
+            raise HarnessError("the weights to go on from are those of another network")
+        with torch.no_grad():
+            for name, value in mine.items():
+                value.copy_(master[name])
+        for weights, quantizer in self._learned:
+            quantizer.start(constant(self.module, weights).detach())
+
+    def _own(self) -> list[tuple[str, torch.nn.Parameter]]:
+        learned = {id(parameter) for _, quantizer in self._learned for parameter in quantizer.parameters()}
+        return [(name, value) for name, value in self.module.named_parameters() if id(value) not in learned]
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """Let data through for a look: ranges that are being learned stay as they are."""
+        learning = [quantizer for quantizer in self._ranges if quantizer.phase is Phase.LEARN]
+        for quantizer in learning:
+            quantizer.phase = Phase.FROZEN
+        yield
+        for quantizer in learning:
+            quantizer.phase = Phase.LEARN
 
     def to_float(self) -> GraphModule:
         """Put weights and constants on their grids and return the graph as plain arithmetic, without quantizers."""
@@ -125,7 +159,9 @@ class FakeQuantized:
             if bits == 32:
                 continue
             axis = channel_axis(node)
-            quantizer = HalfQuantizer() if bits == 16 else WeightQuantizer(bits, axis, weight.dim(), weight.shape[axis])
+            quantizer = _weight_quantizer(bits, axis, weight)
+            if isinstance(quantizer, LearnedStepQuantizer):
+                self._learned.append((source, quantizer))
             self._round_argument(node, 1, quantizer, f"weights_{node.name}")
             grid = self._grid_of(node)
             if (
@@ -203,6 +239,16 @@ class FakeQuantized:
             free = f"{name}_{number}"
         self.module.add_submodule(free, quantizer)
         return free
+
+
+def _weight_quantizer(bits: int, axis: int, weight: torch.Tensor) -> HalfQuantizer | WeightQuantizer:
+    if bits == 16:
+        return HalfQuantizer()
+    if bits == 8:
+        return WeightQuantizer(bits, axis, weight.dim(), weight.shape[axis])
+    learned = LearnedStepQuantizer(bits, axis, weight.dim(), weight.shape[axis])
+    learned.start(weight.detach())
+    return learned
 
 
 def _is_float(node: Node) -> bool:

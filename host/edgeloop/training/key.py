@@ -13,7 +13,7 @@ from edgeloop.core.network import NetworkSpec
 from edgeloop.errors import MissingExtraError, UserError
 from edgeloop.ports import TrainingJob
 
-_METHOD = 1
+_METHOD = 2
 """Raised whenever this room would train the same job to other weights or write other files."""
 
 
@@ -46,6 +46,7 @@ def training_key(job: TrainingJob) -> str:
         _recipe_parts(job),
         Path(job.parent).name if job.parent else None,
         Path(job.teacher).name if job.teacher else None,
+        Path(job.goes_on_from).name if job.goes_on_from else None,
         torch_version,
     )
 
@@ -75,13 +76,25 @@ def _code(reference: str | None) -> list[str] | None:
 def _recipe_parts(job: TrainingJob) -> dict[str, Any]:
     """What of the recipe bears on this job, so that another distillation weight does not train M1 anew."""
     recipe: Training = job.recipe
+    lightened = job.lightening != "fp32"
     trained_float = job.parent is None and job.network.weights is None
-    fine = job.lightening != "fp32" or job.parent is not None or job.teacher is not None
+    fine = lightened or job.parent is not None or job.teacher is not None
     parts: dict[str, Any] = {"batch": recipe.batch, "seed": recipe.seed}
     if trained_float:
         parts |= {"epochs": recipe.epochs, "learning_rate": recipe.learning_rate}
+    if trained_float or not lightened:
+        parts |= {"precision": recipe.precision}
     if fine:
-        parts |= {"epochs_lightened": recipe.epochs_lightened, "rate_lightened": recipe.lightened_learning_rate}
+        epochs = recipe.epochs_fine_tuned if job.goes_on_from else recipe.epochs_lightened
+        parts |= {"epochs_lightened": epochs, "rate_lightened": recipe.lightened_learning_rate}
+    if recipe.patience is not None:
+        parts |= {"patience": recipe.patience}
+    if recipe.device != "cpu":
+        parts |= {"device": recipe.device}
     if job.teacher is not None:
-        parts |= {"temperature": recipe.temperature, "distillation_weight": recipe.distillation_weight}
+        parts |= {"temperature": recipe.temperature}
+        if lightened:
+            parts |= {"distillation_weight": recipe.distillation_weight, "schedule": recipe.schedule}
+        else:
+            parts |= {"m1_distillation_weight": recipe.m1_distillation_weight}
     return parts

@@ -2,7 +2,8 @@
 
 Scales are those of ai-edge-quantizer (`uniform_quantize_tensor.tensor_zp_scale_from_min_max`), so that the file that
 is built holds the same grids. Straight-through estimator: Bengio, Leonard, Courville, arXiv:1308.3432. Ranges by
-moving averages, frozen late: Jacob et al., arXiv:1712.05877, section 3.1.
+moving averages, frozen late: Jacob et al., arXiv:1712.05877, section 3.1. Learned step sizes: Esser et al.,
+arXiv:1902.08153.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from edgeloop.errors import UserError
 _BOUND_MIN = 1e-9
 """The quantizer's own floor: a tensor of zeros gets a scale all the same."""
 _HALF_MAX = 65504.0
+_STEPS_TRIED = tuple(1 - 0.05 * i for i in range(13))
+"""Shares of the largest step that a learned one may start from."""
 
 
 class Phase(IntEnum):
@@ -40,8 +43,8 @@ class WeightQuantizer(nn.Module):
         self.axis = axis
         self.top = 2 ** (bits - 1) - 1
         self._others = [d for d in range(dimensions) if d != axis]
-        self._zero = torch.zeros(channels, dtype=torch.int32)
-
+        self._zero: torch.Tensor
+        self.register_buffer("_zero", torch.zeros(channels, dtype=torch.int32), persistent=False)
         self.scale = torch.ones(channels)
         """Of each channel, as of the last call."""
 
@@ -51,6 +54,51 @@ class WeightQuantizer(nn.Module):
             weight, self.scale, self._zero, self.axis, -self.top, self.top
         )
         return rounded
+
+
+class LearnedStepQuantizer(WeightQuantizer):
+    """Weights below 8 bit: the step of each channel is learned together with the weights (LSQ).
+
+    The step never exceeds max|w| / (2^(bits-1) - 1), so the largest weight of a channel lands on the last level:
+    a quantizer that reads the step off the rounded weights finds this very one. Its logarithm is what is learned,
+    since one optimizer step should mean as much to a large step as to a small one.
+    """
+
+    def __init__(self, bits: int, axis: int, dimensions: int, channels: int) -> None:
+        super().__init__(bits, axis, dimensions, channels)
+        self.log_step = nn.Parameter(torch.zeros(channels))
+        self._view = [-1 if d == axis else 1 for d in range(dimensions)]
+
+    def start(self, weight: torch.Tensor) -> None:
+        """Set each channel's step to the one of a few that rounds the weights with the least squared error."""
+        with torch.no_grad():
+            largest = self._largest(weight)
+            best = torch.full_like(largest, math.inf)
+            for share in _STEPS_TRIED:
+                step = largest * share
+                error = (_snapped(weight, step.view(self._view), self.top) - weight).square().sum(self._others)
+                better = error < best
+                best = torch.where(better, error, best)
+                self.log_step.copy_(torch.where(better, step.log(), self.log_step))
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        largest = self._largest(weight)
+        step = torch.minimum(self.log_step.exp(), largest)
+        self.scale = step.detach()
+        # Gradients of step sizes are scaled down by the number of weights that share one (LSQ, section 2.2).
+        share = 1 / math.sqrt(weight.numel() / len(largest) * self.top)
+        slowed: torch.Tensor = (step * share + (step * (1 - share)).detach()).view(self._view)
+        levels = (weight / slowed).clamp(-self.top, self.top)
+        rounded: torch.Tensor = (levels + (levels.round() - levels).detach()) * slowed
+        return rounded
+
+    def _largest(self, weight: torch.Tensor) -> torch.Tensor:
+        largest: torch.Tensor = weight.detach().abs().amax(self._others).clamp_min(_BOUND_MIN) / self.top
+        return largest
+
+
+def _snapped(weight: torch.Tensor, step: torch.Tensor, top: int) -> torch.Tensor:
+    return (weight / step).round().clamp(-top, top) * step
 
 
 class HalfQuantizer(nn.Module):
@@ -92,6 +140,13 @@ class RangeQuantizer(nn.Module):
         if self.phase == Phase.CALIBRATE:
             return value
         return rounded(value, self.low, self.high, self.bits)
+
+    def get_extra_state(self) -> tuple[float, float]:
+        """The range, so that it is kept and put back with the weights that it belongs to."""
+        return self.low, self.high
+
+    def set_extra_state(self, state: tuple[float, float]) -> None:
+        self.low, self.high = state
 
     def freeze(self) -> None:
         """Keep the range from now on, moved (by less than half a step) so that zero lies exactly on the grid.

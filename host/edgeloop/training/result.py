@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,13 +25,14 @@ from torch.fx import GraphModule, Interpreter, Node
 from edgeloop.core.dataset import DataSet
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkSignature
-from edgeloop.errors import kept_on_disk
+from edgeloop.errors import HarnessError, kept_on_disk
 from edgeloop.training.graph import constant, single_sample_program
 from edgeloop.training.insert import Activation, Layer
 
 FINGERPRINT_SAMPLES = 8
 PARITY_MIN = 1000
 """Inputs for the parity gate: at least so many, or all there are."""
+_MASTER = "graph.pt"
 VALIDATION_MAX = 2000
 """Of the validation split, at most so many travel to the builder."""
 
@@ -68,12 +70,15 @@ def write_result(
     activations: Iterable[Activation],
     layers: Iterable[Layer],
     weights: Mapping[str, torch.Tensor],
+    master: Mapping[str, torch.Tensor] | None,
 ) -> None:
     """Write everything but `training.json` into `folder`.
 
     `module` is the plain float graph; `outputs` are those of the network as it was trained (fake-quantized where it
-    was) on `probe.inputs`.
+    was) on `probe.inputs`; `master` are the folded graph's weights before rounding, of a network that was lightened.
     """
+    if master is not None:
+        torch.save(dict(master), folder / _MASTER)
     samples = [torch.from_numpy(np.ascontiguousarray(probe.inputs[n][:FINGERPRINT_SAMPLES])) for n in signature.inputs]
     torch.export.save(single_sample_program(module, samples), folder / "network.pt2")
     torch.save(dict(weights), folder / "weights.pt")
@@ -120,6 +125,16 @@ def write_result(
     arrays |= {f"labels/{n}": y for n, y in probe.labels.items()}
     with (folder / "probe.npz").open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes allow_pickle from the same names
+
+
+def read_master(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights that a lightened training left before rounding. Raises HarnessError where it left none."""
+    file = folder / _MASTER
+    try:
+        found: dict[str, torch.Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise HarnessError(f"{file}: no weights to go on from: {error}") from error
+    return found
 
 
 def fingerprint(values: Iterable[torch.Tensor]) -> list[float]:

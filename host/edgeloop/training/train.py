@@ -7,29 +7,33 @@ tensor that the runtime quantizes, and that same graph, quantizers taken out and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from edgeloop.core.dataset import DataSet
+from edgeloop.core.campaign import Training
+from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkSignature
+from edgeloop.errors import UserError
 from edgeloop.measure.scoring import Scorer
 from edgeloop.ports import TrainedNetwork, TrainingJob
-from edgeloop.training.fit import Course, Epoch, Samples, Teaching, arrays, fit, fitting_threads, predict
+from edgeloop.training.fit import Course, Epoch, Samples, arrays, fit, fitting_threads, named, predict
 from edgeloop.training.graph import exported_graph
 from edgeloop.training.insert import FakeQuantized
-from edgeloop.training.objective import Objective
+from edgeloop.training.lessons import CoStudied, InTurn, Labels, Later, Lesson, Run, Taught, TaughtUnlabelled, Term
+from edgeloop.training.objective import Objective, Tensors
 from edgeloop.training.quantizers import Phase
-from edgeloop.training.result import ProbeInputs, unpublished, write_result
+from edgeloop.training.result import ProbeInputs, read_master, unpublished, write_result
 from edgeloop.training.summary import write_trained
 
 _EXPORT_BATCH = 4
 _FREEZE_AT = 2 / 3
 """Share of the steps after which ranges stay as they are."""
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 Report = Callable[[str, float], None]
 
@@ -66,13 +70,18 @@ def _trained(
     began = time.monotonic()
     epochs: list[Epoch] = run.float_epochs()
     float_metrics = run.metrics(subject.network)
+    subject.network.cpu()  # what is exported and saved lies on the processor
     weights = {name: value.detach().clone() for name, value in subject.weights_of.state_dict().items()}
-    graph = exported_graph(subject.network, [x[:_EXPORT_BATCH] for x in run.train.inputs])
+    graph = exported_graph(subject.network, [x[:_EXPORT_BATCH].cpu() for x in run.train.inputs])
     fake = FakeQuantized(graph, Lightening.parse(job.lightening))
-    lightened = None
+    lightened, master = None, None
     if job.lightening != "fp32":
+        if job.goes_on_from is not None:
+            fake.start_from(read_master(Path(job.goes_on_from)))
         epochs += run.lightened_epochs(fake)
         lightened = run.metrics(fake.module)
+        fake.module.cpu()
+        master = fake.master()
     inputs = [torch.from_numpy(probe.inputs[name]) for name in subject.signature.inputs]
     outputs = arrays(predict(fake.module, subject.signature.outputs, inputs))
     trained = TrainedNetwork(
@@ -94,6 +103,7 @@ def _trained(
             activations=fake.activations,
             layers=fake.layers,
             weights=weights,
+            master=master,
         )
         write_trained(made, trained, job, [asdict(epoch) for epoch in epochs])
     return trained
@@ -108,35 +118,51 @@ class _Run:
         reconstruct = job.task.kind == "autoencoder"
         self._job = job
         self._subject = subject
+        self._teacher = teacher
         self._data = data
         self._report = report
+        self._device = device_of(job.recipe)
         self._scorer = Scorer(job.task)
         self._objective = Objective(job.task, temperature=job.recipe.temperature, taught=teacher is not None)
-        self.train = Samples.of(data.train, subject.signature, reconstruct=reconstruct)
-        self._validation = Samples.of(data.validation, subject.signature, reconstruct=reconstruct)
-        self._calibration = Samples.of(data.calibration, subject.signature, reconstruct=reconstruct)
-        self._teaching = self._taught_by(teacher) if teacher is not None else None
+
+        def samples(split: DataSplit) -> Samples:
+            return Samples.of(split, subject.signature, reconstruct=reconstruct).on(self._device)
+
+        self.train = samples(data.train)
+        self._validation = samples(data.validation)
+        self._calibration = samples(data.calibration)
+        subject.network.to(self._device)
+        if teacher is not None:
+            teacher.network.to(self._device).eval()
 
     def float_epochs(self) -> list[Epoch]:
         """Train the float network where the job asks for it: it has no weights yet, or is to be trained further."""
         recipe, lightened = self._job.recipe, self._job.lightening != "fp32"
+        taught = self._teacher is not None and not lightened
         if not self._subject.started:
-            course = Course(recipe.epochs, recipe.batch, recipe.learning_rate, recipe.seed, "learning_rate")
-        elif not lightened and (self._job.parent is not None or self._teaching is not None):
+            course = self._course(recipe.epochs, recipe.learning_rate, "learning_rate")
+        elif not lightened and (self._job.parent is not None or taught):
             course = self._fine_course()
         else:
             self._subject.network.eval()
             return []
-        network = self._subject.network.train()
-        teaching = None if lightened else self._teaching
+        network = self._subject.network
+        lesson = self._taught(network, recipe.m1_distillation_weight) if taught else self._labels
+
+        def validation_loss() -> float:
+            loss = self._validation_loss(network.eval())
+            network.train()
+            return loss
+
+        network.train()
         history = fit(
             network,
             self._subject.signature.outputs,
             self.train,
-            self._objective,
-            course,
+            lesson,
+            replace(course, precision=_PRECISIONS[recipe.precision]),
             lambda done: self._report("training the float network", done),
-            teaching=teaching,
+            validation_loss=validation_loss,
         )
         network.eval()
         return history
@@ -144,7 +170,7 @@ class _Run:
     def lightened_epochs(self, fake: FakeQuantized) -> list[Epoch]:
         """Calibrate on calibration data, then train the fake-quantized graph and freeze its ranges."""
         course = self._fine_course()
-        module = fake.module
+        module = fake.module.to(self._device)
         fake.enter(Phase.CALIBRATE)
         with torch.no_grad():
             for batch in zip(*(torch.split(x, course.batch) for x in self._calibration.inputs), strict=True):
@@ -158,16 +184,20 @@ class _Run:
                 fake.enter(Phase.FROZEN)
                 frozen = True
 
+        def validation_loss() -> float:
+            with fake.looking():
+                return self._validation_loss(module)
+
         what = f"training {self._job.lightening}"
         history = fit(
             module,
             self._subject.signature.outputs,
             self.train,
-            self._objective,
+            self._lightened_lesson(module),
             course,
             lambda done: self._report(what, done),
-            teaching=self._teaching,
             at_share=freeze_late,
+            validation_loss=validation_loss,
         )
         fake.enter(Phase.FROZEN)
         return history
@@ -178,18 +208,76 @@ class _Run:
         validation = self._data.validation
         return self._scorer.values(outputs, self._scorer.targets(validation.x, validation.y))
 
+    def _lightened_lesson(self, module: nn.Module) -> Lesson:
+        """What the schedule makes of a lightened training: docs/explanation/training.md."""
+        recipe, teacher = self._job.recipe, self._teacher
+        if teacher is None:
+            return self._labels
+        if recipe.schedule == "simple":
+            return self._taught(module, recipe.distillation_weight)
+        first = Term("labels", 1 / 3, self._labels)
+        if recipe.schedule == "patent3":
+            return InTurn((first, Term("distillation", 2 / 3, self._taught(module, recipe.distillation_weight))))
+        together = CoStudied(
+            self._labels,
+            teacher.network,
+            _outputs_on(teacher.network, teacher.signature, self._teachers_view(self._data.train)),
+            recipe.distillation_weight,
+            recipe.lightened_learning_rate,
+        )
+        tutoring = Later(lambda: self._taught(module, recipe.distillation_weight))
+        return InTurn((first, Term("co-studying", 1 / 3, together), Term("tutoring", 1 / 3, tutoring)))
+
+    @property
+    def _labels(self) -> Labels:
+        return Labels(self._objective, self.train.targets)
+
+    def _taught(self, learner: nn.Module, share: float) -> Lesson:
+        """Training data are the same in every epoch, so the teacher says once what it thinks of them."""
+        lesson = Taught(self._labels, self._opinions(self._data.train), share)
+        unlabelled = self._data.unlabelled
+        if unlabelled is None:
+            return lesson
+        signature = self._subject.signature
+        inputs = Samples.of(unlabelled, signature).on(self._device).inputs
+        order = torch.Generator().manual_seed(self._job.recipe.seed)
+        run = _outputs_on(learner, signature, inputs)
+        return TaughtUnlabelled(lesson, run, self._opinions(unlabelled), order)
+
+    def _opinions(self, split: DataSplit) -> Tensors:
+        """The teacher's outputs on all samples of a split."""
+        assert self._teacher is not None, "only a taught network is told a teacher's opinion"
+        teacher = self._teacher
+        return predict(teacher.network, teacher.signature.outputs, self._teachers_view(split))
+
+    def _teachers_view(self, split: DataSplit) -> tuple[torch.Tensor, ...]:
+        assert self._teacher is not None, "only a taught network has a teacher"
+        return Samples.of(split, self._teacher.signature).on(self._device).inputs
+
+    def _validation_loss(self, network: nn.Module) -> float:
+        outputs = predict(network, self._subject.signature.outputs, self._validation.inputs)
+        return float(self._objective.loss(outputs, self._validation.targets))
+
+    def _course(self, epochs: int, learning_rate: float, rate_key: str) -> Course:
+        recipe = self._job.recipe
+        return Course(epochs, recipe.batch, learning_rate, recipe.seed, rate_key, recipe.patience)
+
     def _fine_course(self) -> Course:
         recipe = self._job.recipe
-        return Course(
-            recipe.epochs_lightened,
-            recipe.batch,
-            recipe.lightened_learning_rate,
-            recipe.seed,
-            "lightened_learning_rate",
-        )
+        epochs = recipe.epochs_fine_tuned if self._job.goes_on_from is not None else recipe.epochs_lightened
+        return self._course(epochs, recipe.lightened_learning_rate, "lightened_learning_rate")
 
-    def _taught_by(self, teacher: Subject) -> Teaching:
-        """Training data are the same in every epoch, so the teacher says once what it thinks of them."""
-        inputs = Samples.of(self._data.train, teacher.signature).inputs
-        outputs = predict(teacher.network.eval(), teacher.signature.outputs, inputs)
-        return Teaching(outputs, self._job.recipe.distillation_weight)
+
+def device_of(recipe: Training) -> torch.device:
+    """The device that a recipe trains on. Raises UserError where it asks for a GPU and torch finds none."""
+    found = torch.cuda.is_available()
+    if recipe.device == "cuda" and not found:
+        raise UserError(
+            "training.device is cuda, and torch finds no GPU",
+            next_step='install a CUDA build of torch, or set device = "auto"',
+        )
+    return torch.device("cuda" if found and recipe.device != "cpu" else "cpu")
+
+
+def _outputs_on(network: nn.Module, signature: NetworkSignature, inputs: Sequence[torch.Tensor]) -> Run:
+    return lambda index: named(network(*(x[index] for x in inputs)), signature.outputs)
