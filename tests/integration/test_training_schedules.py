@@ -146,3 +146,12 @@ def test_a_lightened_training_that_does_not_get_better_stops_early_with_its_best
     losses = [epoch["validation_loss"] for epoch in history]
     assert len(losses) < 40
     assert losses[-1] >= min(losses)
+
+
+def test_without_lightened_epochs_the_network_is_calibrated_and_no_weight_moves(trainings, m2):
+    calibrated = trainings.run(M2, "w8a8", parent=m2, lightened_epochs=0)
+    trained = trainings.run(M2, "w8a8", parent=m2, lightened_epochs=1)
+    assert calibrated.epochs == 0
+    assert calibrated.lightened["top1"] > 0.8
+    one, other = (read_master(Path(t.folder)) for t in (calibrated, trained))
+    assert any(not torch.equal(one[name], other[name]) for name in one)

@@ -197,7 +197,7 @@ def test_all_faults_of_an_npz_come_at_once_one_line_each(tmp_path: Path) -> None
         },
     )
     text = "\n".join(lines)
-    assert "unknown split 'tset'; splits are train, validation, calibration, test" in text
+    assert "unknown split 'tset'; splits are train, validation, calibration, test, unlabelled" in text
     assert "split 'train': x: 1 values are NaN or infinite, the first in sample 3" in text
     assert "split 'train': z: unknown key" in text
     assert "split 'test': arrays of different lengths: x/x 10, y/y 9" in text
@@ -309,3 +309,20 @@ def test_a_factory_that_fails_is_named_with_what_it_did(tmp_path: Path, body: st
     with pytest.raises(UserError) as error:
         load(write_factory(tmp_path, body))
     assert any(said in line for line in error.value.lines()), error.value.lines()
+
+
+def test_unlabelled_inputs_come_without_targets_and_hold_no_judged_sample(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3)).astype(np.float32)
+    arrays = {"train/x": x[:40], "train/y": np.arange(40) % 2, "test/x": x[40:], "test/y": np.arange(20) % 2}
+    np.savez(tmp_path / "fine.npz", **arrays, **{"unlabelled/x": rng.normal(size=(30, 3)).astype(np.float32)})
+    found = load(Data(provider="npz", path=str(tmp_path / "fine.npz")))
+    assert found.unlabelled is not None
+    assert len(found.unlabelled) == 30
+    assert found.unlabelled.y == {}
+    np.savez(tmp_path / "peeks.npz", **arrays, **{"unlabelled/x": x[40:]})
+    with pytest.raises(DataError, match="split 'test': 20 of 20 samples are exact copies of samples in 'unlabelled'"):
+        load(Data(provider="npz", path=str(tmp_path / "peeks.npz")))
+    np.savez(tmp_path / "other.npz", **arrays, **{"unlabelled/x": x[:, :2]})
+    with pytest.raises(DataError, match="split 'unlabelled': x/x: samples of shape"):
+        load(Data(provider="npz", path=str(tmp_path / "other.npz")))

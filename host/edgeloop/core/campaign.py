@@ -105,8 +105,8 @@ class Search(Frozen):
 class Training(Frozen):
     epochs: int = Field(default=20, ge=1)
     """Of a float training."""
-    lightened_epochs: int | None = Field(default=None, ge=1)
-    """Of a quantization-aware training; a third of epochs, at least 2, where absent."""
+    lightened_epochs: int | None = Field(default=None, ge=0)
+    """Of a quantization-aware training; a third of epochs, at least 2, where absent; 0 only calibrates."""
     fine_tune_epochs: int | None = Field(default=None, ge=1)
     """Of going on from another rung's weights (schedule patent3); half of the lightened ones where absent."""
     batch: int = Field(default=64, ge=1)
@@ -136,7 +136,7 @@ class Training(Frozen):
 
     @property
     def epochs_lightened(self) -> int:
-        return self.lightened_epochs or max(2, self.epochs // 3)
+        return max(2, self.epochs // 3) if self.lightened_epochs is None else self.lightened_epochs
 
     @property
     def epochs_fine_tuned(self) -> int:
