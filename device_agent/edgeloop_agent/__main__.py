@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn, Optional, Sequence
 
-from edgeloop_agent import cache, folder, footprint, job
+from edgeloop_agent import cache, folder, footprint, governor, job
 from edgeloop_agent.lease import LeaseFile
+from edgeloop_agent.root import chosen
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,11 +83,12 @@ def _answer(asked: argparse.Namespace, stdout: int) -> Optional[dict[str, Any]]:
     if asked.command == "probe":
         from edgeloop_agent import probe
 
-        return probe.probe(asked.state_dir, asked.python_path, asked.engine)
+        return probe.probe(asked.state_dir, asked.python_path, asked.engine, root=chosen().path)
     state = folder.open_state_dir(asked.state_dir)
     cache.unpack_agent(state)
     if asked.command in ("start", "run"):
         return _of_job(state, asked, stdout)
+    governor.restore_left_behind(state, chosen())
     # Short commands leave the measuring cores, and say what they took of them.
     apart = footprint.step_aside(state)
     before = footprint.ticks() if apart else 0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Optional, Sequence
 
 from edgeloop_agent import folder, session, wire
+from edgeloop_agent.root import Root, chosen
 
 _TERM_WAIT_S = 1.0
 _KILL_WAIT_S = 15.0
@@ -52,7 +53,8 @@ class Session:
         self._tail = b""
         self._logged = 0
         self._killed: Optional[str] = None
-        self._oom_kills = _oom_kills()
+        self._root = chosen()
+        self._oom_kills = _oom_kills(self._root)
         self._pipe, write_end = os.pipe()
         os.set_blocking(self._pipe, False)
         if hasattr(os, "sched_setaffinity"):
@@ -119,7 +121,7 @@ class Session:
             return {**said, "outcome": "timeout", "detail": self._killed}
         if status < 0:
             line = "killed by %s" % _signal_name(-status)
-            if -status == signal.SIGKILL and _oom_kills() > self._oom_kills:
+            if -status == signal.SIGKILL and _oom_kills(self._root) > self._oom_kills:
                 line += " by the kernel: the board ran out of memory"
             detail = line + (": " + last if last else "")
             return {**said, "outcome": "crashed", "detail": detail, "signal": -status}
@@ -127,6 +129,10 @@ class Session:
             where = "ended with status %d" % status
             return {**said, "outcome": "crashed", "detail": where + (": " + last if last else "")}
         return said
+
+    def last_words(self) -> str:
+        """Return in one line why a process ended that was to go on."""
+        return str(self._said().get("detail") or _last_line(self._tail) or "it left no word")
 
     def _said(self) -> dict[str, Any]:
         try:
@@ -191,9 +197,6 @@ def _signal_name(number: int) -> str:
         return "signal %d" % number
 
 
-def _oom_kills() -> int:
-    with contextlib.suppress(OSError):
-        found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
-        if found:
-            return int(found.group(1))
-    return 0
+def _oom_kills(root: Root) -> int:
+    found = re.search(r"^oom_kill (\d{1,20})$", root.text("proc/vmstat") or "", re.MULTILINE)
+    return int(found.group(1)) if found else 0

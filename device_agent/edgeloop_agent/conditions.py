@@ -5,22 +5,33 @@ One sample (keys, units)::
     monotonic_ns                  CLOCK_MONOTONIC
     realtime_minus_monotonic_ns   jumps when somebody sets the clock
     boot_id, clocksource          text
-    temperatures_c                {zone: degrees Celsius}
-    clock_mhz, clock_max_mhz      {core: MHz} of the measuring cores, as the kernel says
+    temperatures_c                {zone: degrees Celsius}; without thermal zones, those of the hardware monitors;
+                                  without these, the firmware's
+    fans_rpm                      {chip:fan: turns a minute}
+    clock_mhz                     {core: MHz} of the measuring cores, as the kernel says
+    clock_max_mhz                 {core: MHz} that the kernel allows just now
+    clock_hardware_max_mhz        {core: MHz} that the processor can do
     clock_firmware_mhz            `vcgencmd measure_clock arm`; absent where there is no vcgencmd
+    clock_kernel_mhz              the lowest that the kernel said around that very question
+    core_volts                    `vcgencmd measure_volts core`; in samples that scan
     governor                      {core: name}
-    throttled                     {"now": [names], "sticky": [names], "raw": int} or null
+    boost                         whether clocks above the nominal one are allowed, or null
+    throttled                     {"now": [names], "sticky": [names], "raw": int, "source": text} or null
+    under_voltage                 {"now": bool, "sticky": bool or null, "source": text} or null
+    cooling                       {device: [step, highest]}: what the kernel slows these cores down with
+    throttle_counts               {core or package: times since boot}: x86
+    throttling_known              whether one of these would show throttling on this board
+    firmware_problem              why vcgencmd says nothing, or null
     foreign_load_pct              share of the measuring cores' time that others took since the sample before, or null
     foreign_top                   names of the foreign processes that took most, at most five
     load1                         one-minute load average
+    pressure_us                   {"cpu.some", "memory.full", ...: time that tasks were held up, since boot}
     mem_available_bytes
     swap_in_pages, swap_out_pages, major_faults, oom_kills    counters of the board since boot
     unknown                       keys that could not be read
 
 Names in `throttled`: under_voltage, frequency_capped, throttled, soft_temperature_limit. Sticky bits were set at some
 time since boot, so what was sticky before a session hides a short event in it.
-
-All paths lie under a root, so that tests can fake a board; only the clocks are this process's own.
 """
 
 from __future__ import annotations
@@ -32,15 +43,11 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterable, Optional
 
-from edgeloop_agent import ARCHIVE
+from edgeloop_agent import processor, thermal
+from edgeloop_agent.firmware import Firmware
+from edgeloop_agent.load import CORE_LINE, Load
+from edgeloop_agent.root import Root, whole
 
-_THROTTLE_BITS = ("under_voltage", "frequency_capped", "throttled", "soft_temperature_limit")
-_STICKY_SHIFT = 16
-_VCGENCMD_TIMEOUT_S = 1.0
-_VCGENCMD_TRIES = 3
-_TOP = 5
-_SCAN_FROM_PCT = 5.0  # under this, a look at every process costs more than it tells
-_CORE = re.compile(r"cpu(\d+) ")
 KEYS = (
     "realtime_minus_monotonic_ns",
     "boot_id",
@@ -50,35 +57,37 @@ KEYS = (
     "clock_max_mhz",
     "governor",
     "throttled",
+    "under_voltage",
     "foreign_load_pct",
     "load1",
+    "pressure_us",
     "mem_available_bytes",
     "swap_in_pages",
     "swap_out_pages",
     "major_faults",
     "oom_kills",
 )
+"""What is listed as unknown where it can't be read. `throttled` counts as known where the kernel itself throttles."""
 
 
 class Board:
     """Reads one board's conditions. `cores` are the measuring ones; None: all.
 
-    `footprint` gives the clock ticks so far of processes of ours that came and went.
+    `footprint` gives the clock ticks so far of processes of ours that came and went. Readers of one board share its
+    `firmware`, so that a silent one is given up on once.
     """
 
     def __init__(
         self,
-        root: Path = Path("/"),
+        root: Optional[Root] = None,
         cores: Optional[Iterable[int]] = None,
         footprint: Callable[[], int] = lambda: 0,
+        firmware: Optional[Firmware] = None,
     ) -> None:
-        self._root = root
-        self._footprint = footprint
+        self.root = root if root is not None else Root()
         self._cores = None if cores is None else sorted(cores)
-        self._vcgencmd = _which("vcgencmd")
-        self._vcgencmd_failed = 0
-        self._stat: Optional[tuple[int, int, int]] = None
-        self._processes: dict[int, tuple[str, int]] = {}
+        self._firmware = firmware if firmware is not None else Firmware(self.root)
+        self._load = Load(self.root, self._cores, footprint)
 
     def sample(self, own: Iterable[int] = (), beside: Iterable[int] = (), *, scan: bool = False) -> dict[str, Any]:
         """Read everything once.
@@ -87,191 +96,107 @@ class Board:
         their children are foreign load. `scan` looks at every process, which is what names them; else that is done
         only where foreign load was seen.
         """
-        found = self._slow_changing()
-        load, top = self._foreign(frozenset(own), frozenset(beside), scan)
-        found["foreign_load_pct"], found["foreign_top"] = load, top
-        firmware = self._firmware_clock()
-        if firmware is not None:
-            found["clock_firmware_mhz"] = firmware
-        found["unknown"] = [key for key in KEYS if found[key] is None or found[key] == {}]
+        cores = self.core_numbers()
+        found = {**self._system(), **self._processor(cores), **self._throttling(cores)}
+        found["temperatures_c"] = self.temperatures_c()
+        found["fans_rpm"] = thermal.fans_rpm(self.root)
+        if scan:
+            found["core_volts"] = self._firmware.core_volts()
+        found["foreign_load_pct"], found["foreign_top"] = self._load.look(frozenset(own), frozenset(beside), scan=scan)
+        missing = {key for key in KEYS if found[key] is None or found[key] == {}}
+        found["unknown"] = [key for key in KEYS if key in missing and not (key == "throttled" and self._known(found))]
         return found
 
     def core_numbers(self) -> list[int]:
         """The measuring cores; without a choice, all that /proc/stat lists."""
         if self._cores is not None:
             return self._cores
-        return [int(number) for number in _CORE.findall(self._text("proc/stat") or "")]
-
-    def _slow_changing(self) -> dict[str, Any]:
-        monotonic = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-        realtime = time.clock_gettime_ns(time.CLOCK_REALTIME)
-        cores = self.core_numbers()
-        counters = dict(re.findall(r"^(\w+) (\d+)$", self._text("proc/vmstat") or "", re.MULTILINE))
-        return {
-            "monotonic_ns": monotonic,
-            "realtime_minus_monotonic_ns": realtime - monotonic,
-            "boot_id": self._text("proc/sys/kernel/random/boot_id"),
-            "clocksource": self._text("sys/devices/system/clocksource/clocksource0/current_clocksource"),
-            "temperatures_c": self.temperatures_c(),
-            "clock_mhz": self._by_core(cores, ("scaling_cur_freq",)),
-            "clock_max_mhz": self._by_core(cores, ("scaling_max_freq", "cpuinfo_max_freq")),
-            "governor": self.governors(cores),
-            "throttled": self.throttled(),
-            "load1": self._load1(),
-            "mem_available_bytes": self.memory_bytes("MemAvailable"),
-            "swap_in_pages": _int(counters.get("pswpin")),
-            "swap_out_pages": _int(counters.get("pswpout")),
-            "major_faults": _int(counters.get("pgmajfault")),
-            "oom_kills": _int(counters.get("oom_kill")),
-        }
+        return [int(number) for number in CORE_LINE.findall(self.root.text("proc/stat") or "")]
 
     def temperatures_c(self) -> dict[str, float]:
-        """Return the temperature of every thermal zone by its type; a second one of a type gets its number."""
-        zones: dict[str, float] = {}
-        for folder in sorted((self._root / "sys/class/thermal").glob("thermal_zone*")):
-            raw = _int(self._text(folder / "temp"))
-            if raw is None or not -100_000 <= raw <= 200_000:
-                continue
-            name = self._text(folder / "type") or folder.name
-            zones[name if name not in zones else "%s.%s" % (name, folder.name[len("thermal_zone") :])] = raw / 1000
-        return zones
-
-    def governors(self, cores: Iterable[int]) -> dict[str, str]:
-        """Return the frequency governor of each core that has one."""
-        found = {str(core): self._text(self.governor_path(core)) for core in cores}
-        return {core: name for core, name in found.items() if name}
-
-    def governor_path(self, core: int) -> Path:
-        """Where a core's governor is read and written."""
-        return self._root / ("sys/devices/system/cpu/cpu%d/cpufreq/scaling_governor" % core)
+        """Return the temperature of every thermal zone, else of every hardware monitor, else the firmware's."""
+        found = thermal.zones_c(self.root) or thermal.hwmon_c(self.root)
+        if not found:
+            celsius = self._firmware.temperature_c()
+            return {} if celsius is None else {"vcgencmd": celsius}
+        return found
 
     def memory_bytes(self, key: str) -> Optional[int]:
         """Return one figure of /proc/meminfo in bytes."""
-        found = re.search(r"^%s:\s+(\d+) kB$" % key, self._text("proc/meminfo") or "", re.MULTILINE)
+        found = re.search(r"^%s:\s+(\d+) kB$" % key, self.root.text("proc/meminfo") or "", re.MULTILINE)
         return int(found.group(1)) * 1024 if found else None
 
-    def throttled(self) -> Optional[dict[str, Any]]:
-        """Return the throttle flags of a Raspberry Pi, None where they can't be had or make no sense."""
-        answer = self._ask("get_throttled")
-        text = answer if answer is not None else self._text("sys/devices/platform/soc/soc:firmware/get_throttled")
-        found = re.match(r"\A(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})\Z", text or "")
-        if found is None:
-            return None
-        raw = int(found.group(1), 16)
+    def _system(self) -> dict[str, Any]:
+        counters = dict(re.findall(r"^(\w+) (\d+)$", self.root.text("proc/vmstat") or "", re.MULTILINE))
+        monotonic, realtime = self.root.monotonic_ns(), self.root.realtime_ns()
+        load1 = re.match(r"(\d+\.\d+) ", self.root.text("proc/loadavg") or "")
         return {
-            "now": [name for bit, name in enumerate(_THROTTLE_BITS) if raw >> bit & 1],
-            "sticky": [name for bit, name in enumerate(_THROTTLE_BITS) if raw >> (bit + _STICKY_SHIFT) & 1],
-            "raw": raw,
+            "monotonic_ns": monotonic,
+            "realtime_minus_monotonic_ns": realtime - monotonic,
+            "boot_id": self.root.text("proc/sys/kernel/random/boot_id"),
+            "clocksource": self.root.text("sys/devices/system/clocksource/clocksource0/current_clocksource"),
+            "load1": float(load1.group(1)) if load1 else None,
+            "pressure_us": self._pressure_us(),
+            "mem_available_bytes": self.memory_bytes("MemAvailable"),
+            "swap_in_pages": whole(counters.get("pswpin")),
+            "swap_out_pages": whole(counters.get("pswpout")),
+            "major_faults": whole(counters.get("pgmajfault")),
+            "oom_kills": whole(counters.get("oom_kill")),
         }
 
-    def _firmware_clock(self) -> Optional[float]:
-        found = re.match(r"\Afrequency\(\d+\)=(\d{1,12})\Z", self._ask("measure_clock", "arm") or "")
-        return int(found.group(1)) / 1e6 if found else None
-
-    def _ask(self, *words: str) -> Optional[str]:
-        if self._vcgencmd is None or self._vcgencmd_failed >= _VCGENCMD_TRIES:
-            return None
-        import subprocess  # heavy, and most boards never get here
-
-        try:
-            run = subprocess.run(
-                [self._vcgencmd, *words],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_VCGENCMD_TIMEOUT_S,
-                check=True,
-            )
-        except (OSError, subprocess.SubprocessError):
-            self._vcgencmd_failed += 1
-            return None
-        return run.stdout[:200].decode("ascii", "replace").strip()
-
-    def _load1(self) -> Optional[float]:
-        found = re.match(r"(\d+\.\d+) ", self._text("proc/loadavg") or "")
-        return float(found.group(1)) if found else None
-
-    def _by_core(self, cores: Iterable[int], names: tuple[str, ...]) -> dict[str, float]:
+    def _pressure_us(self) -> dict[str, int]:
         found = {}
-        for core in cores:
-            for name in names:
-                raw = _int(self._text("sys/devices/system/cpu/cpu%d/cpufreq/%s" % (core, name)))
-                if raw:
-                    found[str(core)] = raw / 1000
-                    break
+        for what in ("cpu", "memory", "io"):
+            text = self.root.text("proc/pressure/%s" % what) or ""
+            for kind, total in re.findall(r"^(some|full) .*\btotal=(\d{1,20})$", text, re.MULTILINE):
+                found["%s.%s" % (what, kind)] = int(total)
         return found
 
-    def _foreign(self, own: frozenset[int], beside: frozenset[int], scan: bool) -> tuple[Optional[float], list[str]]:
-        before, now = self._stat, self._cpu_ticks(own)
-        self._stat = now
-        load = None
-        if before is not None and now is not None and now[0] > before[0]:
-            foreign = max(0, now[1] - before[1] - max(0, now[2] - before[2]))
-            load = round(min(100.0, 100.0 * foreign / (now[0] - before[0])), 2)
-        if scan or (load is not None and load > _SCAN_FROM_PCT):
-            return load, self._scan(own | beside)
-        return load, []
+    def _processor(self, cores: list[int]) -> dict[str, Any]:
+        now = processor.frequencies_mhz(self.root, cores, "scaling_cur_freq")
+        hardware = processor.frequencies_mhz(self.root, cores, "cpuinfo_max_freq")
+        found = {
+            "clock_mhz": now,
+            "clock_max_mhz": processor.frequencies_mhz(self.root, cores, "scaling_max_freq") or hardware,
+            "clock_hardware_max_mhz": hardware,
+            "governor": processor.governors(self.root, cores),
+            "boost": processor.boost(self.root),
+        }
+        measured = self._firmware.clock_mhz()
+        if measured is not None:
+            # The kernel is asked before and after, so that a clock which just changed is not taken for a lie.
+            after = processor.frequencies_mhz(self.root, cores, "scaling_cur_freq")
+            found["clock_firmware_mhz"] = measured
+            found["clock_kernel_mhz"] = min([*now.values(), *after.values()], default=None)
+        return found
 
-    def _cpu_ticks(self, own: frozenset[int]) -> Optional[tuple[int, int, int]]:
-        """Return all, busy and own ticks so far, of the measuring cores."""
-        wanted = None if self._cores is None else set(self._cores)
-        everything = busy = 0
-        for line in (self._text("proc/stat") or "").splitlines():
-            found = _CORE.match(line)
-            if found is None or (wanted is not None and int(found.group(1)) not in wanted):
-                continue
-            ticks = [int(part) for part in line.split()[1:9]]
-            everything += sum(ticks)
-            busy += sum(ticks) - sum(ticks[3:5])  # idle and waiting for I/O
-        if not everything:
-            return None
-        mine = (self._process(pid) for pid in own)
-        return everything, busy, self._footprint() + sum(found[1] for found in mine if found is not None)
+    def _throttling(self, cores: list[int]) -> dict[str, Any]:
+        flags = self._firmware.throttled()
+        found: dict[str, Any] = {
+            "throttled": flags,
+            "under_voltage": self._under_voltage(flags),
+            "cooling": processor.cooling(self.root, cores),
+            "throttle_counts": processor.throttle_counts(self.root, cores),
+        }
+        found["throttling_known"] = self._known(found)
+        found["firmware_problem"] = self._firmware.problem
+        return found
 
-    def _process(self, pid: int) -> Optional[tuple[str, int, int, int]]:
-        """Return name, ticks (children that ended included), parent and session of a process."""
-        text = self._text("proc/%d/stat" % pid)
-        if text is None:
-            return None
-        head, _, tail = text.rpartition(")")
-        parts = tail.split()
-        try:
-            ticks = sum(int(part) for part in parts[11:15])
-            return head.partition("(")[2], ticks, int(parts[1]), int(parts[3])
-        except (ValueError, IndexError):
-            return None
+    def _known(self, found: dict[str, Any]) -> bool:
+        """True where throttling would be seen; a Raspberry Pi's kernel proves nothing: its firmware throttles."""
+        if found["throttled"] is not None:
+            return True
+        return bool(found["cooling"] or found["throttle_counts"]) and not self._firmware.is_raspberry_pi()
 
-    def _scan(self, own: frozenset[int]) -> list[str]:
-        processes = {}
-        for folder in (self._root / "proc").glob("[0-9]*"):
-            pid = int(folder.name) if folder.name.isdigit() else -1
-            found = self._process(pid)
-            if found is not None and pid not in own and found[2] not in own and found[3] not in own:
-                processes[pid] = (found[0], found[1])
-        grown = []
-        for pid, (name, ticks) in processes.items():
-            earlier = self._processes.get(pid)
-            if earlier is not None and earlier[0] == name and ticks > earlier[1]:
-                grown.append((ticks - earlier[1], name, pid))
-        self._processes = processes
-        return [name for _, name, pid in sorted(grown, reverse=True)[:_TOP] if not self._is_agent(pid)]
-
-    def _is_agent(self, pid: int) -> bool:
-        line = self._text("proc/%d/cmdline" % pid) or ""
-        return "edgeloop_agent" in line or (ARCHIVE is not None and os.path.basename(ARCHIVE) in line)
-
-    def _text(self, path: Any) -> Optional[str]:
-        with contextlib.suppress(OSError), open(self._root / path, "rb") as handle:
-            return handle.read(1 << 20).decode("utf-8", "replace").strip("\0\n\t ") or None
-        return None
-
-
-def _which(name: str) -> Optional[str]:
-    places = (os.path.join(folder, name) for folder in os.get_exec_path())
-    return next((place for place in places if os.access(place, os.X_OK) and os.path.isfile(place)), None)
-
-
-def _int(text: Optional[str]) -> Optional[int]:
-    return int(text) if text is not None and re.match(r"\A-?\d{1,20}\Z", text) else None
+    def _under_voltage(self, flags: Optional[dict[str, Any]]) -> Optional[dict[str, Any]]:
+        alarm = thermal.under_voltage_alarm(self.root)
+        if flags is None:
+            return None if alarm is None else {"now": alarm, "sticky": None, "source": "hwmon"}
+        return {
+            "now": "under_voltage" in flags["now"] or bool(alarm),
+            "sticky": "under_voltage" in flags["sticky"],
+            "source": flags["source"],
+        }
 
 
 _CALIBRATION_LOOPS = 40_000

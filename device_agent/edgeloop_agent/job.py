@@ -62,6 +62,7 @@ def _faults(job: wire.Job, job_id: str) -> Iterator[str]:
         if step.kind == "evaluate" and job.data_sha256 is None:
             yield "step %d evaluates, and there are no data" % place
     yield from _plan_faults(job.session_plan)
+    yield from _conditions_faults(job.conditions)
     for name in [*job.python_path, *([job.data_sha256] if job.data_sha256 is not None else [])]:
         if not wire.SHA256.match(name):
             yield "%r is not a hash" % name[:80]
@@ -88,6 +89,13 @@ def _plan_faults(plan: wire.SessionPlan) -> Iterator[str]:
             yield "session_plan: %s is %g" % (name, value)
     if plan.deadline_s == 0 or plan.period_ms == 0:
         yield "session_plan: deadline_s and period_ms must be more than 0"
+
+
+def _conditions_faults(asked: wire.Conditions) -> Iterator[str]:
+    for name in ("cool_down_max_s", "soak_max_s", "soak_window_s", "soak_slope_max_c_per_min"):
+        value = getattr(asked, name)
+        if value is not None and not 0 <= value <= _SECONDS_MAX:
+            yield "conditions: %s is %g" % (name, value)
 
 
 def _check_board(state: Path, job: wire.Job) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edgeloop_agent import conditions, folder, wire
+from edgeloop_agent.root import Root
 
 _IMPORT_TIMEOUT_S = 120.0
 _WHO_TIMEOUT_S = 2.0
@@ -29,7 +30,7 @@ _32_BIT_NAMES = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}
 
 def probe(state_dir: str, python_path: list[str], engines: list[str], root: Path = Path("/")) -> dict[str, Any]:
     """Return the board's description, as docs/reference/agent.md lists it. Nothing in it needs numpy."""
-    board = conditions.Board(root)
+    board = conditions.Board(Root(root))
     board.sample([os.getpid()])
     checks = {name: _checked(name, python_path) for name in engines}
     numpy = _checked("numpy", python_path)
@@ -51,7 +52,7 @@ def probe(state_dir: str, python_path: list[str], engines: list[str], root: Path
         "numpy_error": numpy["error"],
         "engines": checks,
         "calibration_ns": conditions.calibration_ns(),
-        "conditions": board.sample([os.getpid()]),
+        "conditions": board.sample([os.getpid()], scan=True),
         "agent_schema": wire.SCHEMA,
     }
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ARGS_FILE = "args.json"
 RESULT_FILE = "result.json"
 AFTER_LOADING = "after loading the model"
+SOAK = "soak"
+"""The kind of a process that heats the board as the latency sessions do, until it is killed; never recorded."""
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = 500  # of the harness's processes the kernel shall take this one first
 
@@ -86,6 +88,8 @@ def main(folder: Path) -> int:
             result.update(evaluated=evaluate.evaluate(engine, data, folder))
         else:
             held = samples.for_latency(data, engine.inputs(), arguments.seed)
+            if arguments.kind == SOAK:
+                timing.heat(engine, held, arguments.plan, store)
             result.update(samples_cycled=len(held))
             result.update(timing.time_latency(engine, held, arguments.plan, store, folder))
         result.update(peak_rss_bytes=conditions.vm_bytes("VmHWM"))

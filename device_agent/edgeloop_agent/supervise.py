@@ -16,14 +16,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Optional
 
-from edgeloop_agent import ARCHIVE, cache, child, conditions, folder, footprint, governor, job, wire
+from edgeloop_agent import ARCHIVE, cache, child, conditions, folder, footprint, gate, governor, job, soak, wire
+from edgeloop_agent.firmware import Firmware
 from edgeloop_agent.lease import LeaseFile
+from edgeloop_agent.root import chosen
+from edgeloop_agent.session import SOAK
 
 _HEARTBEAT_NS = 1_500_000_000
 _POLL_S = 0.2
 SAMPLE_S = 0.5
-_IDLE_SAMPLES = 4
-_IDLE_MAX_PCT = 10.0
 _WORK_DIR = "work"
 
 
@@ -92,7 +93,11 @@ class _Supervisor:
         self._phase, self._message, self._beat_ns = "waiting", "", 0
         self._board_lock: Optional[int] = None
         self._governor: dict[str, Any] = {}
-        self._gate: dict[str, Any] = {"asked": False, "passed": None, "waited_s": 0.0, "detail": ""}
+        self._gate = dict(gate.NOT_ASKED)
+        self._soak = dict(soak.NOT_ASKED)
+        self._loaded_s: Optional[float] = None
+        self._root = chosen()
+        self._firmware = Firmware(self._root)
         self._around = self._reader()
 
     def work(self) -> None:
@@ -107,14 +112,14 @@ class _Supervisor:
         self._deadline_ns = (begun[1] if begun is not None else now) + int(found.deadline_s * 1e9)
         self._check_agent(found)
         self._wait_for_board()
-        governor.restore_governor(self._state, self._around)
+        governor.restore_governor(self._state, self._root)
         cores = found.conditions.cores
         self._around = self._reader()
         self._aside()
         self._governor = governor.set_governor(
-            self._state, self._around, found.conditions.governor, cores or self._allowed
+            self._state, self._root, found.conditions.governor, cores or self._allowed
         )
-        self._wait_for_calm(found.conditions)
+        self._prepare(found)
         self._around.sample(*self._own(), scan=True)
         for step in found.schedule:
             if not (self._place / wire.session_file(step.index, "json")).exists():
@@ -124,7 +129,7 @@ class _Supervisor:
     def finish(self, outcome: str, owner: str, detail: str) -> wire.Done:
         """Restore what was changed, write done.json, let go of the board."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already
-        problem = governor.restore_governor(self._state, self._around)
+        problem = governor.restore_governor(self._state, self._root)
         if problem is not None:
             _log("the governor was not restored: %s" % problem)
         shutil.rmtree(self._place / _WORK_DIR, ignore_errors=True)
@@ -192,7 +197,7 @@ class _Supervisor:
         return self._job.conditions.cores if self._job is not None else []
 
     def _reader(self) -> conditions.Board:
-        return conditions.Board(cores=self._cores() or None, footprint=lambda: footprint.total(self._state))
+        return conditions.Board(self._root, self._cores() or None, lambda: footprint.total(self._state), self._firmware)
 
     def _own(self, session: Optional[int] = None) -> tuple[list[int], list[int]]:
         """Process ids of ours on the measuring cores, and beside them."""
@@ -200,49 +205,51 @@ class _Supervisor:
         apart = bool(self._cores()) and bool(set(self._allowed) - set(self._cores()))
         return (sessions, [os.getpid()]) if apart else ([*sessions, os.getpid()], [])
 
-    def _wait_for_calm(self, asked: wire.Conditions) -> None:
-        """The gate: wait for an idle, cool board, up to a limit; then go on, and say in every record how it went."""
-        limit_c = asked.start_temperature_max_c
-        if not asked.idle_gate and limit_c is None:
-            return
-        load_max = asked.foreign_load_max_pct if asked.foreign_load_max_pct is not None else _IDLE_MAX_PCT
-        board = self._reader()
-        start = time.monotonic()
-        loads: list[Optional[float]] = []
-        board.sample(*self._own(), scan=True)
-        while True:
-            waited_s = time.monotonic() - start
-            reasons, unknown = [], []
-            if limit_c is not None:
-                zones = board.temperatures_c()
-                if not zones:
-                    unknown.append("no temperature can be read")
-                elif max(zones.values()) > limit_c:
-                    reasons.append("%.1f C, wanted at most %g C" % (max(zones.values()), limit_c))
-            if asked.idle_gate:
-                loads.append(board.sample(*self._own())["foreign_load_pct"])
-                recent = [load for load in loads if load is not None][-_IDLE_SAMPLES:]
-                if not recent and len(loads) > _IDLE_SAMPLES:
-                    unknown.append("the load of others can't be read")
-                elif len(recent) < _IDLE_SAMPLES or sum(recent) / len(recent) > load_max:
-                    reasons.append("load of others, wanted at most %g %%" % load_max)
-            self._gate = {
-                "asked": True,
-                "passed": None if unknown else not reasons,
-                "waited_s": round(waited_s, 3),
-                "detail": "; ".join(reasons + unknown),
-            }
-            if not reasons or waited_s >= asked.cool_down_max_s:
-                return
-            if self._phase != "gate":
-                self._say("gate", "waiting for an idle and cool board: %s" % "; ".join(reasons))
-            time.sleep(SAMPLE_S)
-            self._tick()
+    def _prepare(self, found: wire.Job) -> None:
+        """What comes before the first session: the gate, then the soak."""
+        own = self._own()
+        self._gate = gate.wait_for_calm(self._reader(), found.conditions, own, lambda told: self._pause("gate", told))
+        if found.conditions.soak_max_s is not None:
+            self._soak = self._soaked(found)
 
-    def _session(self, found: wire.Job, step: wire.Step) -> None:
-        work = self._place / _WORK_DIR / ("%03d" % step.index)
+    def _pause(self, phase: str, told: str) -> None:
+        """Wait until the next look at the board, and keep the job's heartbeat going."""
+        if self._phase != phase:
+            self._say(phase, told)
+        self._message = told[:500]
+        time.sleep(SAMPLE_S)
+        self._tick()
+
+    def _soaked(self, found: wire.Job) -> dict[str, Any]:
+        """Run the model that is timed first until the temperature is flat, and stop it right before the sessions."""
+        first = next((step for step in found.schedule if step.kind == "latency"), found.schedule[0])
+        work = self._work("soak")
+        child.write_arguments(self._state, found, wire.Step(first.index, first.subject, SOAK), work)
+        load = child.Session(work, self._board_lock, found.conditions.cores or self._allowed)
+        try:
+            self._aside()
+            board = self._reader()
+            return soak.soak(
+                board,
+                found.conditions,
+                self._own(load.pid),
+                lambda: load.last_words() if load.wait(0) else None,
+                lambda told: self._pause("gate", told),
+            )
+        finally:
+            load.reap()
+            self._loaded_s = time.monotonic()
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _work(self, name: str) -> Path:
+        """An empty folder for a process of this job."""
+        work = self._place / _WORK_DIR / name
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
+        return work
+
+    def _session(self, found: wire.Job, step: wire.Step) -> None:
+        work = self._work("%03d" % step.index)
         child.write_arguments(self._state, found, step, work)
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         before = self._around.sample(*self._own(), scan=True)
@@ -250,6 +257,7 @@ class _Supervisor:
         board.sample(*self._own())
         during = child.Samples()
         session = child.Session(work, self._board_lock, found.conditions.cores or self._allowed)
+        idle_s = None if self._loaded_s is None else time.monotonic() - self._loaded_s
         try:
             end = time.monotonic() + found.session_plan.deadline_s
             self._aside()
@@ -262,11 +270,13 @@ class _Supervisor:
                     due += SAMPLE_S * during.stride
                     during.add(board.sample(*self._own(session.pid)))
                     self._tick()
+            self._loaded_s = time.monotonic()
             after = self._around.sample(*self._own(session.pid), scan=True)
         finally:
             session.reap()
         record = self._record(found, step, session.result(), started)
-        record["conditions"] = self._conditions(record.pop("extra"), before, during.kept, after)
+        extra = {**record.pop("extra"), "idle_before_s": None if idle_s is None else round(idle_s, 3)}
+        record["conditions"] = self._conditions(extra, before, during.kept, after)
         if record["outcome"] == "refused" and record.pop("owner") == "board":
             raise folder.AgentError(record["detail"], "board")
         record.pop("owner", None)
@@ -319,6 +329,8 @@ class _Supervisor:
             "after": after,
             "governor": self._governor,
             "gate": self._gate,
+            "soak": self._soak,
+            "stand_in": str(self._root.path) if self._root.stands_in else None,
             "unknown": sorted(unknown),
         }
 

@@ -9,7 +9,7 @@ import array
 import gc
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
 
 from edgeloop_agent import conditions, wire
 
@@ -147,6 +147,13 @@ def _warm_enough(plan: wire.SessionPlan, start: int, store: array.array[int]) ->
         return settled(store, count)
 
     return enough
+
+
+def heat(engine: Engine, held: list[Sample], plan: wire.SessionPlan, store: array.array[int]) -> NoReturn:
+    """Run as a latency session runs, back to back or with its period, keep nothing, and never return."""
+    once = one_run(engine, held, plan.timing)
+    while True:
+        Loop(once, len(held), plan.period_ms, store).run(lambda count, _now: count == len(store))
 
 
 def time_latency(

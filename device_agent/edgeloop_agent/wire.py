@@ -97,6 +97,11 @@ class Conditions:
     start_temperature_max_c: Optional[float]
     cool_down_max_s: float
     foreign_load_max_pct: Optional[float]
+    soak_max_s: Optional[float]
+    """The model runs at most so long until the temperature is flat; None: no soak."""
+    soak_window_s: float
+    soak_slope_max_c_per_min: float
+    """Flat: the slope of the hottest temperature over the window is within this."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,7 @@ class SessionRecord:
     outputs: list[Tensor]
     """Tensors; of an `evaluate` session, output i is in NNN.out.<i>.npy, raw, the sample first."""
     conditions: dict[str, Any]
-    """before, during, after, calibration_ns, pinned_cores, governor, unknown: see conditions.py."""
+    """before, during, after, calibration_ns, pinned_cores, governor, gate, soak, unknown: docs/reference/agent.md."""
     boot_id: str
     started_utc: str
     schema: int = SCHEMA

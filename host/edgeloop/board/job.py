@@ -25,6 +25,7 @@ from edgeloop.board.agent import Look
 from edgeloop.core.board import Board
 from edgeloop.core.frozen import Frozen, key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Session, StepKind
+from edgeloop.core.plan import SOAK_SLOPE_MAX_C_PER_MIN, SOAK_WINDOW_S
 from edgeloop.errors import BoardError, DataError, LabError, kept_on_disk
 from edgeloop_agent import wire
 
@@ -92,8 +93,8 @@ def wire_job(
 ) -> wire.Job:
     """Return job.json for a request. Steps must be numbered from 0 in order."""
     labels = [subject.label for subject in request.subjects]
-    plan, environment = request.plan, request.environment
-    start_max_c = environment.start_temperature_max_c
+    plan, environment = request.plan, request.environment.on(board.environment)
+    soaked = environment.throttling == "soak"
     return wire.Job(
         id=job_id,
         agent_sha256=agent_sha256,
@@ -126,9 +127,12 @@ def wire_job(
             cores=list(board.runtime.cores),
             governor=environment.governor,
             idle_gate=plan.idle_gate,
-            start_temperature_max_c=board.environment.start_temperature_max_c if start_max_c is None else start_max_c,
-            cool_down_max_s=environment.cool_down_max_s,
+            start_temperature_max_c=environment.start_temperature_max_c,
+            cool_down_max_s=environment.cool_down_max_s or 0.0,
             foreign_load_max_pct=environment.foreign_load_max_pct,
+            soak_max_s=environment.soak_max_s if soaked else None,
+            soak_window_s=SOAK_WINDOW_S,
+            soak_slope_max_c_per_min=SOAK_SLOPE_MAX_C_PER_MIN,
         ),
         data_sha256=data_sha256,
         python_path=list(python_path),

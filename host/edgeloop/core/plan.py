@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from edgeloop.core.board import BoardEnvironment
 from edgeloop.core.frozen import Frozen
 
 ProfileName = Literal["quick", "standard", "qualification"]
@@ -70,11 +71,32 @@ class Environment(Frozen):
     """`as-found`, or the name that must be in force."""
     clock: Literal["free", "fixed"] = "free"
     expected_clock_mhz: float | None = Field(default=None, gt=0)
-    throttling: Literal["forbid", "allow"] = "forbid"
+    throttling: Literal["forbid", "allow", "soak"] = "forbid"
+    """`soak`: the model runs until the temperature is flat; throttling is then recorded and not judged."""
+    soak_max_s: float = Field(default=1800, gt=0)
+    """Flat within this time, or INVALID."""
+    under_voltage: Literal["forbid", "allow"] = "forbid"
     start_temperature_max_c: float | None = Field(default=None, gt=0)
-    cool_down_max_s: float = Field(default=300, ge=0)
+    cool_down_max_s: float | None = Field(default=None, ge=0)
+    """Absent: what the board's file says."""
     foreign_load_max_pct: float | None = Field(default=None, ge=0, le=100)
     """Share of the measuring cores' time that others may take; None does not judge it."""
+
+    def on(self, board: BoardEnvironment) -> Self:
+        """This environment on a board: what the campaign leaves open is what the board's file says."""
+        return self.model_copy(
+            update={
+                name: getattr(board, name)
+                for name in ("expected_clock_mhz", "start_temperature_max_c", "cool_down_max_s")
+                if getattr(self, name) is None
+            }
+        )
+
+
+SOAK_WINDOW_S = 120.0
+SOAK_SLOPE_MAX_C_PER_MIN = 0.2
+"""Flat: over the window, the hottest temperature moves by no more than this. With a heat sink that settles in five
+minutes, about one degree is then still to come."""
 
 
 PLAN_KEYS = tuple(name for name in Plan.model_fields if name not in {"profile", "confidence"})
