@@ -1,7 +1,7 @@
 """The firmware of a Raspberry Pi, asked through `vcgencmd`: throttle flags, the true clock, temperature, core voltage.
 
 `vcgencmd` may be missing, closed to us (it wants the group `video`), silent, or print what makes no sense: each of
-these is None, and `problem` says which in one line.
+these is None, and `problem` says in one line why there are no flags.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _STICKY_SHIFT = 16
 _TIMEOUT_S = 1.0
 _LET_GO_S = 0.2
 _TRIES = 3
+_FLAGS = "get_throttled"
 _FLAG_FILES = "sys/devices/platform/soc*/*firmware*/get_throttled"
 _MODEL_FILES = ("proc/device-tree/model", "sys/firmware/devicetree/base/model")
 
@@ -38,7 +39,7 @@ class Firmware:
 
     def throttled(self) -> Optional[dict[str, Any]]:
         """Return {now, sticky, raw, source}, None where the flags can't be had or make no sense."""
-        answer = self._ask(r"\Athrottled=0x([0-9a-fA-F]{1,8})\Z", "get_throttled")
+        answer = self._ask(r"\Athrottled=0x([0-9a-fA-F]{1,8})\Z", _FLAGS)
         if answer is not None:
             return _flags(int(answer, 16), "vcgencmd")
         for path in self._root.folders(_FLAG_FILES):
@@ -67,9 +68,12 @@ class Firmware:
         status, said = _run([self._program, *words])
         found = re.match(pattern, said)
         if status == 0 and found is not None:
-            self._failed, self.problem = 0, None
+            self._failed = 0
+            self.problem = None if words[0] == _FLAGS else self.problem
             return found.group(1)
         self._failed += 1
+        if words[0] != _FLAGS:
+            return None
         why = "printed %r" % said if status == 0 else said if status is None else "ended with %d: %s" % (status, said)
         self.problem = "vcgencmd %s %s" % (" ".join(words), why)
         return None

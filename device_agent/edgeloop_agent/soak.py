@@ -27,7 +27,7 @@ class Flatness:
     def add(self, at_s: float, celsius: float) -> None:
         """Take a reading; times never go back."""
         self._readings.append((at_s, celsius))
-        while len(self._readings) > 1 and self._readings[1][0] <= at_s - self._window_s:
+        while len(self._readings) > 1 and at_s - self._readings[1][0] >= self._window_s:
             self._readings.popleft()
 
     def slope_c_per_min(self) -> Optional[float]:

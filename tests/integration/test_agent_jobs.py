@@ -140,6 +140,9 @@ class AgentBoard:
             "start_temperature_max_c": None,
             "cool_down_max_s": 0.0,
             "foreign_load_max_pct": None,
+            "soak_max_s": None,
+            "soak_window_s": 120.0,
+            "soak_slope_max_c_per_min": 0.2,
         }
         fields: dict[str, Any] = {
             "id": f"{self._jobs:032x}",

@@ -31,7 +31,16 @@ subjects = st.builds(
 steps = st.builds(wire.Step, INTEGER, INTEGER, TEXT)
 plans = st.builds(wire.SessionPlan, INTEGER, NUMBER, NUMBER, INTEGER, NUMBER, TEXT, st.none() | NUMBER, NUMBER)
 surroundings = st.builds(
-    wire.Conditions, st.lists(INTEGER, max_size=3), TEXT, st.booleans(), st.none() | NUMBER, NUMBER, st.none() | NUMBER
+    wire.Conditions,
+    st.lists(INTEGER, max_size=3),
+    TEXT,
+    st.booleans(),
+    st.none() | NUMBER,
+    NUMBER,
+    st.none() | NUMBER,
+    st.none() | NUMBER,
+    NUMBER,
+    NUMBER,
 )
 jobs = st.builds(
     wire.Job,

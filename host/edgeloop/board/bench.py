@@ -277,10 +277,7 @@ class _Measuring:
     def _longest_s(self) -> float:
         """The longest that the job may run on the board."""
         plan, environment = self._request.plan, self._request.environment.on(self._bench.board.environment)
-        waits = plan.idle_gate or environment.start_temperature_max_c is not None
-        waiting_s = (environment.cool_down_max_s or 0.0) if waits else 0.0
-        waiting_s += environment.soak_max_s if environment.throttling == "soak" else 0.0
-        return min(self._request.deadline_s, self._total * plan.deadline_s + waiting_s)
+        return min(self._request.deadline_s, self._total * plan.deadline_s + environment.waiting_s_max)
 
     def _collect(self, asked: Asked, boot_id: str | None) -> wire.Done:
         """Look until the job is done and every session of it is here."""

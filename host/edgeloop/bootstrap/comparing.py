@@ -20,7 +20,7 @@ from edgeloop.core.campaign import Task
 from edgeloop.core.events import Judged
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.measurement import Subject
-from edgeloop.core.plan import Plan
+from edgeloop.core.plan import Environment, Plan
 from edgeloop.errors import ConfigError, DataError, Fault
 from edgeloop.measure.accuracy import Scores
 from edgeloop.measure.comparison import Comparison, RatioStatistic, compare, in_words, worse_by
@@ -48,6 +48,8 @@ class Asked:
     threads: int = 1
     threads_b: int | None = None
     plan: PlanWords = field(default_factory=PlanWords)
+    environment: Path | None = None
+    """A file with what is declared; None declares the defaults."""
     worse_by_min_pct: float | None = None
     statistic: str = "p50"
     """What `worse_by_min_pct` is about."""
@@ -83,6 +85,7 @@ class _Checked:
     boards: tuple[Board, ...]
     subjects: tuple[Subject, Subject]
     plan: Plan
+    environment: Environment
     limits: LimitSet
     worse_by_min_pct: float
     samples: Samples
@@ -109,6 +112,7 @@ def _checked(asked: Asked) -> _Checked:
     checks = Checks()
     engines = checks.engine(asked.engine, "--engine"), checks.engine(asked.engine_b or asked.engine, "--engine-b")
     plan = checks.plan(asked.plan)
+    environment = checks.environment(asked.environment)
     models = checks.artifact(asked.a, "A"), checks.artifact(asked.b, "B")
     samples = checks.samples(asked.data)
     if asked.statistic not in get_args(RatioStatistic):
@@ -135,6 +139,7 @@ def _checked(asked: Asked) -> _Checked:
         boards=tuple(boards),
         subjects=(Subject(_A, a, engines[0], threads[0]), Subject(_B, b, engines[1], threads[1])),
         plan=plan,
+        environment=environment,
         limits=limits,
         worse_by_min_pct=asked.worse_by_min_pct or 0.0,
         samples=samples,
@@ -159,7 +164,9 @@ def _sample_shapes(artifact: Artifact) -> list[tuple[int, ...]]:
 
 def _on(board: Board, checked: _Checked, watch: Watch) -> Compared:
     with closing(RetryingBench(open_board(board))) as bench:
-        job = run_job(bench, checked.subjects, checked.plan, checked.samples, SystemClock(), watch)
+        job = run_job(
+            bench, checked.subjects, checked.plan, checked.environment, checked.samples, SystemClock(), watch
+        )
         a, b = (_observed(job, label, checked) for label in (_A, _B))
         judged = _judged(bench, job, checked, a, b)
     comparison = compare(a, b, checked.plan.confidence)

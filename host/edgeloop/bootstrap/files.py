@@ -15,7 +15,7 @@ from edgeloop.core.frozen import key_of
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.network import NetworkSpec
 from edgeloop.core.parse import parse_toml, validated
-from edgeloop.core.plan import PLAN_KEYS, Plan
+from edgeloop.core.plan import PLAN_KEYS, Environment, Plan
 from edgeloop.errors import ConfigError, Fault, UserError
 from edgeloop.models import FAMILIES
 
@@ -70,6 +70,16 @@ def load_campaign(path: Path) -> Campaign:
 def load_limits(path: Path) -> LimitSet:
     """Read a limits file. Raises UserError or ConfigError."""
     return validated(LimitSet, parse_toml(read_text(path, "a limits file"), str(path)), str(path))
+
+
+def load_environment(path: Path) -> Environment:
+    """Read a declared environment: the keys of a campaign's `[environment]`, with or without that heading.
+
+    Raises UserError or ConfigError with all faults at once.
+    """
+    plain = parse_toml(read_text(path, "a file with the keys of a campaign's [environment]"), str(path))
+    headed = set(plain) == {"environment"} and isinstance(plain["environment"], dict)
+    return validated(Environment, plain["environment"] if headed else plain, str(path))
 
 
 def campaign_key(campaign: Campaign) -> str:

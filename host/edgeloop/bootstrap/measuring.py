@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from edgeloop.core.events import Judged
 from edgeloop.core.limits import LimitSet, parse_limits
 from edgeloop.core.measurement import Subject
 from edgeloop.core.network import Engine
-from edgeloop.core.plan import Plan
+from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.verdict import Finding, Outcome
 from edgeloop.errors import ConfigError, Fault
 from edgeloop.measure.judging import judge_attempts
@@ -44,6 +45,8 @@ class Asked:
     engine: str = "litert"
     threads: int = 1
     plan: PlanWords = field(default_factory=PlanWords)
+    environment: Path | None = None
+    """A file with what is declared; None declares the defaults."""
     extend: bool = False
     """Whether a latency limit that the first look leaves open gets as many sessions again, and one more look."""
 
@@ -76,6 +79,7 @@ class _Checked:
     boards: tuple[Board, ...]
     subject: Subject
     plan: Plan
+    environment: Environment
     limits: LimitSet
     samples: Samples
     scorer: Scorer | None
@@ -102,6 +106,7 @@ def _checked(asked: Asked) -> _Checked:
     checks = Checks()
     engine: Engine = checks.engine(asked.engine, "--engine")
     plan = checks.plan(asked.plan)
+    environment = checks.environment(asked.environment)
     artifact = checks.artifact(asked.model, "MODEL")
     samples = checks.samples(asked.data)
     if asked.extend and not asked.limits:
@@ -129,6 +134,7 @@ def _checked(asked: Asked) -> _Checked:
         boards=tuple(boards),
         subject=Subject(_LABEL, artifact, engine, asked.threads),
         plan=plan,
+        environment=environment,
         limits=limits,
         samples=samples,
         scorer=scorer,
@@ -149,11 +155,20 @@ def _limits(words: tuple[str, ...], scorer: Scorer | None) -> LimitSet:
 def _on(board: Board, checked: _Checked, watch: Watch) -> Measured:
     clock = SystemClock()
     with closing(RetryingBench(open_board(board))) as bench:
-        jobs = [run_job(bench, [checked.subject], checked.plan, checked.samples, clock, watch)]
+        look = partial(
+            run_job,
+            bench,
+            [checked.subject],
+            environment=checked.environment,
+            samples=checked.samples,
+            clock=clock,
+            watch=watch,
+        )
+        jobs = [look(plan=checked.plan)]
         judged = _judged(bench, jobs, checked)
         if checked.looks > 1 and judged.verdict.outcome is Outcome.INCONCLUSIVE and _sessions_help(judged):
             longer = extension(checked.plan)
-            jobs.append(run_job(bench, [checked.subject], longer, checked.samples, clock, watch, evaluated=False))
+            jobs.append(look(plan=longer, evaluated=False))
             judged = _judged(bench, jobs, checked)
     folders = tuple(job.request.folder for job in jobs)
     return Measured(judged, checked.subject.artifact, bool(checked.limits.limit), folders)

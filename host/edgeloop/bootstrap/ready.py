@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast, get_args
 from platformdirs import user_state_path
 from pydantic import ValidationError
 
+from edgeloop.bootstrap.files import load_environment
 from edgeloop.builders.prebuilt import read_tflite
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
@@ -95,6 +96,16 @@ class Checks:
                 option = "--" + str(e["loc"][0]).replace("_", "-") if e["loc"] else "--profile"
                 self.faults.append(Fault(option, e["msg"].removeprefix("Value error, ")))
             return Plan()
+
+    def environment(self, path: Path | None) -> Environment:
+        """What is declared; the defaults where no file says otherwise, or where it was wrong."""
+        try:
+            return Environment() if path is None else load_environment(path)
+        except ConfigError as error:
+            self.faults += error.faults
+        except UserError as error:
+            self.faults += [Fault("--environment", line) for line in error.lines()]
+        return Environment()
 
     def artifact(self, model: Path, where: str) -> Artifact | None:
         return self._read(lambda: read_tflite(model), where)
@@ -206,6 +217,7 @@ def run_job(
     bench: Bench,
     subjects: Sequence[Subject],
     plan: Plan,
+    environment: Environment,
     samples: Samples,
     clock: Clock,
     watch: Watch,
@@ -225,10 +237,11 @@ def run_job(
         subjects=tuple(subjects),
         schedule=schedule(labels, labels if samples.x and evaluated else [], plan),
         plan=plan,
-        environment=Environment(),
+        environment=environment,
         folder=folder / "samples",
         data=_written(samples, folder / "data.npz"),
-        deadline_s=max(_JOB_DEADLINE_S_MIN, _WAITING * 60 * preview(plan, len(subjects), samples.n).minutes),
+        deadline_s=max(_JOB_DEADLINE_S_MIN, _WAITING * 60 * preview(plan, len(subjects), samples.n).minutes)
+        + environment.on(board.environment).waiting_s_max,
     )
     began = clock.monotonic_s()
     attempt = bench.measure(request, watch)

@@ -35,6 +35,7 @@ def compare(
         ),
     ] = None,
     statistic: Annotated[str, typer.Option(help="Of --worse-by-min-pct: p50, p90, p99 or mean.")] = "p50",
+    environment: options.Environment = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -55,6 +56,7 @@ def compare(
         threads=threads,
         threads_b=threads_b,
         plan=PlanWords(profile, timing, sessions, runs_min, time_s_min, period_ms, seed),
+        environment=environment,
         worse_by_min_pct=worse_by_min_pct,
         statistic=statistic,
     )

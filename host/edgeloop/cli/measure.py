@@ -30,6 +30,7 @@ def measure(
         bool,
         typer.Option("--extend", help="Twice the sessions where a limit is left open; both looks share the error."),
     ] = False,
+    environment: options.Environment = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -48,6 +49,7 @@ def measure(
         engine=engine,
         threads=threads,
         plan=PlanWords(profile, timing, sessions, runs_min, time_s_min, period_ms, seed),
+        environment=environment,
         extend=extend,
     )
     if dry_run:

@@ -18,6 +18,10 @@ RunsMin = Annotated[int | None, typer.Option(help="Samples a session takes at th
 TimeSMin = Annotated[float | None, typer.Option(help="Seconds a session times at the least.")]
 PeriodMs = Annotated[float | None, typer.Option(help="Start one inference every so often; absent: back to back.")]
 Seed = Annotated[int | None, typer.Option(help="Of the order of sessions and of random inputs.")]
+Environment = Annotated[
+    Path | None,
+    typer.Option("--environment", help="TOML file with the keys of a campaign's [environment]: what is declared."),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print samples, minutes and undecidable limits; measure nothing.")
 ]

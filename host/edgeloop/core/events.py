@@ -11,7 +11,7 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.measurement import Summary, Trust
 from edgeloop.core.network import Candidate, NetworkSizes
-from edgeloop.core.plan import Plan
+from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.verdict import Direction, Outcome, Verdict
 from edgeloop.errors import Owner
 
@@ -114,6 +114,8 @@ class Judged(Frozen):
     target: str
     split: Split
     plan: Plan
+    environment: Environment | None = None
+    """As declared, with what the board's file adds; None in records of before it was kept."""
     look: int
     summary: Summary | None
     reference: Summary | None

@@ -82,6 +82,11 @@ class Environment(Frozen):
     foreign_load_max_pct: float | None = Field(default=None, ge=0, le=100)
     """Share of the measuring cores' time that others may take; None does not judge it."""
 
+    @property
+    def waiting_s_max(self) -> float:
+        """The longest that a board may come to rest and be soaked before its first session."""
+        return (self.cool_down_max_s or 0.0) + (self.soak_max_s if self.throttling == "soak" else 0.0)
+
     def on(self, board: BoardEnvironment) -> Self:
         """This environment on a board: what the campaign leaves open is what the board's file says."""
         return self.model_copy(

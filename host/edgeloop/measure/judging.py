@@ -28,7 +28,10 @@ def judge_attempts(
     seconds: float,
 ) -> Judged:
     """Judge what was observed over the attempts of all looks so far; conditions are told of the last one."""
-    trusted = [trust(attempt.sessions, request.environment, board.environment) for attempt in attempts]
+    trusted = [
+        trust(attempt.sessions, request.environment, board.environment, profile=request.plan.profile)
+        for attempt in attempts
+    ]
     joined = Trust(
         valid=all(t.valid for t in trusted),
         reasons=tuple(reason for t in trusted for reason in t.reasons),
@@ -40,6 +43,7 @@ def judge_attempts(
         target=board.name,
         split=split,
         plan=request.plan,
+        environment=request.environment.on(board.environment),
         look=look,
         summary=summarise_subject(candidate, limits.confidence),
         reference=None if reference is None else summarise_subject(reference, limits.confidence),

@@ -111,6 +111,7 @@ def _subject(summary: Summary | None, artifact: Artifact) -> dict[str, Any]:
 
 def _judgement(judged: Judged, limits_given: bool) -> dict[str, Any]:
     return {
+        "environment": judged.environment.model_dump(mode="json") if judged.environment else None,
         "conditions": judged.conditions,
         "trust": judged.trust.model_dump(mode="json") if judged.trust else None,
         "findings": [finding.model_dump(mode="json") for finding in judged.verdict.findings],

@@ -6,7 +6,6 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from edgeloop.core.events import Entry
 from edgeloop.core.verdict import Family, Finding, Outcome
@@ -23,6 +22,7 @@ from edgeloop.reports.story import (
     number,
     size_of,
 )
+from edgeloop.reports.surroundings import declared, flat
 
 KINDS = {
     Outcome.PASS: "pass",
@@ -68,7 +68,8 @@ def text(entries: Sequence[Entry]) -> str:
         "more": more_needed,
         "size": size_of,
         "latency": latency_with_interval,
-        "flat": _flat,
+        "flat": flat,
+        "declared": declared,
         "under": under,
     }
     story = Story.of(entries)
@@ -180,14 +181,3 @@ def _tools(story: Story) -> dict[str, str]:
         if trial.built is not None:
             tools |= trial.built.artifact.tools
     return dict(sorted(tools.items()))
-
-
-def _flat(value: Any) -> str:
-    """A condition as words: `1500 to 1800`, `performance`."""
-    if isinstance(value, list | tuple):
-        if len(value) == 2 and all(isinstance(end, int | float) for end in value):
-            return f"{value[0]:g} to {value[1]:g}" if value[0] != value[1] else f"{value[0]:g}"
-        return ", ".join(map(_flat, value)) or "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_flat(part)}" for name, part in value.items())
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -28,6 +28,7 @@ from edgeloop.reports.story import (
     number,
     size_of,
 )
+from edgeloop.reports.surroundings import declared, found
 
 EMULATED = "EMULATED board: its times mean nothing as times"
 _WIDE = 110
@@ -143,6 +144,10 @@ class _MeasureReport:
             yield "memory", f"{mib(summary.peak_rss_bytes)} MiB at the peak{above}"
         for metric in (*summary.metrics, *((summary.agreement,) if summary.agreement else ())) if summary else ():
             yield metric.metric, f"{metric_with_interval(metric)} on {metric.n:,} samples"
+        if judged.environment is not None:
+            yield "declared", declared(judged.environment)
+        if judged.conditions:
+            yield "found", found(judged.conditions)
         if judged.trust is not None and judged.trust.unknown:
             yield "not known", ", ".join(judged.trust.unknown)
 
