@@ -132,6 +132,19 @@ def test_words_of_the_command_line_are_checked_all_at_once(tmp_path: Path) -> No
     assert "--data" in line
 
 
+def test_faults_of_a_declared_environment_come_all_at_once_with_their_keys(tmp_path: Path) -> None:
+    declared = tmp_path / "declared.toml"
+    declared.write_text('throttling = "sook"\nunder_voltage = true\nsoak_max = 5\n')
+    command = ("measure", TINY, "--target", "local", "--environment", declared)
+    lines = refused(*command, "--engine", "onnx", cwd=tmp_path)
+    assert len(lines) == 4
+    assert any(line.endswith("declared.toml: soak_max: unknown key; did you mean 'soak_max_s'?") for line in lines)
+    assert any("declared.toml: throttling: " in line and "'forbid', 'allow' or 'soak'" in line for line in lines)
+    declared.unlink()
+    (line,) = refused(*command, cwd=tmp_path)
+    assert "declared.toml: no such file" in line
+
+
 def test_faults_of_model_and_data_come_together(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(TINY.read_bytes()[:1500])
     lines = refused("measure", tmp_path / "model.tflite", "--target", "local", "--data", "none.npz", cwd=tmp_path)

@@ -92,6 +92,8 @@ def test_a_board_that_is_as_declared_has_nothing_to_say() -> None:
         ("temperature", "note", {"environment": BoardEnvironment(start_temperature_max_c=40)}, FACTS),
         ("throttling", "wrong", {}, conditions(throttled={"now": ["under_voltage"], "sticky": []})),
         ("throttling", "note", {}, conditions(throttled={"now": [], "sticky": ["throttled"]})),
+        ("throttling", "note", {}, conditions(throttled=None, throttling_known=False, firmware_problem="no vcgencmd")),
+        ("supply", "wrong", {}, conditions(under_voltage={"now": True, "sticky": True, "source": "hwmon"})),
         ("load", "note", {}, conditions(load1=2.0)),
     ],
 )

@@ -17,12 +17,13 @@ from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import parse_limits
 from edgeloop.core.measurement import Trust
 from edgeloop.core.network import Candidate, NetworkSpec
-from edgeloop.core.plan import Plan
+from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.verdict import Outcome, Verdict
 from edgeloop.errors import Owner
 from edgeloop.method.lighten import degree, predicted_bytes
 from edgeloop.method.strategy import PatentStrategy
 from edgeloop.reports import csv as csv_report
+from edgeloop.reports import document as document_report
 from edgeloop.reports import html as html_report
 from edgeloop.reports import junit as junit_report
 from edgeloop.reports import text as text_report
@@ -126,9 +127,13 @@ def a_run(
 def _as_measured(event: Event, *, emulated: bool) -> Event:
     if not isinstance(event, Judged):
         return event
-    conditions = {"clock_mhz": [1500.0, 1800.0], "governor": ["ondemand"]}
     return event.model_copy(
-        update={"conditions": conditions, "emulated": emulated, "trust": Trust(valid=True, unknown=("temperature",))}
+        update={
+            "conditions": {"clock_mhz": [1500.0, 1800.0], "governor": ["ondemand"], "under_voltage": "no"},
+            "environment": Environment(throttling="soak", soak_max_s=900, foreign_load_max_pct=5),
+            "emulated": emulated,
+            "trust": Trust(valid=True, unknown=("temperature",)),
+        }
     )
 
 
@@ -191,6 +196,23 @@ def _with_more(event: Event) -> Event:
         return event
     findings = tuple(f.model_copy(update={"more_sessions": 7}) for f in event.verdict.findings)
     return event.model_copy(update={"verdict": event.verdict.model_copy(update={"findings": findings})})
+
+
+DECLARED = "throttling soak (flat within 900 s); under-voltage forbid; load of others 5 % at most"
+
+
+def test_what_was_declared_stands_beside_what_was_found() -> None:
+    page = " ".join(html_report.text(PASSED).split())
+    assert f"governor as-found; clock free; {DECLARED}<br>kept" in page
+    assert "clock_mhz: 1500 to 1800<br>governor: ondemand<br>under_voltage: no<br>" in page
+    document = document_report.run(PASSED)
+    measured = next(trial["measurements"][0] for trial in document["trials"] if trial["measurements"])
+    assert measured["environment"]["throttling"] == "soak"
+    judged = next(entry.event for entry in PASSED if isinstance(entry.event, Judged))
+    built = next(entry.event for entry in PASSED if isinstance(entry.event, Built))
+    told = printed(text_report.measure_report(judged, built.artifact), terminal=False, width=400)
+    assert f"declared: governor as-found; clock free; {DECLARED}" in told
+    assert "found: clock_mhz 1500 to 1800; governor ondemand; under_voltage no" in told
 
 
 def test_an_emulated_board_is_marked_everywhere() -> None:

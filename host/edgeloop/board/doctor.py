@@ -152,6 +152,16 @@ def condition_checks(board: Board, facts: Mapping[str, Any]) -> Iterator[Check]:
             yield note("throttling", f"since it was started: {', '.join(past)}", "a restart makes new events visible")
         else:
             yield ok("throttling", "none since it was started")
+    elif sample.get("throttling_known") is False:
+        why = _words([sample.get("firmware_problem")])
+        step = "let its user use vcgencmd (group video); else throttling is not known, and qualification needs to know"
+        yield note("throttling", f"can't be read{': ' + why[0] if why else ''}", step)
+    supply = sample.get("under_voltage")
+    if isinstance(supply, dict) and supply.get("now") is True:
+        yield wrong("supply", "under-voltage now", "look at its power supply and its cable")
+    loop_ns = _number(facts, "calibration_ns")
+    if loop_ns is not None:
+        yield ok("speed", f"{loop_ns / 1e6:.2f} ms for a fixed piece of work in this Python")
     load = _number(sample, "load1")
     cores = facts.get("cores")
     if load is not None:

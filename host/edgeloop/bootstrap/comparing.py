@@ -164,9 +164,7 @@ def _sample_shapes(artifact: Artifact) -> list[tuple[int, ...]]:
 
 def _on(board: Board, checked: _Checked, watch: Watch) -> Compared:
     with closing(RetryingBench(open_board(board))) as bench:
-        job = run_job(
-            bench, checked.subjects, checked.plan, checked.environment, checked.samples, SystemClock(), watch
-        )
+        job = run_job(bench, checked.subjects, checked.plan, checked.environment, checked.samples, SystemClock(), watch)
         a, b = (_observed(job, label, checked) for label in (_A, _B))
         judged = _judged(bench, job, checked, a, b)
     comparison = compare(a, b, checked.plan.confidence)

@@ -15,6 +15,7 @@ from edgeloop.core.measurement import Interval, Summary
 from edgeloop.core.verdict import Outcome
 from edgeloop.measure.comparison import Comparison, Paired
 from edgeloop.reports.story import latency_with_interval, metric_with_interval, mib, ms
+from edgeloop.reports.surroundings import declared, found
 from edgeloop.reports.text import EMULATED, STYLE, finding_line
 
 
@@ -98,6 +99,9 @@ class _ComparedReport:
     def _last_lines(self) -> Iterator[str]:
         if self.found.agreement is not None:
             yield f"agreement: {metric_with_interval(self.found.agreement)} on {self.found.agreement.n:,} samples"
+        if self.judged.environment is not None:
+            yield f"declared: {declared(self.judged.environment)}"
+            yield f"found: {found(self.judged.conditions)}"
         trust = self.judged.trust
         if trust is not None and trust.unknown:
             yield f"not known: {', '.join(trust.unknown)}"
