@@ -381,9 +381,7 @@ def _in_use(state: Path) -> set[str]:
             found = wire.decode(wire.Job, folder.read_bounded(job / wire.JOB_FILE) or b"")
         except wire.WireError:
             continue
-        names.update(subject.model_sha256 + subject.model_suffix for subject in found.subjects)
+        names.update(found.cached_files())
         names.update(found.python_path)
         names.update((found.agent_sha256, found.agent_sha256 + ".pyz"))
-        if found.data_sha256 is not None:
-            names.add(found.data_sha256 + ".npz")
     return names

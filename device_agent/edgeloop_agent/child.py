@@ -36,13 +36,19 @@ def write_arguments(state: Path, job: wire.Job, step: wire.Step, work: Path) -> 
         model=str(cache / (subject.model_sha256 + subject.model_suffix)),
         threads=subject.threads,
         inputs=subject.inputs,
+        outputs=subject.outputs,
         data=str(cache / (job.data_sha256 + ".npz")) if job.data_sha256 is not None else None,
+        pipeline=None if job.pipeline is None else _user_code(cache, job.pipeline),
         python_path=[str(state / wire.RUNTIMES_DIR / name) for name in job.python_path],
         plan=job.session_plan,
         seed=job.seed,
         parent=os.getpid(),
     )
     (work / session.ARGS_FILE).write_text(json.dumps(asdict(arguments)))
+
+
+def _user_code(cache: Path, pipeline: wire.Pipeline) -> session.UserCode:
+    return session.UserCode(str(cache / (pipeline.sha256 + ".py")), pipeline.class_name, pipeline.label)
 
 
 class Session:
@@ -118,7 +124,9 @@ class Session:
         status = self._process.returncode
         last = _last_line(self._tail)
         if self._killed is not None:
-            return {**said, "outcome": "timeout", "detail": self._killed}
+            where = said.get("hung")
+            detail = "%s: %s" % (self._killed, where) if where else self._killed
+            return {**said, "outcome": "timeout", "detail": detail, "owner": "user" if where else "model"}
         if status < 0:
             line = "killed by %s" % _signal_name(-status)
             if -status == signal.SIGKILL and _oom_kills(self._root) > self._oom_kills:

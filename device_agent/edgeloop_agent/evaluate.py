@@ -1,4 +1,7 @@
-"""All samples through one engine, outputs raw into .npy files. Memory does not grow with the number of samples."""
+"""All samples through one engine or pipeline, what comes out into .npy files.
+
+Memory does not grow with the number of samples.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,16 @@ from typing import IO, Any
 import numpy as np
 
 from edgeloop_agent.engines.interpreter import Engine, RefusedError, one_line
-from edgeloop_agent.samples import Data
+from edgeloop_agent.pipeline import Pipeline, PipelineError
+from edgeloop_agent.samples import Data, EncodedData
 from edgeloop_agent.wire import Tensor
 
+RESULTS_BYTES_MAX = 1 << 30
+"""What the host takes of one session."""
 
-def evaluate(engine: Engine, data: Data, folder: Path) -> int:
-    """Run every sample and write out.<i>.npy for each output; return how many ran.
+
+def evaluate(engine: Engine, data: Data, folder: Path) -> None:
+    """Run every sample and write out.<i>.npy for each output.
 
     Raises RefusedError where the engine fails or an output changes its shape; OSError where the disk is full.
     """
@@ -25,7 +32,8 @@ def evaluate(engine: Engine, data: Data, folder: Path) -> int:
         sinks = []
         for index, tensor in enumerate(outputs):
             handle = stack.enter_context(open(folder / ("out.%d.npy" % index), "wb"))
-            sinks.append(_Sink(handle, tensor, data.count))
+            shape = tuple(tensor.shape)
+            sinks.append(_Sink(handle, shape, shape[1:] if shape[:1] == (1,) else shape, tensor.dtype, data.count))
         for sample in data:
             try:
                 for place, (put, number) in enumerate(setters):
@@ -35,20 +43,63 @@ def evaluate(engine: Engine, data: Data, folder: Path) -> int:
             except (ValueError, RuntimeError) as error:
                 raise RefusedError("%s failed at sample %d: %s" % (engine.version, done, one_line(error))) from error
             for index, result in enumerate(results):
-                sinks[index].write(result)
+                if not sinks[index].write(result):
+                    raise RefusedError(
+                        "output %s has the shape %s, then %s; only fixed shapes can be evaluated"
+                        % (outputs[index].name, tuple(outputs[index].shape), result.shape)
+                    )
             done += 1
-    return done
+
+
+def through_pipeline(pipeline: Pipeline, engine: Engine, data: EncodedData, folder: Path) -> list[Tensor]:
+    """Run every sample through the user's pipeline and write out.<i>.npy for each of its results; say what they are.
+
+    Shapes are those of one sample. Raises PipelineError where the results are no arrays, change their names, shapes or
+    types, or are too many bytes; OSError where the disk is full.
+    """
+    copy_in, copy_out = pipeline.bind(engine)
+    invoke, where = engine.invoker(), "%s.postprocess" % pipeline.label
+    sinks: dict[str, _Sink] = {}
+    told: list[Tensor] = []
+    with contextlib.ExitStack() as stack:
+        for index, encoded in enumerate(data):
+            copy_in(pipeline.preprocess(pipeline.load(encoded)))
+            invoke()
+            results = pipeline.results(pipeline.postprocess(copy_out()))
+            if not sinks:
+                size = data.count * sum(int(result.nbytes) for result in results.values())
+                if size > RESULTS_BYTES_MAX:
+                    raise PipelineError(
+                        "%s gave %d bytes in all for %d samples, at most %d are taken: give less, or score fewer"
+                        % (where, size, data.count, RESULTS_BYTES_MAX)
+                    )
+                for number, (name, result) in enumerate(results.items()):
+                    handle = stack.enter_context(open(folder / ("out.%d.npy" % number), "wb"))
+                    sinks[name] = _Sink(handle, result.shape, result.shape, result.dtype, data.count)
+                    told.append(Tensor(name, result.dtype.name, list(result.shape), None, None))
+            if set(results) != set(sinks):
+                raise PipelineError(
+                    "%s gave %s for the first sample, %s for sample %d"
+                    % (where, ", ".join(sinks), ", ".join(results), index)
+                )
+            for name, result in results.items():
+                if not sinks[name].write(result):
+                    raise PipelineError(
+                        "%s gave %s of shape %s for the first sample, %s %s for sample %d; results have one shape: "
+                        "pad them, or give counts" % (where, name, sinks[name].shape, result.dtype, result.shape, index)
+                    )
+    return told
 
 
 class _Sink:
-    """One .npy, written from its start to its end: (n, ...) of the output's own type, a batch of 1 dropped."""
+    """One .npy, written from its start to its end: (n, *inner) of one type."""
 
-    def __init__(self, handle: IO[bytes], tensor: Tensor, count: int) -> None:
+    def __init__(
+        self, handle: IO[bytes], shape: tuple[int, ...], inner: tuple[int, ...], dtype: Any, count: int
+    ) -> None:
         self._handle = handle
-        self._name = tensor.name
-        self._shape = tuple(tensor.shape)
-        self._dtype = np.dtype(tensor.dtype)
-        inner = self._shape[1:] if self._shape[:1] == (1,) else self._shape
+        self.shape = shape
+        self._dtype = np.dtype(dtype)
         header = {
             "descr": np.lib.format.dtype_to_descr(self._dtype),
             "fortran_order": False,
@@ -56,10 +107,9 @@ class _Sink:
         }
         np.lib.format.write_array_header_1_0(self._handle, header)
 
-    def write(self, result: Any) -> None:
-        if result.shape != self._shape or result.dtype != self._dtype:
-            raise RefusedError(
-                "output %s has the shape %s, then %s; only fixed shapes can be evaluated"
-                % (self._name, self._shape, result.shape)
-            )
+    def write(self, result: Any) -> bool:
+        """Append one sample's; False where its shape or type is another one."""
+        if result.shape != self.shape or result.dtype != self._dtype:
+            return False
         self._handle.write(np.ascontiguousarray(result).tobytes())
+        return True

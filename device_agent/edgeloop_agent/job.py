@@ -17,11 +17,11 @@ from typing import Any, BinaryIO, Iterator, Optional
 from edgeloop_agent import cache, conditions, folder, wire
 
 READABLE = re.compile(
-    r"\A(?:sessions/\d{3,6}\.(?:json|latency\.npy|warmup\.npy|out\.\d{1,3}\.npy)|(?:job|state|done)\.json|agent\.log)\Z"
+    r"\A(?:sessions/\d{3,6}\.(?:json|(?:latency|warmup|stages|out\.\d{1,3})\.npy)|(?:job|state|done)\.json|agent\.log)\Z"
 )
 LOOK_SESSIONS_MAX = 500
 _SUFFIX = re.compile(r"\A\.[A-Za-z0-9]{1,16}\Z")
-_SESSION = re.compile(r"\A(\d{3,6})\.(json|latency\.npy|warmup\.npy|out\.\d{1,3}\.npy)\Z")
+_SESSION = re.compile(r"\A(\d{3,6})\.(json|(?:latency|warmup|stages|out\.\d{1,3})\.npy)\Z")
 _THREADS_MAX = 256
 _SECONDS_MAX = 7 * 24 * 3600.0
 _POLL_S = 0.05
@@ -63,7 +63,12 @@ def _faults(job: wire.Job, job_id: str) -> Iterator[str]:
             yield "step %d evaluates, and there are no data" % place
     yield from _plan_faults(job.session_plan)
     yield from _conditions_faults(job.conditions)
-    for name in [*job.python_path, *([job.data_sha256] if job.data_sha256 is not None else [])]:
+    if (job.pipeline is not None) != (job.session_plan.timing == "end_to_end"):
+        yield "a pipeline and the timing end_to_end go together"
+    if job.pipeline is not None and job.data_sha256 is None:
+        yield "a pipeline needs data"
+    hashes = [job.data_sha256, job.pipeline.sha256 if job.pipeline is not None else None]
+    for name in [*job.python_path, *(name for name in hashes if name is not None)]:
         if not wire.SHA256.match(name):
             yield "%r is not a hash" % name[:80]
 
@@ -103,10 +108,7 @@ def _check_board(state: Path, job: wire.Job) -> None:
     strange = sorted(set(job.conditions.cores) - set(allowed))
     if strange:
         raise folder.AgentError("cores %s are asked for, this board lets us use %s" % (strange, allowed), "user")
-    wanted = {subject.model_sha256 + subject.model_suffix for subject in job.subjects}
-    if job.data_sha256 is not None:
-        wanted.add(job.data_sha256 + ".npz")
-    for name in sorted(wanted):
+    for name in job.cached_files():
         if not cache.is_present(state / wire.CACHE_DIR, name):
             raise folder.AgentError("%s is not in the board's cache; push it first" % name, "harness")
     for name in job.python_path:

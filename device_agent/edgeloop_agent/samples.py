@@ -1,4 +1,8 @@
-"""Input samples of a session: streamed from a .npz so that memory stays bounded, or random in the tensor's range."""
+"""Input samples of a session: streamed from a .npz so that memory stays bounded, or random in the tensor's range.
+
+Without a pipeline a sample is one array for each input, as the tensors store them. With one it is what the user's
+`load` gets: bytes, or the sample's own arrays by name.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import random
 import tokenize
 import zipfile
 import zlib
-from typing import IO, Any, Iterator, Optional
+from typing import IO, Any, Callable, Iterable, Iterator, Optional, Union
 
 import numpy as np
 
@@ -15,6 +19,8 @@ from edgeloop_agent.wire import Tensor
 
 Sample = list[Any]
 """One array for each input, of the tensor's own shape and type."""
+Encoded = Union[bytes, dict[str, Any]]
+"""What a pipeline's `load` gets."""
 HELD_BYTES_MAX = 4 << 20  # what a latency session keeps: more would show in its peak memory
 HELD_SAMPLES_MAX = 64
 _RANDOM_SAMPLES = 8
@@ -23,8 +29,8 @@ _RANDOM_SAMPLES = 8
 class _Column:
     """One array of a .npz, read sample by sample."""
 
-    def __init__(self, archive: zipfile.ZipFile, key: str, tensor: Tensor) -> None:
-        self._key, self._tensor = key, tensor
+    def __init__(self, archive: zipfile.ZipFile, key: str) -> None:
+        self.key = key
         try:
             self._file: Any = archive.open(key + ".npy")
         except KeyError:
@@ -36,19 +42,34 @@ class _Column:
             raise RefusedError("%s: samples are not contiguous (Fortran order)" % key)
         if not shape or dtype.hasobject:
             raise RefusedError("%s: an array of numbers with the sample first is wanted" % key)
-        wanted = tuple(tensor.shape)
-        inner = wanted[1:] if wanted[:1] == (1,) else wanted
-        if shape[1:] not in (wanted, inner):
-            raise RefusedError("%s: samples have the shape %s, the model's input takes %s" % (key, shape[1:], inner))
         self.count = shape[0]
-        self._dtype = dtype
-        self._bytes = dtype.itemsize * _product(shape[1:])
-        refuse_types(key, dtype, tensor)
+        self.shape = shape[1:]
+        self.dtype = dtype
 
     def next(self) -> Any:
-        raw = _exactly(self._file, self._bytes, self._key)
-        values = np.frombuffer(raw, self._dtype).reshape(self._tensor.shape)
-        return to_stored(values, self._tensor, self._key)
+        return self.read(1).reshape(self.shape)
+
+    def read(self, count: int) -> Any:
+        """The next so many samples, flat."""
+        size = count * self.dtype.itemsize * _product(self.shape)
+        return np.frombuffer(_exactly(self._file, size, self.key), self.dtype)
+
+
+class _InputColumn(_Column):
+    """One array that goes into one input."""
+
+    def __init__(self, archive: zipfile.ZipFile, key: str, tensor: Tensor) -> None:
+        super().__init__(archive, key)
+        wanted = tuple(tensor.shape)
+        inner = wanted[1:] if wanted[:1] == (1,) else wanted
+        if self.shape not in (wanted, inner):
+            raise RefusedError("%s: samples have the shape %s, the model's input takes %s" % (key, self.shape, inner))
+        refuse_types(key, self.dtype, tensor)
+        self._tensor_shape = tensor.shape
+        self._stored = storer(tensor, key)
+
+    def next(self) -> Any:
+        return self._stored(super().next().reshape(self._tensor_shape))
 
 
 def _header(handle: IO[bytes], key: str) -> tuple[tuple[int, ...], bool, Any]:
@@ -87,36 +108,64 @@ def refuse_types(key: str, dtype: Any, tensor: Tensor) -> None:
 
 
 def to_stored(values: Any, tensor: Tensor, key: str) -> Any:
-    """Return values as a tensor stores them: the same type goes in raw, float is quantized by the tensor's own scale.
+    """Return values as a tensor stores them: the same type raw, floats quantized by the tensor's own scale."""
+    return storer(tensor, key)(values)
+
+
+def storer(tensor: Tensor, key: str) -> Callable[[Any], Any]:
+    """Return `to_stored` for one tensor, ready for many samples.
 
     The arithmetic is the host's: values / float32(scale), round half to even, add the zero point, clip.
     """
     dtype = np.dtype(tensor.dtype)
-    if values.dtype == dtype or tensor.scale is None or values.dtype.kind != "f":
-        return np.ascontiguousarray(values, dtype)
-    if values.dtype.itemsize < 4:
-        values = values.astype(np.float32)
-    if np.isnan(values).any():
-        raise RefusedError("%s: a sample holds NaN, which no quantized input can take" % key)
-    limits = np.iinfo(dtype)
-    steps = np.rint(values / np.float32(tensor.scale)) + tensor.zero_point
-    return np.clip(steps, limits.min, limits.max).astype(dtype)
+    if tensor.scale is None:
+        return lambda values: np.ascontiguousarray(values, dtype)
+    limits, scale, zero = np.iinfo(dtype), np.float32(tensor.scale), tensor.zero_point
+
+    def stored(values: Any) -> Any:
+        if values.dtype.kind != "f":
+            return np.ascontiguousarray(values, dtype)
+        if values.dtype.itemsize < 4:
+            values = values.astype(np.float32)
+        steps = np.rint(values / scale) + zero
+        lowest = steps.min()
+        if lowest != lowest:  # only NaN differs from itself
+            raise RefusedError("%s: a sample holds NaN, which no quantized input can take" % key)
+        return np.maximum(np.minimum(steps, limits.max), limits.min).astype(dtype)
+
+    return stored
+
+
+def to_real(values: Any, tensor: Tensor) -> Any:
+    """Return what a tensor stores as real values, float32; integers without a scale stay as they are.
+
+    The arithmetic is the host's: (stored - zero point) * scale in float64, then float32.
+    """
+    if values.dtype.kind == "f":
+        return values.astype(np.float32, copy=False)
+    if tensor.scale is None:
+        return values
+    return ((values.astype(np.float64) - (tensor.zero_point or 0)) * tensor.scale).astype(np.float32)
+
+
+def _archive(path: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise RefusedError("the data file can't be read: %s" % error) from error
 
 
 class Data:
     """The samples of a .npz in the order of the model's inputs. Raises RefusedError where they do not fit."""
 
     def __init__(self, path: str, names: list[str], tensors: list[Tensor]) -> None:
-        try:
-            archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise RefusedError("the data file can't be read: %s" % error) from error
+        archive = _archive(path)
         held = set(archive.namelist())
         self._columns = []
         for index, tensor in enumerate(tensors):
             named = "x/" + names[index]
             key = "x" if len(tensors) == 1 and named + ".npy" not in held else named
-            self._columns.append(_Column(archive, key, tensor))
+            self._columns.append(_InputColumn(archive, key, tensor))
         counts = sorted({column.count for column in self._columns})
         if len(counts) > 1:
             raise RefusedError("the inputs' arrays hold different numbers of samples: %s" % ", ".join(map(str, counts)))
@@ -130,17 +179,74 @@ class Data:
             yield [column.next() for column in self._columns]
 
 
+class EncodedData:
+    """The samples of a .npz as a pipeline's `load` gets them. Raises RefusedError where they can't be read.
+
+    Bytes where the file holds `encoded` (uint8, one sample after the other) and `encoded_offsets` (int64, where each
+    starts, and the end); else the arrays of `x` or `x/<input>`, as they are, by that name.
+    """
+
+    def __init__(self, path: str) -> None:
+        archive = _archive(path)
+        keys = sorted(name[:-4] for name in archive.namelist() if name.endswith(".npy"))
+        self._sizes: Any = None
+        if "encoded" in keys:
+            offsets = _Column(archive, "encoded_offsets")
+            if offsets.dtype != np.dtype("<i8") or offsets.shape:
+                raise RefusedError("encoded_offsets: int64 of shape (samples + 1,) are wanted")
+            self._sizes = np.diff(offsets.read(offsets.count))
+            self._columns = {"encoded": _Column(archive, "encoded")}
+            column = self._columns["encoded"]
+            if column.dtype != np.uint8 or column.shape or (self._sizes < 0).any() or self._sizes.sum() != column.count:
+                raise RefusedError("encoded: uint8 of shape (bytes,), divided by encoded_offsets, are wanted")
+            self.count = len(self._sizes)
+        else:
+            inputs = [key for key in keys if key == "x" or key.startswith("x/")]
+            self._columns = {key[2:] or "x": _Column(archive, key) for key in inputs}
+            counts = {column.count for column in self._columns.values()}
+            if len(counts) != 1:
+                raise RefusedError("the data hold no encoded and no x of one length")
+            self.count = counts.pop()
+        if self.count == 0:
+            raise RefusedError("the data hold no samples")
+
+    def __iter__(self) -> Iterator[Encoded]:
+        """Every sample, once: the files are read from their start to their end."""
+        for index in range(self.count):
+            if self._sizes is not None:
+                yield self._columns["encoded"].read(int(self._sizes[index])).tobytes()
+            else:
+                yield {name: column.next() for name, column in self._columns.items()}
+
+
 def for_latency(data: Optional[Data], tensors: list[Tensor], seed: int) -> list[Sample]:
     """Return a few samples to cycle through: the first ones of the data, else random ones by the seed."""
-    held: list[Sample] = []
+    if data is None:
+        return _first(random_sample(tensors, seed + i) for i in range(_RANDOM_SAMPLES))
+    return _first(data)
+
+
+def encoded_for_latency(data: EncodedData) -> list[Encoded]:
+    """Return a few samples to cycle through: the first ones of the data."""
+    return _first(data)
+
+
+def _first(source: Iterable[Any]) -> list[Any]:
+    held: list[Any] = []
     size = 0
-    source = iter(data) if data is not None else (random_sample(tensors, seed + i) for i in range(_RANDOM_SAMPLES))
     for sample in source:
-        size += sum(array.nbytes for array in sample)
+        size += _bytes_of(sample)
         if held and (size > HELD_BYTES_MAX or len(held) >= HELD_SAMPLES_MAX):
             break
         held.append(sample)
     return held
+
+
+def _bytes_of(sample: Any) -> int:
+    if isinstance(sample, bytes):
+        return len(sample)
+    arrays = sample.values() if isinstance(sample, dict) else sample
+    return sum(int(array.nbytes) for array in arrays)
 
 
 def random_sample(tensors: list[Tensor], seed: int) -> Sample:

@@ -6,6 +6,7 @@ supervisor turns those into the session's record. What is written after loading 
 
 from __future__ import annotations
 
+import array
 import contextlib
 import ctypes
 import json
@@ -33,6 +34,15 @@ _OOM_SCORE = 500  # of the harness's processes the kernel shall take this one fi
 
 
 @dataclass
+class UserCode:
+    """The user's pipeline: a file, a class in it, and what people call it."""
+
+    path: str
+    class_name: str
+    label: str
+
+
+@dataclass
 class Arguments:
     """args.json: everything resolved by the supervisor."""
 
@@ -41,7 +51,9 @@ class Arguments:
     model: str
     threads: int
     inputs: list[str]
+    outputs: list[str]
     data: Optional[str]
+    pipeline: Optional[UserCode]
     python_path: list[str]
     plan: wire.SessionPlan
     seed: int
@@ -51,7 +63,8 @@ class Arguments:
 def main(folder: Path) -> int:
     """Run one session in its folder. Returns 0 where result.json says how it went."""
     raw = json.loads((folder / ARGS_FILE).read_bytes())
-    arguments = Arguments(**{**raw, "plan": wire.SessionPlan(**raw["plan"])})
+    code = raw["pipeline"] and UserCode(**raw["pipeline"])
+    arguments = Arguments(**{**raw, "plan": wire.SessionPlan(**raw["plan"]), "pipeline": code})
     _die_with(arguments.parent)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
@@ -65,54 +78,112 @@ def main(folder: Path) -> int:
     }
     sys.path[:0] = arguments.python_path
     try:
-        from edgeloop_agent import engines, evaluate, samples
+        from edgeloop_agent import engines, evaluate, intervals, samples  # noqa: F401 -- before memory is read
         from edgeloop_agent.engines.interpreter import RefusedError
+        from edgeloop_agent.pipeline import PipelineError
 
         store = timing.store_for(arguments.plan)
         engine = engines.load_engine(arguments.engine)
     except Exception as error:  # noqa: BLE001 -- a runtime that does not fit the board fails in any way; it is one line
         line = "%s can't be imported on the board: %s: %s" % (arguments.engine, type(error).__name__, _last(error))
-        return _write(folder, {**result, "outcome": "refused", "owner": "board", "detail": line})
+        _say(folder, {**result, "outcome": "refused", "owner": "board", "detail": line})
+        return 0
     try:
         result.update(engine_version=engine.version, runtime_rss_bytes=conditions.vm_bytes("VmRSS"))
         start = time.perf_counter_ns()
         engine.load(arguments.model, arguments.threads)
         result.update(load_ns=time.perf_counter_ns() - start)
         result.update(inputs=list(map(asdict, engine.inputs())), outputs=list(map(asdict, engine.outputs())))
-        _write(folder, {**result, "outcome": "crashed", "detail": AFTER_LOADING})
-        _check_inputs(arguments, engine)
-        data = samples.Data(arguments.data, arguments.inputs, engine.inputs()) if arguments.data else None
-        if arguments.kind == "evaluate":
-            if data is None:
-                raise RefusedError("an evaluation needs data")
-            result.update(evaluated=evaluate.evaluate(engine, data, folder))
+        _say(folder, {**result, "outcome": "crashed", "detail": AFTER_LOADING})
+        _check_tensors(arguments, engine)
+        if arguments.pipeline is not None:
+            result.update(_through_pipeline(arguments, arguments.pipeline, engine, store, folder, result))
         else:
-            held = samples.for_latency(data, engine.inputs(), arguments.seed)
-            if arguments.kind == SOAK:
-                timing.heat(engine, held, arguments.plan, store)
-            result.update(samples_cycled=len(held))
-            result.update(timing.time_latency(engine, held, arguments.plan, store, folder))
-        result.update(peak_rss_bytes=conditions.vm_bytes("VmHWM"))
+            result.update(_bare(arguments, engine, store, folder))
+        result["peak_rss_bytes"] = result.get("peak_rss_bytes") or conditions.vm_bytes("VmHWM")
     except RefusedError as error:
         result.update(outcome="refused", detail=str(error))
+    except PipelineError as error:
+        result.update(outcome="refused", owner="user", detail=str(error))
     except OSError as error:
         result.update(outcome="refused", owner="board", detail="%s: %s" % (error.strerror, error.filename))
     except Exception as error:  # noqa: BLE001 -- whatever an engine raises is this session's outcome, never a traceback
         result.update(outcome="crashed", detail="%s: %s" % (type(error).__name__, _last(error)))
-    return _write(folder, result)
+    _say(folder, result)
+    return 0
 
 
-def _check_inputs(arguments: Arguments, engine: Engine) -> None:
+def _check_tensors(arguments: Arguments, engine: Engine) -> None:
     from edgeloop_agent.engines.interpreter import RefusedError
 
-    wanted, found = len(arguments.inputs), len(engine.inputs())
-    if wanted != found:
-        raise RefusedError("the model has %d inputs, the job names %d" % (found, wanted))
+    for what, wanted, found in (
+        ("inputs", arguments.inputs, engine.inputs()),
+        ("outputs", arguments.outputs, engine.outputs()),
+    ):
+        if len(wanted) != len(found):
+            raise RefusedError("the model has %d %s, the job names %d" % (len(found), what, len(wanted)))
 
 
-def _write(folder: Path, result: dict[str, Any]) -> int:
+def _bare(arguments: Arguments, engine: Engine, store: array.array[int], folder: Path) -> dict[str, Any]:
+    """The network by itself, on samples as its inputs take them."""
+    from edgeloop_agent import evaluate, intervals, samples
+    from edgeloop_agent.engines.interpreter import RefusedError, one_line
+
+    data = samples.Data(arguments.data, arguments.inputs, engine.inputs()) if arguments.data else None
+    if arguments.kind == "evaluate":
+        if data is None:
+            raise RefusedError("an evaluation needs data")
+        evaluate.evaluate(engine, data, folder)
+        return {}
+    held = samples.for_latency(data, engine.inputs(), arguments.seed)
+    timed = intervals.of_engine(engine, held, arguments.plan.timing)
+    try:
+        if arguments.kind == SOAK:
+            timing.heat(timed, arguments.plan, store)
+        return {"samples_cycled": len(held), **timing.time_latency(timed, arguments.plan, store, folder)}
+    except (ValueError, RuntimeError) as error:
+        raise RefusedError("%s can't run the model: %s" % (engine.version, one_line(error))) from error
+
+
+def _through_pipeline(
+    arguments: Arguments,
+    code: UserCode,
+    engine: Engine,
+    store: array.array[int],
+    folder: Path,
+    result: dict[str, Any],
+) -> dict[str, Any]:
+    """The user's pipeline around the network, on encoded samples. Raises PipelineError for what is the user's."""
+    from edgeloop_agent import evaluate, intervals, samples
+    from edgeloop_agent.engines.interpreter import RefusedError, one_line
+    from edgeloop_agent.pipeline import RAISED, Pipeline
+
+    if arguments.data is None:
+        raise RefusedError("a pipeline needs data")
+    data = samples.EncodedData(arguments.data)
+    pipeline = Pipeline(code.path, code.class_name, code.label, arguments.inputs, arguments.outputs)
+    pipeline.tell_where_it_hangs(lambda where: _say(folder, {**result, "outcome": "crashed", "hung": where}))
+    try:
+        if arguments.kind == "evaluate":
+            return {"results": list(map(asdict, evaluate.through_pipeline(pipeline, engine, data, folder)))}
+        held = samples.encoded_for_latency(data)
+        timed = intervals.of_pipeline(pipeline, engine, held, arguments.plan)
+        if arguments.kind == SOAK:
+            timing.heat(timed, arguments.plan, store)
+        return {"samples_cycled": len(held), **timing.time_latency(timed, arguments.plan, store, folder)}
+    except RefusedError:
+        raise
+    except RAISED as error:
+        fault = pipeline.fault(error)
+        if fault is not None:
+            raise fault from error
+        if isinstance(error, (ValueError, RuntimeError)):
+            raise RefusedError("%s can't run the model: %s" % (engine.version, one_line(error))) from error
+        raise
+
+
+def _say(folder: Path, result: dict[str, Any]) -> None:
     wire.write_atomically(folder / RESULT_FILE, json.dumps(result, allow_nan=False).encode(), durable=False)
-    return 0
 
 
 def _last(error: BaseException) -> str:

@@ -277,16 +277,18 @@ class _Supervisor:
         record = self._record(found, step, session.result(), started)
         extra = {**record.pop("extra"), "idle_before_s": None if idle_s is None else round(idle_s, 3)}
         record["conditions"] = self._conditions(extra, before, during.kept, after)
-        if record["outcome"] == "refused" and record.pop("owner") == "board":
-            raise folder.AgentError(record["detail"], "board")
-        record.pop("owner", None)
+        owner = record.pop("owner")
+        if record["outcome"] in ("refused", "timeout") and owner != "model":  # no other session would fare better
+            raise folder.AgentError(record["detail"], owner)
         self._keep(step.index, work, record)
         shutil.rmtree(work, ignore_errors=True)
 
     def _record(self, found: wire.Job, step: wire.Step, result: dict[str, Any], started: str) -> dict[str, Any]:
         subject = found.subjects[step.subject]
-        kept = {"load_ns": None, "first_ns": None, "peak_rss_bytes": None, "runtime_rss_bytes": None}
-        kept.update({key: result.get(key) for key in kept})
+        kept = {
+            key: result.get(key)
+            for key in ("load_ns", "first_ns", "peak_rss_bytes", "runtime_rss_bytes", "overhead_ns")
+        }
         ok = result["outcome"] == "ok"
         return {
             **kept,
@@ -303,8 +305,11 @@ class _Supervisor:
             "python_version": result.get("python_version", ""),
             "runs": result.get("runs", 0) if ok else 0,
             "warmups": result.get("warmups", 0) if ok else 0,
+            "missed_periods": result.get("missed_periods", 0) if ok else 0,
+            "stages": result.get("stages", []) if ok else [],
             "inputs": result.get("inputs", []),
             "outputs": result.get("outputs", []),
+            "results": result.get("results", []) if ok else [],
             "boot_id": self._boot,
             "started_utc": started,
             "extra": {

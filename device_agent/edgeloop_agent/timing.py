@@ -1,7 +1,4 @@
-"""Timing one inference after the other: what is inside an interval, how long to warm up, when there is enough.
-
-Everything that an interval needs is bound before it, so that a latency holds the calls and nothing of the harness.
-"""
+"""Timing one inference after the other: how long to warm up, when there is enough, and what it costs to time."""
 
 from __future__ import annotations
 
@@ -14,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
 from edgeloop_agent import conditions, wire
 
 if TYPE_CHECKING:
-    from edgeloop_agent.engines.interpreter import Engine
-    from edgeloop_agent.samples import Sample
+    from edgeloop_agent.intervals import Once, Timed
 
 _TREND_EVERY_NS = 100_000_000
 _TREND_LOOKS_AT = 4000
@@ -23,36 +19,7 @@ _TREND_HALF_MIN = 4  # with fewer, three standard errors are wider than a steady
 _TREND_RELATIVE = 0.01
 _STORE_RUNS = (65_536, 2_097_152)
 _STORE_RUNS_A_SECOND = 50_000
-
-Once = Callable[[int], "tuple[int, int]"]
-"""Runs sample i and returns start and end of its timed interval, perf_counter_ns."""
-
-
-def one_run(engine: Engine, held: list[Sample], timing: str) -> Once:
-    """Return the function that times one inference: everything bound before, nothing in the interval but the calls."""
-    setters = engine.setters()
-    bound = [[(*setters[i], values) for i, values in enumerate(sample)] for sample in held]
-    getters, invoke, now = engine.getters(), engine.invoker(), time.perf_counter_ns
-
-    def invoke_only(index: int) -> tuple[int, int]:
-        for put, tensor, values in bound[index]:
-            put(tensor, values)
-        start = now()
-        invoke()
-        return start, now()
-
-    def copy_in_out(index: int) -> tuple[int, int]:
-        inputs = bound[index]
-        start = now()
-        for put, tensor, values in inputs:
-            put(tensor, values)
-        invoke()
-        results = [get(tensor) for get, tensor in getters]
-        end = now()
-        del results  # freeing them is not part of the interval
-        return start, end
-
-    return invoke_only if timing == "invoke" else copy_in_out
+_IDLE_RUNS = 1000
 
 
 def store_for(plan: wire.SessionPlan) -> array.array[int]:
@@ -64,11 +31,13 @@ def store_for(plan: wire.SessionPlan) -> array.array[int]:
 class Loop:
     """Runs one inference after the other, back to back or one each period, cycling through the samples.
 
-    Latencies in ns go to `store` one after the other; it grows where it is full.
+    Latencies in ns go to `store` one after the other; it grows where it is full. `missed` counts the starts that were
+    due while the run before was still going on.
     """
 
     def __init__(self, once: Once, samples: int, period_ms: Optional[float], store: array.array[int]) -> None:
         self.store = store
+        self.missed = 0
         self._count = 0
         self._once = once
         self._samples = samples
@@ -81,9 +50,10 @@ class Loop:
         store = self.store
         first = count = self._count
         once, samples, period = self._once, self._samples, self._period_ns
+        self._due_ns = max(self._due_ns, time.perf_counter_ns())  # what came between two calls was no run of ours
         while True:
             if period is not None:
-                self._wait(period)
+                self._wait(period, first=count == first)
             start, end = once(self._next)
             if count == len(store):
                 store.extend(store)
@@ -94,12 +64,13 @@ class Loop:
                 self._count = count
                 return slice(first, count)
 
-    def _wait(self, period_ns: int) -> None:
+    def _wait(self, period_ns: int, first: bool) -> None:
         """Sleep until the next start; a run that took longer than its period moves the ones after it."""
         left = self._due_ns - time.perf_counter_ns()
         if left > 0:
             time.sleep(left / 1e9)
         else:
+            self.missed += 0 if first else 1 - left // period_ns
             self._due_ns -= left
         self._due_ns += period_ns
 
@@ -149,52 +120,70 @@ def _warm_enough(plan: wire.SessionPlan, start: int, store: array.array[int]) ->
     return enough
 
 
-def heat(engine: Engine, held: list[Sample], plan: wire.SessionPlan, store: array.array[int]) -> NoReturn:
+def heat(timed: Timed, plan: wire.SessionPlan, store: array.array[int]) -> NoReturn:
     """Run as a latency session runs, back to back or with its period, keep nothing, and never return."""
-    once = one_run(engine, held, plan.timing)
     while True:
-        Loop(once, len(held), plan.period_ms, store).run(lambda count, _now: count == len(store))
+        if timed.stages is not None:
+            timed.stages.runs = 0
+        Loop(timed.once, timed.samples, plan.period_ms, store).run(lambda count, _now: count == len(store))
 
 
-def time_latency(
-    engine: Engine, held: list[Sample], plan: wire.SessionPlan, store: array.array[int], folder: Path
-) -> dict[str, Any]:
-    """First inference, warm-up, calibration, timed runs, calibration; arrays into warmup.npy and latency.npy."""
-    from edgeloop_agent.engines.interpreter import RefusedError, one_line
+def time_latency(timed: Timed, plan: wire.SessionPlan, store: array.array[int], folder: Path) -> dict[str, Any]:
+    """First inference, warm-up, calibration, timed runs, calibration; arrays into warmup.npy and latency.npy.
 
-    once = one_run(engine, held, plan.timing)
-    try:
-        start, end = once(0)
-        first_ns = end - start
-        loop = Loop(once, len(held), plan.period_ms, store)
-        gc.collect()
+    Garbage is not collected meanwhile, unless the user's pipeline is part of what is timed: then it is, as in the
+    user's own program.
+    """
+    start, end = timed.once(0)
+    overhead_ns = _overhead_ns(timed)
+    staged = 0 if timed.stages is None else timed.stages.runs
+    loop = Loop(timed.once, timed.samples, plan.period_ms, store)
+    gc.collect()
+    if timed.stages is None:
         gc.disable()
+    try:
         warmups = loop.run(_warm_enough(plan, time.perf_counter_ns(), store))
         before = conditions.calibration_ns()
         again = loop.run(lambda _count, _now: True)  # the calibration took the caches: one more warm-up
+        loop.missed = 0
         opened = time.perf_counter_ns()
         floor = opened + int(plan.time_s_min * 1e9)
         latencies = loop.run(lambda count, now: now >= floor and count >= plan.runs_min)
         closed = time.perf_counter_ns()
         after = conditions.calibration_ns()
-    except (ValueError, RuntimeError) as error:
-        raise RefusedError("%s can't run the model: %s" % (engine.version, one_line(error))) from error
     finally:
         gc.enable()
     peak = conditions.vm_bytes("VmHWM")
     _save(folder / "warmup.npy", store[warmups.start : again.stop])
     _save(folder / "latency.npy", store[latencies])
+    if timed.stages is not None:
+        _save_table(folder / "stages.npy", timed.stages.table(staged + latencies.start, staged + latencies.stop))
     return {
-        "first_ns": first_ns,
+        "first_ns": end - start,
+        "overhead_ns": overhead_ns,
         "runs": latencies.stop - latencies.start,
         "warmups": again.stop - warmups.start,
+        "missed_periods": loop.missed,
+        "stages": [] if timed.stages is None else list(wire.STAGES),
         "calibration_ns": [before, after],
         "timed_window_monotonic_ns": [opened, closed],
         "peak_rss_bytes": peak,
     }
 
 
+def _overhead_ns(timed: Timed) -> int:
+    """Median of the interval around calls that do nothing. An upper bound: even a call that does nothing takes time."""
+    loop = Loop(timed.idle, timed.samples, None, array.array("q", [0]) * _IDLE_RUNS)
+    return int(_median(loop.store[loop.run(lambda count, _now: count >= _IDLE_RUNS)]))
+
+
 def _save(path: Path, values: array.array[int]) -> None:
     import numpy as np
 
-    np.save(path, np.frombuffer(values, np.int64), allow_pickle=False)
+    _save_table(path, np.frombuffer(values, np.int64))
+
+
+def _save_table(path: Path, values: Any) -> None:
+    import numpy as np
+
+    np.save(path, values, allow_pickle=False)

@@ -7,7 +7,7 @@ Layout of a state folder on the board (one for the whole board, not one for each
     runtimes/<sha256>/                          unpacked wheel sets, put on sys.path
     jobs/<job id>/job.json                      written by the host
                   agent.log state.json done.json        written by the agent, each atomically
-                  sessions/NNN.json NNN.latency.npy NNN.warmup.npy NNN.out.<i>.npy
+                  sessions/NNN.json NNN.latency.npy NNN.warmup.npy NNN.stages.npy NNN.out.<i>.npy
 
 Arrays are .npy without pickle. Messages are JSON objects of bounded size; what does not fit is refused with
 WireError. Standard library only; Python 3.9.
@@ -20,7 +20,7 @@ import json
 import math
 import os
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Optional, TypeVar
 
@@ -43,7 +43,9 @@ LOG_FILE = "agent.log"
 
 SESSION_OUTCOMES = ("ok", "crashed", "timeout", "refused")
 STEP_KINDS = ("latency", "evaluate")
-TIMINGS = ("invoke", "copy_in_out")
+TIMINGS = ("invoke", "copy_in_out", "end_to_end")
+STAGES = ("load", "preprocess", "copy_in", "invoke", "copy_out", "postprocess")
+"""Of an inference that is timed end to end, in this order."""
 ENGINES = ("litert", "tflite-runtime")
 
 
@@ -105,6 +107,15 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class Pipeline:
+    """The user's own code around the network: a class in the cached file <sha256>.py, and its name for people."""
+
+    sha256: str
+    class_name: str
+    label: str
+
+
+@dataclass(frozen=True)
 class Job:
     """job.json."""
 
@@ -117,12 +128,22 @@ class Job:
     session_plan: SessionPlan
     conditions: Conditions
     data_sha256: Optional[str]
-    """A cached .npz with `x` or `x/<input>`; None: random inputs in the tensor's type and range."""
+    """A cached .npz with `x` or `x/<input>`, or `encoded` and `encoded_offsets`; None: random inputs in the tensor's
+    type and range."""
     python_path: list[str]
     """Folder names under runtimes/ to put on sys.path of sessions."""
     seed: int
     deadline_s: float
+    pipeline: Optional[Pipeline] = None
+    """What is timed end to end, and evaluated; None for the other timings."""
     schema: int = SCHEMA
+
+    def cached_files(self) -> list[str]:
+        """Names in the cache that the job can't do without, its agent apart."""
+        names = [subject.model_sha256 + subject.model_suffix for subject in self.subjects]
+        names += [self.data_sha256 + ".npz"] if self.data_sha256 is not None else []
+        names += [self.pipeline.sha256 + ".py"] if self.pipeline is not None else []
+        return sorted(set(names))
 
 
 @dataclass(frozen=True)
@@ -197,6 +218,14 @@ class SessionRecord:
     """before, during, after, calibration_ns, pinned_cores, governor, gate, soak, unknown: docs/reference/agent.md."""
     boot_id: str
     started_utc: str
+    overhead_ns: Optional[int] = None
+    """Median of the same timed interval around calls that do nothing: what of each latency is the agent's at most."""
+    missed_periods: int = 0
+    """Starts in the timed window that were due while the run before was still going on."""
+    stages: list[str] = field(default_factory=list)
+    """Rows of NNN.stages.npy (int64, ns, a column for each run); empty but for `end_to_end`."""
+    results: list[Tensor] = field(default_factory=list)
+    """Of an `evaluate` session through a pipeline: what is in NNN.out.<i>.npy instead; shapes of one sample."""
     schema: int = SCHEMA
 
 
@@ -236,8 +265,14 @@ def load_json(raw: bytes) -> Any:
 
 
 _NESTED: dict[str, dict[str, type[Any]]] = {
-    "Job": {"subjects": Subject, "schedule": Step, "session_plan": SessionPlan, "conditions": Conditions},
-    "SessionRecord": {"inputs": Tensor, "outputs": Tensor},
+    "Job": {
+        "subjects": Subject,
+        "schedule": Step,
+        "session_plan": SessionPlan,
+        "conditions": Conditions,
+        "pipeline": Pipeline,
+    },
+    "SessionRecord": {"inputs": Tensor, "outputs": Tensor, "results": Tensor},
 }
 _SCALAR = {
     "str": (str,),
@@ -277,6 +312,8 @@ def from_plain(kind: type[_T], value: Any) -> _T:
 def _field(name: str, key: str, type_name: str, value: Any) -> Any:
     nested = _NESTED.get(name, {}).get(key)
     if nested is not None:
+        if value is None and type_name.startswith("Optional["):
+            return None
         if not type_name.startswith("list["):
             return from_plain(nested, value)
         if not isinstance(value, list):

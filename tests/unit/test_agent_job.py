@@ -56,6 +56,7 @@ JOB: dict[str, Any] = {
     "python_path": [],
     "seed": 0,
     "deadline_s": 10.0,
+    "pipeline": None,
 }
 
 
@@ -93,10 +94,13 @@ def written(state: Path, path: str, value: Any) -> Path:
         ("schedule/0/subject", 1, "step 0 names subject 1 of 1", "harness"),
         ("schedule/0/kind", "dance", "of the kind 'dance'", "harness"),
         ("schedule/0/kind", "evaluate", "there are no data", "harness"),
-        ("session_plan/timing", "end_to_end", "no timing is called 'end_to_end'", "harness"),
+        ("session_plan/timing", "all_of_it", "no timing is called 'all_of_it'", "harness"),
         ("session_plan/runs_min", 0, "at least one run", "harness"),
         ("session_plan/period_ms", 0, "must be more than 0", "harness"),
         ("session_plan/time_s_min", -1, "time_s_min is -1", "harness"),
+        ("session_plan/timing", "end_to_end", "a pipeline and the timing end_to_end go together", "harness"),
+        ("pipeline", {"sha256": "5" * 64, "class_name": "P", "label": "p.py:P"}, "go together", "harness"),
+        ("pipeline", {"sha256": "../x", "class_name": "P"}, "field label is missing", "harness"),
         ("python_path", ["../../etc"], "is not a hash", "harness"),
         ("python_path", ["e" * 64], "is not in the board's cache", "harness"),
         ("conditions/cores", [9999], r"cores \[9999\] are asked for, this board lets us use", "user"),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeloop_agent import timing, wire
+from edgeloop_agent import intervals, timing, wire
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -66,7 +66,7 @@ class FakeEngine:
 @pytest.mark.parametrize(("boundary", "expected"), [("invoke", 1_000_000), ("copy_in_out", 111_000_000)])
 def test_the_interval_holds_what_its_name_says(monkeypatch: pytest.MonkeyPatch, boundary: str, expected: int) -> None:
     engine = FakeEngine(FakeTime(monkeypatch), [1_000_000])
-    start, end = timing.one_run(engine, [["a"], ["b"]], boundary)(1)  # type: ignore[arg-type]
+    start, end = intervals.of_engine(engine, [["a"], ["b"]], boundary).once(1)  # type: ignore[arg-type]
     assert end - start == expected
     assert engine.given == ["b"]
 
@@ -74,7 +74,8 @@ def test_the_interval_holds_what_its_name_says(monkeypatch: pytest.MonkeyPatch, 
 def test_both_floors_must_be_met_and_samples_are_cycled(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeTime(monkeypatch)
     engine = FakeEngine(clock, [5_000_000])
-    loop = timing.Loop(timing.one_run(engine, [["a"], ["b"], ["c"]], "invoke"), 3, None, room())  # type: ignore[arg-type]
+    once = intervals.of_engine(engine, [["a"], ["b"], ["c"]], "invoke").once  # type: ignore[arg-type]
+    loop = timing.Loop(once, 3, None, room())
     by_time = loop.run(lambda count, now: now >= 200_000_000 and count >= 2)
     assert list(loop.store[by_time]) == [5_000_000] * 14  # 15 ms each
     assert engine.given[:4] == ["a", "b", "c", "a"]
@@ -139,7 +140,8 @@ def test_warm_up_has_a_floor_a_cap_and_a_least_number_of_runs(
     clock = FakeTime(monkeypatch)
     monkeypatch.setattr(timing.conditions, "calibration_ns", lambda: 7)
     plan = wire.SessionPlan(runs_min, 0.5, 5.0, 5, 0.1, "invoke", None, 60.0)
-    said = timing.time_latency(FakeEngine(clock, invoke_ns), [["a"]], plan, room(), tmp_path)  # type: ignore[arg-type]
+    timed = intervals.of_engine(FakeEngine(clock, invoke_ns), [["a"]], "invoke")  # type: ignore[arg-type]
+    said = timing.time_latency(timed, plan, room(), tmp_path)
     opened, closed = said["timed_window_monotonic_ns"]
     assert expected_s[0] <= opened / 1e9 <= expected_s[1] + 0.1
     assert said["warmups"] >= runs_min
@@ -166,9 +168,10 @@ class Nothing:
         return lambda: None
 
 
-@pytest.mark.parametrize("boundary", wire.TIMINGS)
+@pytest.mark.parametrize("boundary", ["invoke", "copy_in_out"])
 def test_the_loop_adds_less_than_a_microsecond(boundary: str) -> None:
-    loop = timing.Loop(timing.one_run(Nothing(), [["a"]], boundary), 1, None, room(20_000))  # type: ignore[arg-type]
+    once = intervals.of_engine(Nothing(), [["a"]], boundary).once  # type: ignore[arg-type]
+    loop = timing.Loop(once, 1, None, room(20_000))
     medians = [statistics.median(loop.store[loop.run(lambda count, now: count >= 5000 and now > 0)]) for _ in range(3)]
     assert min(medians) < 1000
 
@@ -179,7 +182,8 @@ def test_the_median_of_a_real_model_is_that_of_a_bare_loop() -> None:
 
     engine = load_engine("litert")
     engine.load(str(DATA / "tiny_float.tflite"), 1)
-    loop = timing.Loop(timing.one_run(engine, [random_sample(engine.inputs(), 0)], "invoke"), 1, None, room(20_000))
+    once = intervals.of_engine(engine, [random_sample(engine.inputs(), 0)], "invoke").once
+    loop = timing.Loop(once, 1, None, room(20_000))
     invoke, now = engine.invoker(), time.perf_counter_ns
 
     def bare(count: int) -> float:

@@ -18,6 +18,7 @@ KINDS: list[type[Any]] = [
     wire.Done,
     wire.SessionRecord,
     wire.Subject,
+    wire.Pipeline,
     wire.SessionPlan,
     wire.Tensor,
 ]
@@ -56,6 +57,7 @@ jobs = st.builds(
     python_path=st.lists(TEXT, max_size=2),
     seed=INTEGER,
     deadline_s=NUMBER,
+    pipeline=st.none() | st.builds(wire.Pipeline, TEXT, TEXT, TEXT),
 )
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,

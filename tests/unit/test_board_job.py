@@ -11,16 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeloop.board.job import (
-    AttemptFolder,
-    asked_of,
-    dequantized,
-    job_id_of,
-    load_npy,
-    read_attempt,
-    samples_in,
-    wire_job,
-)
+from edgeloop.board.asked import asked_of
+from edgeloop.board.job import AttemptFolder, job_id_of, read_attempt, wire_job
+from edgeloop.board.session_files import dequantized, load_npy, samples_in
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardEnvironment, BoardModel, Runtime
 from edgeloop.core.measurement import MeasureRequest, Step, Subject

@@ -56,14 +56,14 @@ def test_what_is_written_for_a_board_reads_back_by_name(
     path = tmp_path_factory.mktemp("board") / "board.npz"
     split = DataSplit({name: np.full((9, 2), i, "float32") for i, name in enumerate(names)}, {})
     write_board_npz(split, n, path)
-    x, y = read_measure_npz(path)
+    x, y, _ = read_measure_npz(path)
     assert y == {}
     assert {name: (len(a), float(a[0, 0])) for name, a in x.items()} == {m: (n, float(i)) for i, m in enumerate(names)}
 
 
 def test_measure_data_keep_their_order_and_every_sample(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=SPLIT.x["x"][::-1].astype("float64"), y=np.arange(6, dtype="uint8"))
-    x, y = read_measure_npz(tmp_path / "data.npz")
+    x, y, _ = read_measure_npz(tmp_path / "data.npz")
     assert np.array_equal(x["x"], SPLIT.x["x"][::-1])
     assert (x["x"].dtype, y["y"].dtype) == (np.float32, np.int64)
     assert y["y"].tolist() == list(range(6))
@@ -71,7 +71,7 @@ def test_measure_data_keep_their_order_and_every_sample(tmp_path: Path) -> None:
 
 def test_bytes_stay_bytes_for_a_quantized_model(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.ones((2, 3), "int8"))
-    x, _ = read_measure_npz(tmp_path / "data.npz")
+    x, _, _ = read_measure_npz(tmp_path / "data.npz")
     assert x["x"].dtype == np.int8
 
 

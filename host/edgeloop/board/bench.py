@@ -18,9 +18,11 @@ from typing import Any, TypeVar
 from platformdirs import user_cache_path
 
 from edgeloop.board.agent import BoardAgent, Look, cache_name, sha256_of
+from edgeloop.board.asked import Asked, asked_of
 from edgeloop.board.bundle import AgentBundle, agent_bundle
-from edgeloop.board.job import Asked, AttemptFolder, asked_of, job_id_of, samples_in, sizes_to_read, wire_job
+from edgeloop.board.job import AttemptFolder, job_id_of, wire_job
 from edgeloop.board.provision import bring_runtimes
+from edgeloop.board.session_files import samples_in, sizes_to_read
 from edgeloop.board.wheels import WheelSet, wheels_for
 from edgeloop.core.board import Board, Runtime
 from edgeloop.core.frozen import key_of
@@ -126,6 +128,8 @@ class BoardBench:
         files = {subject.artifact.sha256: Path(subject.artifact.path) for subject in request.subjects}
         if request.data is not None and data_sha256 is not None:
             files[data_sha256] = request.data
+        if request.pipeline is not None:
+            files[request.pipeline.sha256] = request.pipeline.path
         named = {cache_name(sha256, path): (sha256, path) for sha256, path in files.items()}
         missing, _ = self.agent.missing(named)
         for name in sorted(missing):

@@ -19,7 +19,7 @@ from edgeloop.core.board import Board
 from edgeloop.core.campaign import Task
 from edgeloop.core.events import Judged
 from edgeloop.core.limits import LimitSet
-from edgeloop.core.measurement import Subject
+from edgeloop.core.measurement import Pipeline, Subject
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.errors import ConfigError, DataError, Fault
 from edgeloop.measure.accuracy import Scores
@@ -89,6 +89,7 @@ class _Checked:
     limits: LimitSet
     worse_by_min_pct: float
     samples: Samples
+    pipeline: Pipeline | None
     scorer: Scorer
     undecidable: tuple[Fault, ...]
 
@@ -115,6 +116,7 @@ def _checked(asked: Asked) -> _Checked:
     environment = checks.environment(asked.environment)
     models = checks.artifact(asked.a, "A"), checks.artifact(asked.b, "B")
     samples = checks.samples(asked.data)
+    pipeline = checks.pipeline(asked.plan, asked.data)
     if asked.statistic not in get_args(RatioStatistic):
         known = ", ".join(get_args(RatioStatistic))
         checks.faults.append(Fault("--statistic", f"{asked.statistic!r} is unknown", f"it is one of {known}"))
@@ -122,9 +124,10 @@ def _checked(asked: Asked) -> _Checked:
     a, b = models
     assert a is not None, "what could not be read is a fault"
     assert b is not None, "what could not be read is a fault"
-    for artifact in (a, b) if samples.x else ():
+    bare = samples.n is not None and pipeline is None
+    for artifact in (a, b) if bare else ():
         fits(artifact, samples.x, str(asked.data))
-    if samples.x and _sample_shapes(a) != _sample_shapes(b):
+    if bare and _sample_shapes(a) != _sample_shapes(b):
         shown = " and ".join(", ".join(map(str, _sample_shapes(artifact))) for artifact in (a, b))
         raise DataError(f"A and B give outputs of different shapes, {shown}", next_step="compare them without --data")
     threads = asked.threads, asked.threads_b or asked.threads
@@ -143,6 +146,7 @@ def _checked(asked: Asked) -> _Checked:
         limits=limits,
         worse_by_min_pct=asked.worse_by_min_pct or 0.0,
         samples=samples,
+        pipeline=pipeline,
         scorer=Scorer(_task(samples, a, b)),
         undecidable=tuple(undecided),
     )
@@ -164,7 +168,16 @@ def _sample_shapes(artifact: Artifact) -> list[tuple[int, ...]]:
 
 def _on(board: Board, checked: _Checked, watch: Watch) -> Compared:
     with closing(RetryingBench(open_board(board))) as bench:
-        job = run_job(bench, checked.subjects, checked.plan, checked.environment, checked.samples, SystemClock(), watch)
+        job = run_job(
+            bench,
+            checked.subjects,
+            checked.plan,
+            checked.environment,
+            checked.samples,
+            SystemClock(),
+            watch,
+            pipeline=checked.pipeline,
+        )
         a, b = (_observed(job, label, checked) for label in (_A, _B))
         judged = _judged(bench, job, checked, a, b)
     comparison = compare(a, b, checked.plan.confidence)

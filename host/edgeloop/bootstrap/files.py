@@ -24,6 +24,7 @@ _FILES = {  # keys whose value is a file (or `file.py:name`), by table
     "task": ("loss", "agreement", "distillation"),
     "data": ("factory", "path"),
     "search": ("evaluation",),
+    "plan": ("pipeline",),
 }
 
 
@@ -178,6 +179,7 @@ def _named(campaign: Campaign) -> Iterator[str]:
         task.agreement,
         task.distillation,
         data.factory,
+        campaign.plan.pipeline,
         *task.metrics.values(),
     ):
         if reference:

@@ -20,7 +20,7 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
 from edgeloop.core.events import Judged
 from edgeloop.core.limits import LimitSet, parse_limits
-from edgeloop.core.measurement import Subject
+from edgeloop.core.measurement import Pipeline, Subject
 from edgeloop.core.network import Engine
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.verdict import Finding, Outcome
@@ -82,6 +82,7 @@ class _Checked:
     environment: Environment
     limits: LimitSet
     samples: Samples
+    pipeline: Pipeline | None
     scorer: Scorer | None
     looks: int
     undecidable: tuple[Fault, ...]
@@ -109,11 +110,12 @@ def _checked(asked: Asked) -> _Checked:
     environment = checks.environment(asked.environment)
     artifact = checks.artifact(asked.model, "MODEL")
     samples = checks.samples(asked.data)
+    pipeline = checks.pipeline(asked.plan, asked.data)
     if asked.extend and not asked.limits:
         checks.faults.append(Fault("--extend", "there is no limit that more sessions could decide", "give --limit"))
     checks.raise_all()
     assert artifact is not None, "what could not be read is a fault"
-    if samples.x:
+    if samples.n is not None and pipeline is None:
         fits(artifact, samples.x, str(asked.data))
     scorer = Scorer(infer_task(samples.y, artifact.outputs)) if samples.y else None
     limits = _limits(asked.limits, scorer)
@@ -137,6 +139,7 @@ def _checked(asked: Asked) -> _Checked:
         environment=environment,
         limits=limits,
         samples=samples,
+        pipeline=pipeline,
         scorer=scorer,
         looks=looks,
         undecidable=tuple(undecided),
@@ -163,6 +166,7 @@ def _on(board: Board, checked: _Checked, watch: Watch) -> Measured:
             samples=checked.samples,
             clock=clock,
             watch=watch,
+            pipeline=checked.pipeline,
         )
         jobs = [look(plan=checked.plan)]
         judged = _judged(bench, jobs, checked)

@@ -3,8 +3,9 @@ job on one board."""
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -13,12 +14,13 @@ from platformdirs import user_state_path
 from pydantic import ValidationError
 
 from edgeloop.bootstrap.files import load_environment
+from edgeloop.bootstrap.pipeline import read_pipeline
 from edgeloop.builders.prebuilt import read_tflite
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
 from edgeloop.core.dataset import DataSplit
 from edgeloop.core.frozen import key_of
-from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Subject
+from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Pipeline, Subject
 from edgeloop.core.network import Engine
 from edgeloop.core.plan import Environment, Plan, ProfileName, Timing
 from edgeloop.core.verdict import Outcome
@@ -31,6 +33,7 @@ from edgeloop.measure.verdict import Observed, observe
 from edgeloop.ports import Bench, Clock, Watch
 
 _T = TypeVar("_T")
+PIPELINE = re.compile(r".+\.py:[A-Za-z_]\w*\Z")
 _JOB_DEADLINE_S_MIN = 3600.0
 _WAITING = 3.0
 """Of the time that a plan is expected to take, what a job may take: slow models, slow boards, waiting for the lease."""
@@ -47,6 +50,8 @@ class PlanWords:
     time_s_min: float | None = None
     period_ms: float | None = None
     seed: int | None = None
+    pipeline: str | None = None
+    """`FILE.py:Class`, what is timed end to end."""
 
     def numbers(self) -> dict[str, Any]:
         named = ("sessions", "runs_min", "time_s_min", "period_ms", "seed")
@@ -55,14 +60,17 @@ class PlanWords:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The arrays of `--data`; both empty without it."""
+    """The arrays of `--data`; all empty without it. A pipeline loads the encoded samples where there are any."""
 
     x: Arrays = field(default_factory=dict)
     y: Arrays = field(default_factory=dict)
+    encoded: tuple[bytes, ...] | None = None
 
     @property
     def n(self) -> int | None:
         """None without data."""
+        if self.encoded is not None:
+            return len(self.encoded)
         return len(next(iter(self.x.values()))) if self.x else None
 
 
@@ -87,10 +95,17 @@ class Checks:
             self._one_of(words.profile, get_args(ProfileName), "--profile"),
             self._one_of(words.timing, get_args(Timing), "--timing"),
         ]
-        if not all(known):
+        together = list(self._end_to_end(words))
+        self.faults += together
+        if together or not all(known):
             return Plan()
         try:
-            return Plan.of(cast("ProfileName", words.profile), timing=words.timing, **words.numbers())
+            return Plan.of(
+                cast("ProfileName", words.profile),
+                timing=words.timing,
+                pipeline=str(Path(words.pipeline).resolve()) if words.pipeline is not None else None,
+                **words.numbers(),
+            )
         except ValidationError as error:
             for e in error.errors():
                 option = "--" + str(e["loc"][0]).replace("_", "-") if e["loc"] else "--profile"
@@ -106,6 +121,24 @@ class Checks:
         except UserError as error:
             self.faults += [Fault("--environment", line) for line in error.lines()]
         return Environment()
+
+    def _end_to_end(self, words: PlanWords) -> Iterator[Fault]:
+        """Timing and pipeline go together."""
+        if words.timing == "end_to_end" and words.pipeline is None:
+            yield Fault("--timing", "end_to_end times your own pipeline", "name it with --pipeline FILE.py:Class")
+        if words.timing != "end_to_end" and words.pipeline is not None:
+            yield Fault("--pipeline", f"does not run with --timing {words.timing}", "say --timing end_to_end")
+        if words.pipeline is not None and not PIPELINE.match(words.pipeline):
+            yield Fault("--pipeline", f"{words.pipeline!r} is no FILE.py:Class")
+
+    def pipeline(self, words: PlanWords, data: Path | None) -> Pipeline | None:
+        """What is timed end to end, looked at but not run."""
+        if words.pipeline is None or list(self._end_to_end(words)):
+            return None
+        if data is None:
+            self.faults.append(Fault("--timing", "end_to_end needs samples to load", "give --data FILE.npz"))
+        reference = str(Path(words.pipeline).resolve())
+        return self._read(lambda: read_pipeline(reference), "--pipeline")
 
     def artifact(self, model: Path, where: str) -> Artifact | None:
         return self._read(lambda: read_tflite(model), where)
@@ -130,6 +163,10 @@ class Checks:
 
 def fits(artifact: Artifact, x: Arrays, where: str) -> None:
     """Raise DataError where the data are not what the model takes: before anything is pushed."""
+    if not x:
+        raise DataError(
+            f"{where}: encoded samples only", next_step="name the pipeline that loads them, with --timing end_to_end"
+        )
     names = [spec.name for spec in artifact.inputs]
     arrays = {names[0]: next(iter(x.values()))} if len(names) == 1 and len(x) == 1 else dict(x)
     if set(arrays) != set(names):
@@ -222,6 +259,7 @@ def run_job(
     clock: Clock,
     watch: Watch,
     *,
+    pipeline: Pipeline | None = None,
     evaluated: bool = True,
 ) -> Job:
     """Time every subject, interleaved, and evaluate each on the samples where there are any and `evaluated` says so.
@@ -235,11 +273,12 @@ def run_job(
     request = MeasureRequest(
         key=key,
         subjects=tuple(subjects),
-        schedule=schedule(labels, labels if samples.x and evaluated else [], plan),
+        schedule=schedule(labels, labels if samples.n and evaluated else [], plan),
         plan=plan,
         environment=environment,
         folder=folder / "samples",
-        data=_written(samples, folder / "data.npz"),
+        data=_written(samples, folder / "data.npz", for_pipeline=pipeline is not None),
+        pipeline=pipeline,
         deadline_s=max(_JOB_DEADLINE_S_MIN, _WAITING * 60 * preview(plan, len(subjects), samples.n).minutes)
         + environment.on(board.environment).waiting_s_max,
     )
@@ -248,13 +287,15 @@ def run_job(
     return Job(request, attempt, clock.monotonic_s() - began)
 
 
-def _written(samples: Samples, path: Path) -> Path | None:
-    if not samples.x:
+def _written(samples: Samples, path: Path, *, for_pipeline: bool) -> Path | None:
+    if not samples.n:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A single input is the model's, whatever the two call it.
-    split = DataSplit({"x": next(iter(samples.x.values()))} if len(samples.x) == 1 else samples.x, {})
-    write_board_npz(split, len(split), path)
+    # A single input is the model's, whatever the two call it; a pipeline gets it by the name that the data give it.
+    rename = len(samples.x) == 1 and not for_pipeline
+    x = {"x": next(iter(samples.x.values()))} if rename else samples.x
+    split = DataSplit(x, {}, samples.encoded)
+    write_board_npz(split, len(split), path, for_pipeline=for_pipeline)
     return path
 
 

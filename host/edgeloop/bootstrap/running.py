@@ -19,11 +19,13 @@ from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
 from edgeloop.bootstrap.files import campaign_key, reference_network
 from edgeloop.bootstrap.output import write_best
+from edgeloop.bootstrap.pipeline import read_pipeline
 from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.events import Entry, Finished
+from edgeloop.core.measurement import Pipeline
 from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.data.files import write_board_npz
 from edgeloop.data.load import load
@@ -107,6 +109,7 @@ class RunPreview:
 def preview(campaign: Campaign, beside: Path) -> RunPreview:
     """Samples, minutes and undecidable limits of a campaign. Reads the data, reaches no board."""
     resolve_all(campaign.targets, beside)
+    _pipeline(campaign)
     data, scorer = load(campaign.data), Scorer(campaign.task)
     subjects = 2 if campaign.limits.interleaves_reference else 1
     n = min(len(data.validation), campaign.data.board_samples_max)
@@ -154,13 +157,14 @@ def run(campaign: Campaign, beside: Path, folder: Path, *, resume: bool, observe
         raise UserError(f"{folder}: there is no run to resume", next_step="leave out --resume, or name its --out")
     _needs_toolchain()
     boards = resolve_all(campaign.targets, beside)
+    pipeline = _pipeline(campaign)
     data, scorer = load(campaign.data), Scorer(campaign.task)
     network_io(data, campaign.task)
     faults = list(_undecidable(campaign, data, scorer))
     if faults:
         raise ConfigError(faults)
     with ExitStack() as stack:
-        entries = _controlled(campaign, boards, data, scorer, folder, observer, stack)
+        entries = _controlled(campaign, boards, data, scorer, pipeline, folder, observer, stack)
     finished = entries[-1].event
     assert isinstance(finished, Finished), "the last event of a run that ended"
     with kept_on_disk(folder):
@@ -174,6 +178,7 @@ def _controlled(
     boards: Sequence[Board],
     data: DataSet,
     scorer: Scorer,
+    pipeline: Pipeline | None,
     folder: Path,
     observer: Observer,
     stack: ExitStack,
@@ -197,7 +202,7 @@ def _controlled(
         if not path.exists():
             with kept_on_disk(path):
                 path.parent.mkdir(exist_ok=True)
-                write_board_npz(split, len(split), path)
+                write_board_npz(split, len(split), path, for_pipeline=pipeline is not None)
         return path
 
     def strategy(m1: NetworkSpec, sizes: NetworkSizes, m1_bytes: int, sizes_of: Any) -> Strategy:
@@ -225,6 +230,7 @@ def _controlled(
             campaign=campaign,
             data=data,
             scorer=scorer,
+            pipeline=pipeline,
             samples=folder / "samples",
             board_data=board_data,
             memo=memo,
@@ -253,6 +259,11 @@ def _undecidable(campaign: Campaign, data: DataSet, scorer: Scorer) -> list[Faul
         metrics=tuple(scorer.metrics),
         proportions=tuple(scorer.proportions),
     )
+
+
+def _pipeline(campaign: Campaign) -> Pipeline | None:
+    """What the plan times end to end, looked at. Raises UserError where it can't run on a board."""
+    return None if campaign.plan.pipeline is None else read_pipeline(campaign.plan.pipeline)
 
 
 def _needs_toolchain() -> None:

@@ -21,6 +21,7 @@ def measure(
     threads: options.Threads = 1,
     profile: options.Profile = "standard",
     timing: options.TimingName = "invoke",
+    pipeline: options.Pipeline = None,
     sessions: options.Sessions = None,
     runs_min: options.RunsMin = None,
     time_s_min: options.TimeSMin = None,
@@ -48,7 +49,7 @@ def measure(
         limits=tuple(limit or ()),
         engine=engine,
         threads=threads,
-        plan=PlanWords(profile, timing, sessions, runs_min, time_s_min, period_ms, seed),
+        plan=PlanWords(profile, timing, sessions, runs_min, time_s_min, period_ms, seed, pipeline),
         environment=environment,
         extend=extend,
     )

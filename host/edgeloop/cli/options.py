@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 Target = Annotated[str, typer.Option(help="A board's name, user@host, tag:NAME or local.")]
-Data = Annotated[Path | None, typer.Option(help=".npz with x (or x/<input>) and, for accuracy, y.")]
+Data = Annotated[Path | None, typer.Option(help=".npz with x (or x/<input>, or encoded) and, for accuracy, y.")]
 EngineName = Annotated[str, typer.Option("--engine", help="litert or tflite-runtime.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the engine.")]
 Profile = Annotated[str, typer.Option(help="quick, standard or qualification.")]
-TimingName = Annotated[str, typer.Option("--timing", help="What is timed: invoke or copy_in_out.")]
+TimingName = Annotated[str, typer.Option("--timing", help="What is timed: invoke, copy_in_out or end_to_end.")]
+Pipeline = Annotated[
+    str | None, typer.Option(help="FILE.py:Class, your own code around the network; with --timing end_to_end.")
+]
 Sessions = Annotated[int | None, typer.Option(help="Fresh processes a model; the profile's where absent.")]
 RunsMin = Annotated[int | None, typer.Option(help="Samples a session takes at the least.")]
 TimeSMin = Annotated[float | None, typer.Option(help="Seconds a session times at the least.")]

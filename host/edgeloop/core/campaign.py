@@ -14,6 +14,7 @@ from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.network import Engine, Teacher
 from edgeloop.core.plan import Environment, Plan
+from edgeloop.core.pyref import PyRef
 
 
 def _rung(name: str) -> str:
@@ -21,8 +22,6 @@ def _rung(name: str) -> str:
 
 
 Rung = Annotated[str, AfterValidator(_rung)]
-PyRef = Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")]
-"""`file.py:name`: a function or class in a user's Python file."""
 
 
 class Reference(Frozen):
@@ -173,6 +172,7 @@ class Campaign(Frozen):
             name: getattr(self.plan, name)
             for name in (
                 "timing",
+                "pipeline",
                 "period_ms",
                 "seed",
                 "confidence",

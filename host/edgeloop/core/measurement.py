@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,20 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The user's code around the network, checked: a class in one file, which runs on the board."""
+
+    path: Path
+    class_name: str
+    sha256: str
+    """Of the file as it was when the campaign or measurement began."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.path.name}:{self.class_name}"
+
+
+@dataclass(frozen=True, slots=True)
 class MeasureRequest:
     """A job for a board. `key` and `attempt` make the job's id, so a restarted controller finds its job again."""
 
@@ -52,7 +66,10 @@ class MeasureRequest:
     folder: Path
     """Where the raw samples are kept on the host; complete there, it is not measured again."""
     data: Path | None = None
-    """.npz with `x` or `x/<input>` and nothing else: real inputs for latency, all of them for `evaluate`."""
+    """.npz with `x` or `x/<input>`, or `encoded` and `encoded_offsets`, and nothing else: real inputs for latency, all
+    of them for `evaluate`."""
+    pipeline: Pipeline | None = None
+    """What a plan that times end to end runs around the network."""
     attempt: int = 0
     deadline_s: float = 3600.0
     """Of the whole job, waiting for the board's lease included."""
@@ -79,6 +96,12 @@ class Session:
     conditions: Mapping[str, Any]
     """`before`, `during` (list), `after`, `calibration_ns`: as edgeloop_agent.conditions writes them."""
     boot_id: str
+    overhead_ns: int | None = None
+    """The same timed interval around calls that do nothing: what of each latency is the agent's own, at most."""
+    missed_periods: int = 0
+    """Starts that were due while the run before was still going on."""
+    stages_ns: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Of a session that is timed end to end: for each stage, in their order, its time in each run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +117,7 @@ class Attempt:
     sessions: tuple[Session, ...]
     outputs: Mapping[str, Arrays]
     """By label: outputs of the `evaluate` session, dequantized to float32 by the host (integers without a scale
-    as they are)."""
+    as they are); through a pipeline, its results by their own names."""
     facts: Mapping[str, Any]
     """The board as it described itself."""
 
@@ -120,6 +143,15 @@ class LatencySummary(Frozen):
     interval: dict[Literal["p50", "p90", "p99"], Interval]
 
 
+class StageSummary(Frozen):
+    """One stage of an inference that is timed end to end."""
+
+    stage: str
+    p50: float
+    """Median in ns, as for a latency: the geometric mean over sessions."""
+    interval: Interval | None
+
+
 class MetricSummary(Frozen):
     metric: str
     value: float
@@ -140,6 +172,12 @@ class Summary(Frozen):
     metrics: tuple[MetricSummary, ...] = ()
     agreement: MetricSummary | None = None
     """With the reference's own results on the same samples."""
+    stages_ns: tuple[StageSummary, ...] = ()
+    """In their order; empty but for `end_to_end`."""
+    missed_periods: int = 0
+    """In all sessions: starts that were due while the run before was still going on."""
+    overhead_ns: int | None = None
+    """Of the session where it was the most: what of each latency is the agent's own, at most."""
 
 
 class Trust(Frozen):

@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from edgeloop.core.board import BoardEnvironment
 from edgeloop.core.frozen import Frozen
+from edgeloop.core.pyref import PyRef
 
 ProfileName = Literal["quick", "standard", "qualification"]
-Timing = Literal["invoke", "copy_in_out"]
+Timing = Literal["invoke", "copy_in_out", "end_to_end"]
 
 
 class Plan(Frozen):
@@ -25,6 +26,8 @@ class Plan(Frozen):
     time_s_min: float = Field(default=2.0, gt=0)
     """Time floor of one session; run floor and time floor must both be met."""
     timing: Timing = "invoke"
+    pipeline: PyRef | None = None
+    """What is timed end to end: `file.py:Class`, which runs on the board."""
     period_ms: float | None = Field(default=None, gt=0)
     """Start one inference every so often; None is back to back."""
     seed: int = Field(default=0, ge=0)
@@ -39,6 +42,10 @@ class Plan(Frozen):
     def _consistent(self) -> Self:
         if self.warmup_s_max < self.warmup_s_min:
             raise ValueError("warmup_s_max is under warmup_s_min")
+        if self.timing == "end_to_end" and self.pipeline is None:
+            raise ValueError('timing = "end_to_end" needs pipeline = "file.py:Class"')
+        if self.timing != "end_to_end" and self.pipeline is not None:
+            raise ValueError('pipeline goes with timing = "end_to_end"')
         return self
 
     @classmethod

@@ -6,9 +6,14 @@ import hashlib
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from edgeloop.errors import UserError
+
+PyRef = Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")]
+"""`file.py:name`: a function or class in a user's Python file."""
 
 
 def load_pyref(reference: str) -> Any:

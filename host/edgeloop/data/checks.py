@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop.core.dataset import DataSplit
+from edgeloop.data.encoded import without_encoded
 from edgeloop.errors import DataError, Fault
 
 SPLITS = ("train", "validation", "calibration", "test")
@@ -28,15 +29,19 @@ def checked_splits(splits: Mapping[str, Any], where: str) -> dict[str, DataSplit
     """Return the splits with plain tensor names, floats as float32 and wide integers narrowed.
 
     `splits` maps a split's name, or "" for samples that are still to be divided, to a dictionary of arrays by the
-    keys `x`, `y`, `x/<input>`, `y/<name>`. Raises DataError with a line for each fault.
+    keys `x`, `y`, `x/<input>`, `y/<name>`, with `encoded` beside them or not. Raises DataError with a line for each
+    fault.
     """
     faults = list(_split_name_faults(splits, where))
     found: dict[str, tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]] = {}
+    encoded: dict[str, tuple[bytes, ...] | None] = {}
     for name in (name for name in ("", *SPLITS, UNLABELLED) if name in splits):
-        sides, own = sides_of(splits[name], f"{where}: split {name!r}" if name else where)
+        place = f"{where}: split {name!r}" if name else where
+        arrays, encoded[name], own = without_encoded(splits[name], place)
         faults += own
-        found[name] = sides
-        faults += _length_faults(sides, f"{where}: split {name!r}" if name else where)
+        found[name], own = sides_of(arrays, place)
+        faults += own
+        faults += _length_faults(found[name], encoded[name], place)
     if "train" in found:
         x, y = found["train"]
         for name, sides in found.items():
@@ -45,10 +50,12 @@ def checked_splits(splits: Mapping[str, Any], where: str) -> dict[str, DataSplit
                 faults += _difference_faults(wanted, sides, f"{where}: split {name!r}")
     if faults:
         raise DataError("\n".join(map(str, faults)))
-    return {name: DataSplit(x, y) for name, (x, y) in found.items()}
+    return {name: DataSplit(x, y, encoded[name]) for name, (x, y) in found.items()}
 
 
-def sides_of(arrays: Any, where: str) -> tuple[tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]], list[Fault]]:
+def sides_of(
+    arrays: Any, where: str, *, needs_x: bool = True
+) -> tuple[tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]], list[Fault]]:
     """Sort arrays by key into x and y, each array checked by itself; return them with the faults found."""
     x: dict[str, NDArray[Any]] = {}
     y: dict[str, NDArray[Any]] = {}
@@ -68,7 +75,7 @@ def sides_of(arrays: Any, where: str) -> tuple[tuple[dict[str, NDArray[Any]], di
     for side, names in (("x", x), ("y", y)):
         if side in map(str, arrays) and len(names) > 1:
             faults.append(Fault(where, f"has both {side} and {side}/<name>", f"name every one {side}/<name>"))
-    if not any(str(key).partition("/")[0] == "x" for key in arrays):
+    if needs_x and not any(str(key).partition("/")[0] == "x" for key in arrays):
         shown = ", ".join(map(str, arrays)) or "nothing"
         faults.append(Fault(where, f"no x, only {shown}", "inputs are named x, or x/<input>"))
     return (x, y), faults
@@ -123,10 +130,13 @@ def _floats(value: NDArray[Any], side: str, where: str) -> tuple[NDArray[Any] | 
     return (narrow[:, None] if side == "y" and narrow.ndim == 1 else narrow), []
 
 
-def _length_faults(sides: tuple[Mapping[str, NDArray[Any]], ...], where: str) -> Iterator[Fault]:
+def _length_faults(
+    sides: tuple[Mapping[str, NDArray[Any]], ...], encoded: tuple[bytes, ...] | None, where: str
+) -> Iterator[Fault]:
     lengths = {
         f"{side}/{name}": len(array) for side, arrays in zip("xy", sides, strict=True) for name, array in arrays.items()
     }
+    lengths |= {} if encoded is None else {"encoded": len(encoded)}
     if len(set(lengths.values())) > 1:
         yield Fault(where, "arrays of different lengths: " + ", ".join(f"{k} {n}" for k, n in lengths.items()))
     elif set(lengths.values()) == {1}:

@@ -8,13 +8,14 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop.core.dataset import DataSplit
 from edgeloop.data.checks import sides_of
+from edgeloop.data.encoded import joined, without_encoded
 from edgeloop.errors import DataError, Fault
 
 
@@ -43,35 +44,51 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def read_measure_npz(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    """Return inputs and targets, by tensor name, of the .npz given to `measure` or `qualify`.
+class MeasureData(NamedTuple):
+    """Samples of a ready model: inputs and targets by tensor name, and the encoded samples; x may be empty then."""
+
+    x: dict[str, NDArray[Any]]
+    y: dict[str, NDArray[Any]]
+    encoded: tuple[bytes, ...] | None
+
+
+def read_measure_npz(path: Path) -> MeasureData:
+    """Return what is in the .npz given to `measure` or `qualify`.
 
     Floats come as float32 and labels as int64; targets may be absent (latency on real inputs). All samples are
     kept, in the file's order. Raises DataError with a line for each fault.
     """
-    (x, y), faults = sides_of(read_npz(path), str(path))
-    lengths = {len(array) for array in (*x.values(), *y.values())}
-    if len(lengths) > 1:
-        shown = ", ".join(f"{name} {len(array)}" for name, array in (*x.items(), *y.items()))
+    arrays, encoded, faults = without_encoded(read_npz(path), str(path))
+    (x, y), own = sides_of(arrays, str(path), needs_x=encoded is None and not faults)
+    faults += own
+    lengths = {name: len(array) for name, array in (*x.items(), *y.items())}
+    lengths |= {} if encoded is None else {"encoded": len(encoded)}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
         faults.append(Fault(str(path), f"arrays of different lengths: {shown}"))
     if faults:
         raise DataError("\n".join(map(str, faults)))
-    return x, y
+    return MeasureData(x, y, encoded)
 
 
-def write_board_npz(split: DataSplit, n: int, path: Path) -> None:
+def write_board_npz(split: DataSplit, n: int, path: Path, *, for_pipeline: bool = False) -> None:
     """Write the inputs of the first n samples as `x` or `x/<input>`: the same samples give the same bytes.
 
-    Stored, not compressed: a board reads it faster, and bytes do not depend on a zlib version. Written to a
-    temporary name first.
+    `for_pipeline` writes the encoded samples instead, where the split has them. Stored, not compressed: a board reads
+    it faster, and bytes do not depend on a zlib version. Written to a temporary name first.
     """
+    head = split.head(n)
+    if for_pipeline and head.encoded is not None:
+        arrays: dict[str, NDArray[Any]] = joined(head.encoded)
+    else:
+        alone = len(head.x) == 1
+        arrays = {"x" if name == "x" and alone else f"x/{name}": array for name, array in sorted(head.x.items())}
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for tensor, array in sorted(split.head(n).x.items()):
-                key = "x" if tensor == "x" and len(split.x) == 1 else f"x/{tensor}"
+            for key, array in arrays.items():
                 entry = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
                 with archive.open(entry, "w", force_zip64=True) as out:
                     np.lib.format.write_array(out, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)

@@ -12,7 +12,7 @@ from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.data import providers
 from edgeloop.data.checks import checked_splits, shared_samples
 from edgeloop.data.splits import SPLIT_SEED, Sizes, completed, divided, in_order
-from edgeloop.errors import DataError
+from edgeloop.errors import DataError, Fault
 
 
 def load(data: Data) -> DataSet:
@@ -32,6 +32,11 @@ def load(data: Data) -> DataSet:
     else:
         splits = completed({name: in_order(split, rng) for name, split in found.items()}, source.where)
     faults = shared_samples(splits, source.where)
+    with_encoded = [name for name in ("validation", "test") if splits[name].encoded is not None]
+    if len(with_encoded) == 1:
+        other = "test" if with_encoded == ["validation"] else "validation"
+        step = "a board scores both, so give encoded for both"
+        faults.append(Fault(f"{source.where}: split {other!r}", f"no encoded, and {with_encoded[0]} has it", step))
     if faults:
         raise DataError("\n".join(map(str, faults)))
     return DataSet(**splits, sha256=_digest(splits))
@@ -46,4 +51,7 @@ def _digest(splits: Mapping[str, DataSplit]) -> str:
                 little = array.astype(array.dtype.newbyteorder("<"), copy=False)
                 digest.update(f"{name}/{side}/{key} {little.dtype.str} {little.shape}\n".encode())
                 digest.update(np.ascontiguousarray(little).data)
+        for sample in split.encoded or ():
+            digest.update(f"{name}/encoded {len(sample)}\n".encode())
+            digest.update(sample)
     return digest.hexdigest()

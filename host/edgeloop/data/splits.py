@@ -48,9 +48,9 @@ def divided(whole: DataSplit, sizes: Sizes, rng: np.random.Generator, where: str
     ordered = in_order(whole, rng)
     splits, start = {}, 0
     for name, size in (("test", sizes.test), ("validation", sizes.validation), ("calibration", sizes.calibration)):
-        splits[name] = _part(ordered, start, start + size)
+        splits[name] = ordered.part(start, start + size)
         start += size
-    splits["train"] = _part(ordered, start, len(ordered))
+    splits["train"] = ordered.part(start, len(ordered))
     return splits
 
 
@@ -67,7 +67,7 @@ def completed(splits: Mapping[str, DataSplit], where: str) -> dict[str, DataSpli
                 )
             size = max(1, min(10_000, len(train) // 10)) if name == "validation" else calibration_size(len(train))
             # Both parts stay in order, since a head and a tail of an ordered split hold all classes in proportion.
-            full[name], full["train"] = _part(train, 0, size), _part(train, size, len(train))
+            full[name], full["train"] = train.part(0, size), train.part(size, len(train))
     return full
 
 
@@ -77,8 +77,7 @@ def in_order(split: DataSplit, rng: np.random.Generator) -> DataSplit:
     Data sets come sorted by class often enough that the first n of a split, which go to a board, would otherwise
     be one digit only.
     """
-    order = _order(split, rng)
-    return DataSplit({k: v[order] for k, v in split.x.items()}, {k: v[order] for k, v in split.y.items()})
+    return split.ordered(_order(split, rng))
 
 
 def _order(split: DataSplit, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -99,7 +98,3 @@ def class_labels(split: DataSplit) -> NDArray[Any] | None:
     if len(targets) == 1 and targets[0].ndim == 1 and np.issubdtype(targets[0].dtype, np.integer):
         return targets[0]
     return None
-
-
-def _part(split: DataSplit, start: int, end: int) -> DataSplit:
-    return DataSplit({k: v[start:end] for k, v in split.x.items()}, {k: v[start:end] for k, v in split.y.items()})

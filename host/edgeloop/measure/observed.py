@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from edgeloop.core.measurement import Interval, MetricSummary, Session, Subject, Summary
 from edgeloop.measure.accuracy import Scores
-from edgeloop.measure.statistics import latency_sessions, summarise
+from edgeloop.measure.statistics import latency_sessions, stage_summaries, summarise
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,9 @@ def summarise_subject(observed: Observed, confidence: float) -> Summary:
         runtime_rss_bytes=max(runtime, default=None),
         metrics=tuple(metric_summary(scores, confidence) for scores in observed.scores.values()),
         agreement=None if observed.agreement is None else metric_summary(observed.agreement, confidence),
+        stages_ns=stage_summaries(timed, confidence),
+        missed_periods=sum(s.missed_periods for s in timed),
+        overhead_ns=max((s.overhead_ns for s in timed if s.overhead_ns is not None), default=None),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop.core.measurement import Interval, LatencySummary, Session
+from edgeloop.core.measurement import Interval, LatencySummary, Session, StageSummary
 from edgeloop.errors import HarnessError
 
 DECISION_RULE = "t-log-sessions/1"
@@ -202,6 +202,20 @@ def summarise(sessions: Sequence[Session], confidence: float) -> LatencySummary:
             "interval": {name: interval for name, interval in intervals.items() if interval is not None},
         }
     )
+
+
+def stage_summaries(sessions: Sequence[Session], confidence: float) -> tuple[StageSummary, ...]:
+    """Return the median of each stage over sessions that were timed end to end; empty where none was.
+
+    One median for each session, the geometric mean over sessions, Student's t on the logarithms: as for a latency.
+    """
+    timed = [session for session in latency_sessions(sessions) if session.stages_ns]
+    found = []
+    for stage in timed[0].stages_ns if timed else ():
+        medians = [float(np.median(session.stages_ns[stage])) for session in timed]
+        mean = LogMean.of(np.maximum(np.array(medians), 1.0))
+        found.append(StageSummary(stage=stage, p50=mean.estimate, interval=mean.interval(confidence)))
+    return tuple(found)
 
 
 def wilson_bound(k: float, n: int, confidence: float, side: Side) -> float:

@@ -17,7 +17,7 @@ from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.events import JobIntended, Judged, SessionSeen, Split, Started
 from edgeloop.core.frozen import key_of
-from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Subject
+from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Pipeline, Subject
 from edgeloop.core.network import Candidate
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome, Verdict
@@ -88,16 +88,18 @@ class Measuring:
         campaign: Campaign,
         data: DataSet,
         scorer: Scorer,
+        pipeline: Pipeline | None,
         samples: Path,
         board_data: Callable[[DataSplit, str], Path],
         memo: Memo,
         clock: Clock,
         observer: Observer,
     ) -> None:
-        """`board_data(split, name)` writes the inputs of a split as the .npz that is pushed."""
+        """`board_data(split, name)` writes a split as the .npz that is pushed; `pipeline` is what the plan times."""
         self._campaign = campaign
         self._data = data
         self._scorer = scorer
+        self._pipeline = pipeline
         self._samples = samples
         self._board_data = board_data
         self._memo = memo
@@ -227,6 +229,7 @@ class Measuring:
             plan,
             self._campaign.environment,
             [question.split, question.look, take, self._data.sha256, len(split)],
+            *([] if self._pipeline is None else [self._pipeline.sha256]),
         )
         return MeasureRequest(
             key=key,
@@ -236,6 +239,7 @@ class Measuring:
             environment=self._campaign.environment,
             folder=self._samples / key[:32],
             data=self._board_data(split, f"{question.split}-{len(split)}"),
+            pipeline=self._pipeline,
         )
 
     def _measure(self, trial: OnTrial, question: Question, request: MeasureRequest, run_on: RunOn) -> Attempt:

@@ -130,6 +130,9 @@ def _numbers(summary: Summary | None) -> dict[str, Any]:
         "sessions": latency.sessions if latency else 0,
         "samples": latency.samples if latency else 0,
         "latency_ns": _latency(latency) if latency else None,
+        "stages_ns": _stages(summary) if summary and summary.stages_ns else None,
+        "missed_periods": summary.missed_periods if summary else 0,
+        "overhead_ns": summary.overhead_ns if summary else None,
         "peak_rss_bytes": summary.peak_rss_bytes if summary else None,
         "runtime_rss_bytes": summary.runtime_rss_bytes if summary else None,
         "accuracy": _accuracy(summary.metrics[0]) if summary and summary.metrics else None,
@@ -145,6 +148,17 @@ def _latency(latency: LatencySummary) -> dict[str, Any]:
             "confidence": latency.confidence,
             **{name: [interval.low, interval.high] for name, interval in latency.interval.items()},
         },
+    }
+
+
+def _stages(summary: Summary) -> dict[str, Any]:
+    """Of each stage in its order the median, with its interval (null from a single session)."""
+    return {
+        stage.stage: {
+            "p50": stage.p50,
+            "interval": [stage.interval.low, stage.interval.high] if stage.interval else None,
+        }
+        for stage in summary.stages_ns
     }
 
 

@@ -21,6 +21,7 @@ from edgeloop.reports.story import (
     ms,
     number,
     size_of,
+    stage_with_interval,
 )
 from edgeloop.reports.surroundings import declared, flat
 
@@ -68,6 +69,7 @@ def text(entries: Sequence[Entry]) -> str:
         "more": more_needed,
         "size": size_of,
         "latency": latency_with_interval,
+        "stage": stage_with_interval,
         "flat": flat,
         "declared": declared,
         "under": under,

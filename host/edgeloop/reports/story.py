@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeloop.core.events import Entry, Finished, Judged, Started, Trial, fold
-from edgeloop.core.measurement import LatencySummary, MetricSummary, Summary
+from edgeloop.core.measurement import LatencySummary, MetricSummary, StageSummary, Summary
 from edgeloop.core.verdict import Finding, Outcome
 
 MEASURED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
@@ -284,6 +284,12 @@ def latency_with_interval(latency: LatencySummary | None, statistic: str) -> str
     interval = next((span for name, span in latency.interval.items() if name == statistic), None)
     text = ms(getattr(latency, statistic))
     return f"{text} [{ms(interval.low)}, {ms(interval.high)}]" if interval else text
+
+
+def stage_with_interval(stage: StageSummary) -> str:
+    """`load 0.123 [0.121, 0.126]` in ms."""
+    interval = f" [{ms(stage.interval.low)}, {ms(stage.interval.high)}]" if stage.interval else ""
+    return f"{stage.stage} {ms(stage.p50)}{interval}"
 
 
 def metric_with_interval(metric: MetricSummary | None) -> str:

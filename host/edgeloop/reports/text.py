@@ -27,6 +27,7 @@ from edgeloop.reports.story import (
     ms,
     number,
     size_of,
+    stage_with_interval,
 )
 from edgeloop.reports.surroundings import declared, found
 
@@ -137,6 +138,13 @@ class _MeasureReport:
                 yield f"latency {statistic}", told
             for name in ("mean", "min", "first", "load"):
                 yield f"latency {name}" if name in ("mean", "min") else name, f"{ms(getattr(latency, name))} ms"
+            for stage in summary.stages_ns:
+                yield f"stage {stage.stage}", f"{stage_with_interval(stage).removeprefix(stage.stage + ' ')} ms, median"
+            if plan.period_ms is not None:
+                missed = f"{summary.missed_periods:,} of {latency.samples:,} periods missed"
+                yield "period", f"{plan.period_ms:g} ms, {missed}"
+            if summary.overhead_ns is not None:
+                yield "agent's own", f"at most {summary.overhead_ns / 1000:.2g} us in each latency"
         if summary is not None and summary.peak_rss_bytes is not None:
             above = ""
             if summary.runtime_rss_bytes is not None:

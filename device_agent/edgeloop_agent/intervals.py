@@ -1,0 +1,161 @@
+"""What is inside a timed interval: the interpreter's call, that with its copies, or the user's whole pipeline.
+
+Everything that an interval needs is bound before it, so that a latency holds the calls and nothing of the harness.
+"""
+
+from __future__ import annotations
+
+import array
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from edgeloop_agent import wire
+
+if TYPE_CHECKING:
+    from edgeloop_agent.engines.interpreter import Engine
+    from edgeloop_agent.pipeline import Pipeline
+    from edgeloop_agent.samples import Encoded, Sample
+
+_STAGES = len(wire.STAGES)
+_STAGED_RUNS_A_SECOND = 10_000  # a pipeline in Python is slower than a bare network
+_STAGED_RUNS_MAX = 262_144
+
+Once = Callable[[int], "tuple[int, int]"]
+"""Runs sample i and returns start and end of its timed interval, perf_counter_ns."""
+
+
+class Stages:
+    """Times in ns of each stage of each run, one run after the other; it grows where it is full."""
+
+    def __init__(self, plan: wire.SessionPlan) -> None:
+        runs = int((plan.warmup_s_max + plan.time_s_min) * _STAGED_RUNS_A_SECOND)
+        self.store = array.array("q", [0]) * (_STAGES * min(max(runs, 1), _STAGED_RUNS_MAX))
+        self.runs = 0
+
+    def keep(self, *marks: int) -> None:
+        """Keep a run by the clock's readings before, between and after its stages."""
+        at = self.runs * _STAGES
+        if at == len(self.store):
+            self.store.extend(self.store)
+        for stage in range(_STAGES):
+            self.store[at + stage] = marks[stage + 1] - marks[stage]
+        self.runs += 1
+
+    def table(self, first: int, last: int) -> Any:
+        """(stages, runs) of the runs from `first` up to `last`."""
+        import numpy as np
+
+        rows = np.frombuffer(self.store, np.int64).reshape(-1, _STAGES)[first:last]
+        return np.ascontiguousarray(rows.T)
+
+
+@dataclass
+class Timed:
+    """What is timed, and the same around calls that do nothing: what is left then is the agent's own."""
+
+    once: Once
+    idle: Once
+    samples: int
+    """How many there are to cycle through."""
+    stages: Optional[Stages] = None
+
+
+def of_engine(engine: Engine, held: list[Sample], boundary: str) -> Timed:
+    """Time the network: `invoke`, or `copy_in_out`."""
+    setters, getters = engine.setters(), engine.getters()
+    bind = _invoke_only if boundary == "invoke" else _copy_in_out
+    put, take = _nothing_of_two, _nothing_of_one
+    once = bind(held, setters, engine.invoker(), getters)
+    idle = bind(held, [(put, number) for _, number in setters], _nothing, [(take, number) for _, number in getters])
+    return Timed(once, idle, len(held))
+
+
+def of_pipeline(pipeline: Pipeline, engine: Engine, held: list[Encoded], plan: wire.SessionPlan) -> Timed:
+    """Time the user's pipeline from the encoded sample to the result, each stage too."""
+    copy_in, copy_out = pipeline.bind(engine)
+    stages = Stages(plan)
+    once = _end_to_end(
+        held, stages, pipeline.load, pipeline.preprocess, copy_in, engine.invoker(), copy_out, pipeline.postprocess
+    )
+    take = _nothing_of_one
+    idle = _end_to_end(held, stages, take, take, take, _nothing, _nothing, take)
+    return Timed(once, idle, len(held), stages)
+
+
+def _invoke_only(held: list[Sample], setters: list[Any], invoke: Callable[[], Any], _getters: list[Any]) -> Once:
+    bound = [[(*setters[i], values) for i, values in enumerate(sample)] for sample in held]
+    now = time.perf_counter_ns
+
+    def once(index: int) -> tuple[int, int]:
+        for put, tensor, values in bound[index]:
+            put(tensor, values)
+        start = now()
+        invoke()
+        return start, now()
+
+    return once
+
+
+def _copy_in_out(held: list[Sample], setters: list[Any], invoke: Callable[[], Any], getters: list[Any]) -> Once:
+    bound = [[(*setters[i], values) for i, values in enumerate(sample)] for sample in held]
+    now = time.perf_counter_ns
+
+    def once(index: int) -> tuple[int, int]:
+        inputs = bound[index]
+        start = now()
+        for put, tensor, values in inputs:
+            put(tensor, values)
+        invoke()
+        results = [get(tensor) for get, tensor in getters]
+        end = now()
+        del results  # freeing them is not part of the interval
+        return start, end
+
+    return once
+
+
+def _end_to_end(
+    held: list[Encoded],
+    stages: Stages,
+    load: Callable[[Any], Any],
+    preprocess: Callable[[Any], Any],
+    copy_in: Callable[[Any], Any],
+    invoke: Callable[[], Any],
+    copy_out: Callable[[], Any],
+    postprocess: Callable[[Any], Any],
+) -> Once:
+    now, keep = time.perf_counter_ns, stages.keep
+
+    def once(index: int) -> tuple[int, int]:
+        encoded = held[index]
+        start = now()
+        decoded = load(encoded)
+        loaded = now()
+        given = preprocess(decoded)
+        preprocessed = now()
+        copy_in(given)
+        copied_in = now()
+        invoke()
+        invoked = now()
+        outputs = copy_out()
+        copied_out = now()
+        result = postprocess(outputs)
+        end = now()
+        keep(start, loaded, preprocessed, copied_in, invoked, copied_out, end)
+        del decoded, given, outputs, result  # freeing them is not part of the interval
+        return start, end
+
+    return once
+
+
+def _nothing() -> None:
+    pass
+
+
+def _nothing_of_one(_given: Any) -> None:
+    pass
+
+
+def _nothing_of_two(_first: Any, _second: Any) -> None:
+    pass

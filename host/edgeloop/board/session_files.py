@@ -1,0 +1,179 @@
+"""The files of one session as a board gives them: what may be there, and whether it is what was asked for.
+
+A board's answers are data, never trusted: what does not fit the request or the protocol is refused with BoardError.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeloop.board.agent import Look
+from edgeloop.board.asked import Asked, AskedStep
+from edgeloop.core.measurement import Session
+from edgeloop.errors import BoardError, DataError
+from edgeloop_agent import wire
+
+SESSION_BYTES_MAX = 1 << 30
+RESULTS_MAX = 16
+"""Of a pipeline; the agent takes no more."""
+_RESULT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
+_DTYPES = {"float16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "bool"}
+_EMPTY: NDArray[np.int64] = np.empty(0, np.int64)
+
+
+def wanted_parts(asked: Asked, index: int) -> tuple[str, ...]:
+    """The parts that a session of this step may have; nothing else is asked of the board."""
+    kind = asked.schedule[index].kind
+    if kind == "evaluate":
+        count = len(asked.subject_of(index).outputs) if asked.pipeline is None else RESULTS_MAX
+        return ("json", "latency.npy", "warmup.npy", *(f"out.{i}.npy" for i in range(count)))
+    return ("json", "latency.npy", "warmup.npy", *(["stages.npy"] if asked.pipeline is not None else []))
+
+
+def sizes_to_read(asked: Asked, look: Look, index: int) -> dict[str, int]:
+    """Sizes of a finished session's wanted files by name. Raises BoardError beyond the bound."""
+    listed = look.sessions[index]
+    sizes = {part: listed[part] for part in wanted_parts(asked, index) if part in listed}
+    if sum(sizes.values()) > SESSION_BYTES_MAX or sizes.get("json", 0) > wire.MESSAGE_BYTES_MAX:
+        raise BoardError(f"{asked.target}: session {index} has {sum(sizes.values())} bytes; that is refused")
+    return sizes
+
+
+def dequantized(raw: NDArray[Any], tensor: wire.Tensor) -> NDArray[Any]:
+    """Real values of a stored output, float32; integers without a scale stay as they are."""
+    if raw.dtype.kind == "f":
+        return raw.astype(np.float32, copy=False)
+    if tensor.scale is None:
+        return raw
+    return ((raw.astype(np.float64) - (tensor.zero_point or 0)) * tensor.scale).astype(np.float32)
+
+
+def load_npy(raw: bytes, what: str) -> NDArray[Any]:
+    """Parse a .npy without pickle whose header says just what follows it. Raises BoardError."""
+    handle = io.BytesIO(raw)
+    try:
+        shape, fortran, dtype = _npy_header(handle)
+        plain = dtype.name in _DTYPES and dtype.isnative and not fortran and all(n >= 0 for n in shape)
+        if not plain or math.prod(shape) * dtype.itemsize != len(raw) - handle.tell():
+            raise ValueError(f"header says {dtype} {shape} for {len(raw)} bytes")
+    except (ValueError, EOFError, OverflowError) as error:
+        raise BoardError(f"{what} is no array that was asked for: {str(error)[:120]}") from error
+    return np.frombuffer(raw, dtype, offset=handle.tell()).reshape(shape)
+
+
+def samples_in(data: Path) -> int:
+    """Samples in an .npz, from the header of its first array, or of the offsets of encoded ones. Raises DataError."""
+    try:
+        with zipfile.ZipFile(data) as archive:
+            encoded = "encoded_offsets.npy" in archive.namelist()
+            with archive.open("encoded_offsets.npy" if encoded else archive.namelist()[0]) as member:
+                return int(_npy_header(member)[0][0]) - encoded
+    except (OSError, zipfile.BadZipFile, ValueError, IndexError) as error:
+        raise DataError(f"{data}: no .npz with arrays: {error}") from error
+
+
+def _npy_header(handle: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """(shape, Fortran order, type) that a .npy claims. Raises ValueError."""
+    version = np.lib.format.read_magic(handle)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(handle)
+
+
+def checked_record(asked: Asked, index: int, raw: bytes) -> wire.SessionRecord:
+    where = f"{asked.target}: session {index}"
+    try:
+        record = wire.decode(wire.SessionRecord, raw)
+    except wire.WireError as error:
+        raise BoardError(f"{where} is refused: {error}") from error
+    step = asked.schedule[index]
+    asked_for = (asked.job_id, index, asked.subjects.index(asked.subject_of(index)), step.kind)
+    if (record.job_id, record.index, record.subject, record.kind) != asked_for:
+        raise BoardError(f"{where} is refused: it belongs to another job or step")
+    if record.outcome not in wire.SESSION_OUTCOMES or min(record.runs, record.warmups) < 0:
+        raise BoardError(f"{where} is refused: its outcome or counts are none of the protocol's")
+    if record.missed_periods < 0 or record.stages not in ([], list(wire.STAGES)):
+        raise BoardError(f"{where} is refused: its periods or stages are none of the protocol's")
+    return record
+
+
+def written(asked: Asked, record: wire.SessionRecord) -> list[tuple[str, wire.Tensor]]:
+    """What an `evaluate` session wrote, in the order of its files: the network's outputs, or a pipeline's results."""
+    if asked.pipeline is not None:
+        return [(tensor.name, tensor) for tensor in record.results]
+    return list(zip(asked.subject_of(record.index).outputs, record.outputs, strict=True))
+
+
+def checked_arrays(asked: Asked, record: wire.SessionRecord, parts: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
+    """The session's arrays by part, their types and shapes checked against the record and the request."""
+    where = f"{asked.target}: session {record.index}"
+    arrays: dict[str, NDArray[Any]] = {}
+    for part, length in (("latency.npy", record.runs), ("warmup.npy", record.warmups)):
+        array = load_npy(parts[part], f"{where}: {part}") if part in parts else _EMPTY
+        if array.dtype != np.int64 or array.shape != (length,) or (array < 0).any():
+            raise BoardError(f"{where}: {part} is refused: {array.dtype} {array.shape} where {length} times were told")
+        arrays[part] = array
+    arrays |= _stages(record, parts, where)
+    if record.kind == "evaluate" and record.outcome == "ok":
+        names = asked.subject_of(record.index).outputs
+        if len(record.outputs) != len(names):
+            raise BoardError(f"{where}: the model has {len(record.outputs)} outputs where {len(names)} are known")
+        _check_results(asked, record, where)
+        for i, (_, tensor) in enumerate(written(asked, record)):
+            part = f"out.{i}.npy"
+            array = load_npy(parts.get(part, b""), f"{where}: {part}")
+            if array.dtype.name != tensor.dtype or array.ndim == 0 or len(array) != asked.samples:
+                raise BoardError(
+                    f"{where}: {part} is refused: {array.dtype} {array.shape} for {asked.samples} samples of"
+                    f" {tensor.dtype} {tensor.shape}"
+                )
+            arrays[part] = array
+    return arrays
+
+
+def _stages(record: wire.SessionRecord, parts: Mapping[str, bytes], where: str) -> dict[str, NDArray[Any]]:
+    """The times of a pipeline's stages, a row for each, where the record names any."""
+    if not record.stages:
+        return {}
+    array = load_npy(parts.get("stages.npy", b""), f"{where}: stages.npy")
+    if array.dtype != np.int64 or array.shape != (len(record.stages), record.runs) or (array < 0).any():
+        raise BoardError(f"{where}: stages.npy is refused: {array.dtype} {array.shape} for {record.runs} runs")
+    return {"stages.npy": array}
+
+
+def _check_results(asked: Asked, record: wire.SessionRecord, where: str) -> None:
+    """Raise BoardError where the names of a pipeline's results are not such as the agent lets pass."""
+    names = [tensor.name for tensor in record.results]
+    fine = len(set(names)) == len(names) <= RESULTS_MAX and all(_RESULT_NAME.match(name) for name in names)
+    if not fine or bool(names) != (asked.pipeline is not None):
+        raise BoardError(f"{where} is refused: {len(names)} results, or names that are none")
+
+
+def session_of(step: AskedStep, record: wire.SessionRecord, arrays: Mapping[str, NDArray[Any]]) -> Session:
+    outcome: Any = record.outcome
+    return Session(
+        index=step.index,
+        label=step.label,
+        kind=step.kind,
+        outcome=outcome,
+        detail=record.detail,
+        latencies_ns=arrays["latency.npy"],
+        warmups_ns=arrays["warmup.npy"],
+        load_ns=record.load_ns,
+        first_ns=record.first_ns,
+        peak_rss_bytes=record.peak_rss_bytes,
+        runtime_rss_bytes=record.runtime_rss_bytes,
+        conditions=record.conditions,
+        boot_id=record.boot_id,
+        overhead_ns=record.overhead_ns,
+        missed_periods=record.missed_periods,
+        stages_ns=dict(zip(record.stages, arrays["stages.npy"], strict=True)) if record.stages else {},
+    )
