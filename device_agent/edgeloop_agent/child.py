@@ -139,8 +139,14 @@ class Session:
         return said
 
     def last_words(self) -> str:
-        """Return in one line why a process ended that was to go on."""
-        return str(self._said().get("detail") or _last_line(self._tail) or "it left no word")
+        """Return in one line why a process ended that was to go on; it is not collected yet."""
+        self._drain()
+        said = str(self._said().get("detail") or "")
+        last = _last_line(self._tail) if said in ("", session.AFTER_LOADING) else said
+        status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) if hasattr(os, "waitid") else None
+        if status is not None and status.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+            return "killed by %s%s" % (_signal_name(status.si_status), ": " + last if last else "")
+        return last or "it left no word"
 
     def _said(self) -> dict[str, Any]:
         try:

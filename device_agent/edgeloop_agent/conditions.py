@@ -133,8 +133,8 @@ class Board:
         return {
             "monotonic_ns": monotonic,
             "realtime_minus_monotonic_ns": realtime - monotonic,
-            "boot_id": self.root.text("proc/sys/kernel/random/boot_id"),
-            "clocksource": self.root.text("sys/devices/system/clocksource/clocksource0/current_clocksource"),
+            "boot_id": self.root.name("proc/sys/kernel/random/boot_id"),
+            "clocksource": self.root.name("sys/devices/system/clocksource/clocksource0/current_clocksource"),
             "load1": float(load1.group(1)) if load1 else None,
             "pressure_us": self._pressure_us(),
             "mem_available_bytes": self.memory_bytes("MemAvailable"),

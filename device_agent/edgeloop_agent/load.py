@@ -69,7 +69,8 @@ class Load:
         parts = tail.split()
         try:
             ticks = sum(int(part) for part in parts[11:15])
-            return head.partition("(")[2], ticks, int(parts[1]), int(parts[3])
+            name = "".join(c if c.isprintable() else "?" for c in head.partition("(")[2])  # anybody may choose one
+            return name, ticks, int(parts[1]), int(parts[3])
         except (ValueError, IndexError):
             return None
 

@@ -30,7 +30,7 @@ def governor_path(root: Root, core: int) -> Path:
 
 def governors(root: Root, cores: Iterable[int]) -> dict[str, str]:
     """Return the frequency governor of each core that has one."""
-    found = {str(core): root.text(governor_path(root, core)) for core in cores}
+    found = {str(core): root.name(governor_path(root, core)) for core in cores}
     return {core: name for core, name in found.items() if name}
 
 
@@ -55,7 +55,7 @@ def cooling(root: Root, cores: Iterable[int]) -> dict[str, list[int]]:
     wanted = set(cores)
     found = {}
     for folder in root.folders("sys/class/thermal/cooling_device*"):
-        kind = root.text(folder / "type") or ""
+        kind = root.name(folder / "type") or ""
         match = _COOLING.match(kind)
         if match is None or (match.group("core") and wanted.isdisjoint(_related(root, int(match.group("core"))))):
             continue

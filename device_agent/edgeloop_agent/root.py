@@ -17,6 +17,7 @@ from typing import Any, Optional
 ROOT_VARIABLE = "EDGELOOP_AGENT_ROOT"
 _TEXT_BYTES_MAX = 1 << 20
 _MORE_FOLDERS = ("/usr/bin", "/opt/vc/bin")  # a command over SSH may have a short PATH
+_NAME_MAX = 100
 _STEP_FILE = "clock_step_ns"
 
 
@@ -36,6 +37,11 @@ class Root:
         with contextlib.suppress(OSError), open(self.path / path, "rb") as handle:
             return handle.read(_TEXT_BYTES_MAX).decode("utf-8", "replace").strip("\0\n\t ") or None
         return None
+
+    def name(self, path: Any) -> Optional[str]:
+        """Return a file's text as something to call a thing by: printable, short."""
+        text = self.text(path)
+        return "".join(c if c.isprintable() else "?" for c in text[:_NAME_MAX]) if text else None
 
     def number(self, path: Any) -> Optional[int]:
         """Return a file's whole number, None where it has none."""

@@ -17,7 +17,7 @@ def zones_c(root: Root) -> dict[str, float]:
     for folder in root.folders("sys/class/thermal/thermal_zone*"):
         celsius = _celsius(root, folder / "temp")
         if celsius is not None:
-            name = root.text(folder / "type") or folder.name
+            name = root.name(folder / "type") or folder.name
             zones[name if name not in zones else "%s.%s" % (name, folder.name[len("thermal_zone") :])] = celsius
     return zones
 
@@ -29,8 +29,8 @@ def hwmon_c(root: Root) -> dict[str, float]:
         celsius = _celsius(root, path)
         if celsius is not None:
             sensor = path.name[: -len("_input")]
-            label = root.text(path.with_name(sensor + "_label")) or sensor
-            name = "%s:%s" % (root.text(path.with_name("name")) or path.parent.name, label)
+            label = root.name(path.with_name(sensor + "_label")) or sensor
+            name = "%s:%s" % (root.name(path.with_name("name")) or path.parent.name, label)
             found[name if name not in found else "%s.%s" % (name, path.parent.name)] = celsius
     return found
 
@@ -41,7 +41,7 @@ def fans_rpm(root: Root) -> dict[str, int]:
     for path in root.folders("sys/class/hwmon/hwmon*/fan*_input"):
         rpm = root.number(path)
         if rpm is not None:
-            chip = root.text(path.with_name("name")) or path.parent.name
+            chip = root.name(path.with_name("name")) or path.parent.name
             found["%s:%s" % (chip, path.name[: -len("_input")])] = rpm
     return found
 

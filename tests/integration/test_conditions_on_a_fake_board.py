@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -62,13 +64,19 @@ class FakeLink(LocalLink):
 class Bench:
     """A board made of files, and the bench that measures on it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pushed: Bench | None = None) -> None:
+        """`pushed`: a bench whose board has agent and model already; what it has is copied instead of pushed."""
         self.folder, self.state = folder, folder / "state"
+        if pushed is not None:
+            shutil.copytree(pushed.state, self.state)
         self.fake = FakeBoard(folder / "root", self.state)
         runtime = Runtime(python=sys.executable, state_dir=str(self.state))
         model = BoardModel.model_validate({"schema": 1, "name": "fake"})
         self.board = Board(name="fake", kind="local", model=model, runtime=runtime)
         self.bench = BoardBench(self.board, FakeLink(self.fake.root), runtime_for=lambda facts, engines: WheelSet())
+
+        if pushed is not None:
+            self.bench._facts = pushed.bench.facts()
 
     def request(self, environment: Environment, **plan: Any) -> MeasureRequest:
         pace = {"warmup_s_min": 0.02, "warmup_s_max": 0.1, "time_s_min": 0.8, "runs_min": 20, "period_ms": 20}
@@ -241,14 +249,31 @@ def heats_up_and_throttles(fake: FakeBoard) -> None:
     fake.beside(heat)
 
 
-def never_flat(fake: FakeBoard) -> None:
-    def climb() -> None:
+def climb(fake: FakeBoard) -> None:
+    def higher() -> None:
         for step in range(1000):
             fake.celsius(40 + step / 10)
             if fake.wait(0.1):
                 return
 
-    fake.beside(climb)
+    fake.beside(higher)
+
+
+def never_flat(fake: FakeBoard) -> None:
+    climb(fake)
+
+
+def its_heater_dies(fake: FakeBoard) -> None:
+    def kill() -> None:
+        wait_for(lambda: list(fake.state.glob("jobs/*/work/soak/result.json")))
+        (work,) = fake.state.glob("jobs/*/work/soak")
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (process / "cwd").readlink() == work:
+                    os.kill(int(process.name), signal.SIGSEGV)
+
+    climb(fake)
+    fake.beside(kill)
 
 
 def no_temperature(fake: FakeBoard) -> None:
@@ -361,6 +386,7 @@ FAULTS: list[Row] = [
     (warm, COOL, "standard", INVALID, "66.0 C, wanted at most 50 C"),
     (heats_up_and_throttles, SOAK, "qualification", VALID, ""),
     (never_flat, SOAK, "standard", INVALID, "C a minute over the last 2 s"),
+    (its_heater_dies, SOAK, "standard", INVALID, " s: killed by SIGSEGV"),
     (no_temperature, SOAK, "standard", INVALID, "no temperature can be read, so nobody can tell when it is flat"),
     (cools_after_its_soak, SOAK, "standard", INVALID, "session 1 (candidate): it was at 71.0 C in the timed window"),
 ]
@@ -390,8 +416,11 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[Key, Measured]:
     flat over two seconds: what takes minutes on a board is the same arithmetic.
     """
 
+    first = Bench(tmp_path_factory.mktemp("first"))
+    first.bench.prepare(first.request(Environment()), None, lambda what, done, total: None)
+
     def measure(row: Row) -> Measured:
-        bench = Bench(tmp_path_factory.mktemp(row[0].__name__))
+        bench = Bench(tmp_path_factory.mktemp(row[0].__name__), first)
         try:
             row[0](bench.fake)
             request = bench.request(Environment(**row[1]))
@@ -400,7 +429,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[Key, Measured]:
             bench.fake.leave()
 
     rows = {key_of(row[0], row[1]): row for row in FAULTS}
-    with ThreadPoolExecutor(6) as pool, pytest.MonkeyPatch.context() as patch:
+    with ThreadPoolExecutor(10) as pool, pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgeloop.board.job.SOAK_WINDOW_S", 2.0)
         return dict(zip(rows, pool.map(measure, rows.values()), strict=True))
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeloop.board import surroundings
 from edgeloop.board.agent import Look
 from edgeloop.board.asked import Asked, AskedStep
 from edgeloop.core.measurement import Session
@@ -102,6 +103,8 @@ def checked_record(asked: Asked, index: int, raw: bytes) -> wire.SessionRecord:
         raise BoardError(f"{where} is refused: its outcome or counts are none of the protocol's")
     if record.missed_periods < 0 or record.stages not in ([], list(wire.STAGES)):
         raise BoardError(f"{where} is refused: its periods or stages are none of the protocol's")
+    for key in surroundings.faults(record.conditions):
+        raise BoardError(f"{where} is refused: conditions.{key} is not of the protocol's types")
     return record
 
 
