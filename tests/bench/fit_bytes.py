@@ -81,6 +81,7 @@ def built_bytes(spec: NetworkSpec, io_: NetworkIO, rung: Lightening, folder: Pat
         activations=fake.activations,
         layers=fake.layers,
         weights={},
+        master=None,
     )
     recipe = json.loads((folder / "recipe.json").read_text())
     content = float_model.convert(folder / "network.pt2", recipe["inputs"])

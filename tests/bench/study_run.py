@@ -1,0 +1,216 @@
+"""Runs the study: trains, builds and scores every arm, one line a result in docs/results/method-study.jsonl.
+
+Usage: python tests/bench/study_run.py [--data NAME]... [--widths W]... [--seeds N] [--processes N]
+
+What is in the file already is not done again, so it can be stopped at any time and run in pieces. Networks are kept in
+runs/study/. The protocol is in docs/results/method-study-protocol.md; study_report.py makes the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import multiprocessing
+import os
+import sys
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs/results/method-study.jsonl"
+SIZES = ROOT / "docs/results/method-study-sizes.json"
+WORK = ROOT / "runs/study"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One width of M1 and one seed on one data set."""
+
+    data: str
+    width: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.data} width {self.width:g} seed {self.seed}"
+
+
+def main() -> int:
+    from study_arms import SETTINGS
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", action="append", choices=list(SETTINGS))
+    parser.add_argument("--widths", action="append", type=float)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=2)
+    asked = parser.parse_args()
+    cells = [
+        Cell(name, width, seed)
+        for name in asked.data or SETTINGS
+        for width in SETTINGS[name].widths
+        if not asked.widths or width in asked.widths
+        for seed in range(1, asked.seeds + 1)
+    ]
+    for name in dict.fromkeys(cell.data for cell in cells):
+        for width in dict.fromkeys(cell.width for cell in cells if cell.data == name):
+            sizes_of(name, width)
+    with multiprocessing.get_context("spawn").Pool(asked.processes, maxtasksperchild=1) as pool:
+        for told in pool.imap_unordered(carry_out, cells, chunksize=1):
+            print(told, flush=True)
+    return 0
+
+
+def sizes_of(name: str, width: float) -> dict[str, float]:
+    """Width of each arm's network, by the bytes of built files; kept, since all seeds share them."""
+    from study_arms import ARMS, SETTINGS, Sizing
+
+    known: dict[str, Any] = json.loads(SIZES.read_text()) if SIZES.exists() else {}
+    key = f"{name}/{width:g}"
+    if key not in known:
+        sizing = Sizing(SETTINGS[name])
+        budgets = {"b8": sizing.bytes_of(width, "w8a8"), "b32": sizing.bytes_of(width, "fp32")}
+        found = {
+            arm.name: width if arm.size == "m1" else sizing.nearest(budgets[arm.size], arm.lightening) for arm in ARMS
+        }
+        known[key] = {"budgets": budgets, "widths": found}
+        SIZES.parent.mkdir(parents=True, exist_ok=True)
+        SIZES.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+        print(f"{key}: {known[key]}", flush=True)
+    return {str(arm): float(wide) for arm, wide in known[key]["widths"].items()}
+
+
+def done() -> set[tuple[str, float, int, str]]:
+    if not RESULTS.exists():
+        return set()
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines() if line]
+    return {(line["data"], line["m1_width"], line["seed"], line["arm"]) for line in lines}
+
+
+def carry_out(cell: Cell) -> str:
+    """Do what is missing of a cell."""
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    from study_arms import ARMS
+
+    known = done()
+    missing = [arm for arm in ARMS if (cell.data, cell.width, cell.seed, arm.name) not in known]
+    if not missing:
+        return f"{cell}: known"
+    began = time.monotonic()
+    bench = _Cell(cell)
+    try:
+        for arm in missing:
+            _append(bench.result(arm))
+    finally:
+        bench.builder.close()
+    return f"{cell}: {len(missing)} arms in {time.monotonic() - began:.0f} s"
+
+
+def _append(line: dict[str, Any]) -> None:
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        handle.write(json.dumps(line, sort_keys=True) + "\n")
+
+
+class _Cell:
+    """The trainings of one cell, each made once, through the training process's own entry."""
+
+    def __init__(self, cell: Cell) -> None:
+        from study_arms import SETTINGS
+
+        from edgeloop.bootstrap import worker
+        from edgeloop.builders.tflite.builder import TfliteBuilder
+        from edgeloop.core.campaign import Task
+        from edgeloop.data import load
+        from edgeloop.measure.scoring import Scorer
+
+        worker.prepare(1)
+        self.cell = cell
+        self.setting = SETTINGS[cell.data]
+        self.data = load(self.setting.data)
+        self.task = Task()
+        self.scorer = Scorer(self.task)
+        self.builder = TfliteBuilder(WORK / "artifacts", self.task)
+        self.widths = sizes_of(cell.data, cell.width)
+
+    def result(self, arm: Any) -> dict[str, Any]:
+        began = time.monotonic()
+        trained = self._trained(arm)
+        artifact = self.builder.build(trained, arm.lightening)
+        test = self.data.test
+        outputs = self.builder.predict(artifact, test.x)
+        validation = self.builder.predict(artifact, self.data.validation.x)
+        parity = artifact.parity
+        assert parity is not None, "built here, so it went through the parity gate"
+        return {
+            "data": self.cell.data,
+            "m1_width": self.cell.width,
+            "seed": self.cell.seed,
+            "arm": arm.name,
+            "width": self.widths[arm.name],
+            "lightening": arm.lightening,
+            "teacher": arm.teacher,
+            "bytes": artifact.deployed_bytes,
+            "test_top1": self.scorer.values(outputs, self.scorer.targets(test.x, test.y))["top1"],
+            "validation_top1": self.scorer.values(
+                validation, self.scorer.targets(self.data.validation.x, self.data.validation.y)
+            )["top1"],
+            "float_validation_top1": trained.validation["top1"],
+            "agreement": parity.agreement,
+            "seconds": round(time.monotonic() - began, 1),
+            "versions": {
+                name: metadata.version(name)
+                for name in ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
+            },
+        }
+
+    def _trained(self, arm: Any) -> Any:
+        recipe = self.setting.recipe.model_copy(update={"seed": self.cell.seed, "teacher": arm.teacher})
+        if arm.calibrated_only:
+            recipe = recipe.model_copy(update={"lightened_epochs": 0})
+        own = self._float(self.widths[arm.name])
+        if arm.lightening == "fp32":
+            return own
+        return self._run(self.widths[arm.name], arm.lightening, recipe, parent=own.folder, teacher=self._teacher(arm))
+
+    def _teacher(self, arm: Any) -> str | None:
+        """Folder of the network that teaches; M2 is the network of the `m3` arms."""
+        if arm.teacher == "none":
+            return None
+        m1, m2 = self._float(self.cell.width), self._float(self.widths["m3-m2"])
+        if arm.teacher == "m1-distilled":
+            return str(self._run(self.cell.width, "fp32", self._recipe(), parent=m1.folder, teacher=m2.folder).folder)
+        return str((m1 if arm.teacher == "m1" else m2).folder)
+
+    def _recipe(self) -> Any:
+        return self.setting.recipe.model_copy(update={"seed": self.cell.seed})
+
+    def _float(self, width: float) -> Any:
+        return self._run(width, "fp32", self._recipe())
+
+    def _run(self, width: float, rung: str, recipe: Any, parent: str | None = None, teacher: str | None = None) -> Any:
+        from study_arms import CHANNEL_MULTIPLE
+
+        from edgeloop.bootstrap import worker
+        from edgeloop.core.network import NetworkSpec
+        from edgeloop.ports import TrainingJob
+
+        job = TrainingJob(
+            network=NetworkSpec(family=self.setting.family, width=width, seed=self.cell.seed),
+            lightening=rung,
+            task=self.task,
+            data=self.setting.data,
+            data_sha256=self.data.sha256,
+            recipe=recipe,
+            parent=parent,
+            teacher=teacher,
+            channel_multiple=CHANNEL_MULTIPLE,
+        )
+        return worker.train(job, WORK / "networks", lambda _what, _fraction: None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
