@@ -131,8 +131,7 @@ class Sizing:
             low, high = (middle, high) if predicted(middle) < budget else (low, middle)
         near = widths[max(0, low - _AROUND) : high + _AROUND]
         real = {width: self.bytes_of(width, rung) for width in near}
-        best = min(real, key=lambda width: abs(real[width] - budget))
-        return best
+        return min(real, key=lambda width: abs(real[width] - budget))
 
     def _distinct(self) -> list[float]:
         """Widths in fine steps, one for each network that rounding to whole channels leaves."""
