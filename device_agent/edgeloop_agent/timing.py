@@ -70,7 +70,7 @@ class Loop:
         if left > 0:
             time.sleep(left / 1e9)
         else:
-            self.missed += 0 if first else 1 - left // period_ns
+            self.missed += 0 if first else 1 + -left // period_ns
             self._due_ns -= left
         self._due_ns += period_ns
 
