@@ -40,3 +40,27 @@ def test_measuring_a_ready_model_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_package_imports_nothing_heavy_and_every_public_name_is_there() -> None:
+    program = (
+        "import sys, edgeloop\n"
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])\n"
+        "print('MISSING', [name for name in edgeloop.__all__ if not hasattr(edgeloop, name)])\n"
+        "print('DIR', sorted(dir(edgeloop)) == sorted(edgeloop.__all__))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["LOADED []", "MISSING []", "DIR True"]
+
+
+def test_measure_stays_callable_beside_the_room_of_that_name() -> None:
+    program = (
+        "import edgeloop\n"
+        "import edgeloop.measure.statistics as statistics\n"
+        "from edgeloop.measure import verdict\n"
+        "assert statistics.samples_needed and verdict.judge and edgeloop.measure.statistics is statistics\n"
+        "try:\n    edgeloop.measure('no.tflite', 'local')\n"
+        "except edgeloop.EdgeloopError as error:\n    print(error.lines()[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "no.tflite" in done.stdout

@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 from unittest import mock
 
-from edgeloop.bootstrap import running
+import edgeloop
 from edgeloop.bootstrap.files import load_campaign
 from edgeloop.core.events import Built, Entry, Judged
 from edgeloop.method.strategy import PatentStrategy
@@ -83,10 +83,10 @@ def verdict(folder: Path, *, ahead: bool, epochs: int) -> dict[str, float]:
         nothing = mock.patch.object(PatentStrategy, "likely", return_value=[])
         began = time.monotonic()
         if ahead:
-            result = running.run(campaign, folder, folder / "run", resume=False, observer=watch)
+            result = edgeloop.run(campaign, beside=folder, out=folder / "run", observer=watch)
         else:
             with nothing:
-                result = running.run(campaign, folder, folder / "run", resume=False, observer=watch)
+                result = edgeloop.run(campaign, beside=folder, out=folder / "run", observer=watch)
         wall_s = time.monotonic() - began
     seconds: dict[str, float] = defaultdict(float, wall=wall_s, pushing=watch.pushing_s)
     for entry in result.entries:

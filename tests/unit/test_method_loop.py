@@ -14,16 +14,21 @@ import pytest
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign
+from edgeloop.core.events import Judged
 from edgeloop.core.network import NetworkSpec
+from edgeloop.core.plan import Plan
+from edgeloop.core.verdict import Outcome, Verdict
 from edgeloop.errors import BuildError, StationError, UnreachableError, UserError
-from edgeloop.method.loop import Controller, Means
-from edgeloop.method.measuring import Proof
+from edgeloop.method.loop import Controller
+from edgeloop.method.making import Means
 from edgeloop.method.memo import Memo
+from edgeloop.method.space import SearchSpace
 from edgeloop.method.strategy import PatentStrategy
 from edgeloop.ports import TrainedNetwork
 from edgeloop.testing.clock import FakeClock
 from edgeloop.testing.memory_ledger import MemoryLedger
 from edgeloop.testing.simulated_board import simulated_sizes
+from edgeloop.testing.simulated_workshop import walk
 
 CAMPAIGN = Campaign.model_validate(
     {
@@ -38,19 +43,37 @@ CAMPAIGN = Campaign.model_validate(
 M1 = NetworkSpec(family="ds_cnn")
 
 
+def judged(trial: int, split: Any) -> Judged:
+    """A pass."""
+    return Judged(
+        trial=trial,
+        job_key=f"{trial}-{split}",
+        target="b",
+        split=split,
+        plan=Plan.of("standard"),
+        look=1,
+        summary=None,
+        reference=None,
+        trust=None,
+        verdict=Verdict(outcome=Outcome.PASS),
+        seconds=1,
+    )
+
+
 @dataclass
 class Shop:
     """Trainer, builder, measuring and bench in one; records what was asked."""
 
     broken: frozenset[float] = frozenset()
     """Widths whose build fails."""
-    proof: Proof = Proof.PROVEN
     room: bool = True
     shares_host: bool = True
     measure: Any = None
     built: list[tuple[float, str]] = field(default_factory=list)
     trained: list[str] = field(default_factory=list)
     measured: list[float] = field(default_factory=list)
+
+    memo: Any = None
 
     def __post_init__(self) -> None:
         self.board = SimpleNamespace(name="b", shares_host=self.shares_host)
@@ -87,11 +110,17 @@ class Shop:
 
     def reference(self, bench: Any, _candidate: Any, _artifact: Any, run_on: Any) -> Any:
         run_on(bench, self.measure or (lambda: None))
+        self.memo.append(judged(0, "validation"))
         return SimpleNamespace()
 
-    def candidate(self, _number: int, candidate: Any, *_: Any) -> Proof:
-        self.measured.append(candidate.network.width)
-        return self.proof
+    def confirm(self, contender: Any, *_: Any) -> Outcome:
+        self.measured.append(contender.candidate.network.width)
+        self.memo.append(judged(contender.number, "validation"))
+        return Outcome.PASS
+
+    def prove(self, contender: Any, *_: Any) -> Outcome:
+        self.memo.append(judged(contender.number, "test"))
+        return Outcome.PASS
 
     # what an observer is told
 
@@ -102,19 +131,21 @@ class Shop:
 
 
 def controller(shop: Shop, ledger: MemoryLedger, campaign_key: str = "k") -> Controller:
-    memo = Memo(ledger, shop)
+    memo = shop.memo = Memo(ledger, shop)
 
     def strategy(m1: Any, sizes: Any, m1_bytes: int, sizes_of: Any) -> PatentStrategy:
         return PatentStrategy(
-            search=CAMPAIGN.search,
-            m1=m1,
-            m1_sizes=sizes,
-            m1_lightening="fp32",
-            m1_bytes=m1_bytes,
-            larger="factory",
-            teacher="none",
-            limits=CAMPAIGN.limits,
-            sizes_of=sizes_of,
+            SearchSpace(
+                search=CAMPAIGN.search,
+                m1=m1,
+                m1_sizes=sizes,
+                m1_lightening="fp32",
+                m1_bytes=m1_bytes,
+                larger="factory",
+                teacher="none",
+                limits=CAMPAIGN.limits,
+                sizes_of=sizes_of,
+            )
         )
 
     parts: Any = shop
@@ -135,6 +166,7 @@ def controller(shop: Shop, ledger: MemoryLedger, campaign_key: str = "k") -> Con
             has_room=lambda: shop.room,
             versions={},
             campaign_key=campaign_key,
+            compared_by=(CAMPAIGN.limits, frozenset()),
             strategy=strategy,
         ),
     )
@@ -147,7 +179,7 @@ def kinds(ledger: MemoryLedger) -> list[str]:
 def test_a_build_that_fails_closes_its_trial_and_the_search_goes_on() -> None:
     ledger = MemoryLedger(FakeClock())
     shop = Shop(broken=frozenset({2.0, 1.5}))
-    finished = controller(shop, ledger).run()
+    finished = walk(controller(shop, ledger))
     assert finished.exit_code == 3, "nothing was measured, so nothing can be told"
     assert kinds(ledger).count("errored") == 2
     assert shop.measured == []
@@ -156,12 +188,12 @@ def test_a_build_that_fails_closes_its_trial_and_the_search_goes_on() -> None:
 def test_what_closed_a_trial_is_not_tried_again_by_a_resumed_run() -> None:
     first = MemoryLedger(FakeClock())
     broken = Shop(broken=frozenset({2.0, 1.5}))
-    controller(broken, first).run()
+    walk(controller(broken, first))
     until = [entry for entry in first.entries() if entry.event.kind not in {"finished", "moved"}]
     cut = [entry for number, entry in enumerate(until) if number <= [e.event.kind for e in until].index("errored")]
     mended = Shop()
     resumed = MemoryLedger(FakeClock(), cut)
-    finished = controller(mended, resumed).run()
+    finished = walk(controller(mended, resumed))
     assert finished.best == 2
     assert [e.event.kind for e in resumed.entries()].count("errored") == 1
     assert len(mended.measured) == 1
@@ -170,10 +202,10 @@ def test_what_closed_a_trial_is_not_tried_again_by_a_resumed_run() -> None:
 def test_a_toolchain_that_fails_for_want_of_room_stops_the_run_and_says_nothing_of_the_trial() -> None:
     ledger = MemoryLedger(FakeClock())
     with pytest.raises(StationError, match="no room left") as caught:
-        controller(Shop(broken=frozenset({2.0, 1.5}), room=False), ledger).run()
+        walk(controller(Shop(broken=frozenset({2.0, 1.5}), room=False), ledger))
     assert "--resume" in str(caught.value.next_step)
     assert {"errored", "finished"}.isdisjoint(kinds(ledger))
-    assert controller(Shop(), MemoryLedger(FakeClock(), ledger.entries())).run().exit_code == 0
+    assert walk(controller(Shop(), MemoryLedger(FakeClock(), ledger.entries()))).exit_code == 0
 
 
 def test_a_board_that_is_gone_stops_the_run_and_leaves_it_resumable() -> None:
@@ -182,24 +214,24 @@ def test_a_board_that_is_gone_stops_the_run_and_leaves_it_resumable() -> None:
 
     ledger = MemoryLedger(FakeClock())
     with pytest.raises(UnreachableError):
-        controller(Shop(measure=gone, shares_host=False), ledger).run()
+        walk(controller(Shop(measure=gone, shares_host=False), ledger))
     assert "finished" not in kinds(ledger)
-    assert controller(Shop(), MemoryLedger(FakeClock(), ledger.entries())).run().exit_code == 0
+    assert walk(controller(Shop(), MemoryLedger(FakeClock(), ledger.entries()))).exit_code == 0
 
 
 def test_a_run_is_not_resumed_with_another_campaign() -> None:
     ledger = MemoryLedger(FakeClock())
-    controller(Shop(), ledger).run()
+    walk(controller(Shop(), ledger))
     with pytest.raises(UserError, match="not the one this run was started with"):
-        controller(Shop(), MemoryLedger(FakeClock(), ledger.entries()), campaign_key="other").run()
+        walk(controller(Shop(), MemoryLedger(FakeClock(), ledger.entries()), campaign_key="other"))
 
 
 def test_a_finished_run_asks_nobody_again() -> None:
     ledger = MemoryLedger(FakeClock())
-    controller(Shop(), ledger).run()
+    walk(controller(Shop(), ledger))
     shop = Shop()
     again = MemoryLedger(FakeClock(), ledger.entries())
-    assert controller(shop, again).run().exit_code == 0
+    assert walk(controller(shop, again)).exit_code == 0
     assert (shop.trained, shop.built, shop.measured) == ([], [], [])
     assert len(again.entries()) == len(ledger.entries())
 
@@ -215,7 +247,7 @@ def test_while_a_remote_board_measures_m1_the_first_candidate_is_trained_and_bui
         seen.append([rung for _, rung in shop.built])
 
     shop.measure = measuring
-    controller(shop, MemoryLedger(FakeClock())).run()
+    walk(controller(shop, MemoryLedger(FakeClock())))
     assert "w8a8" in seen[0]
 
 
@@ -223,7 +255,7 @@ def test_on_a_target_that_shares_the_host_nothing_is_trained_while_it_measures()
     seen: list[int] = []
     shop = Shop(shares_host=True)
     shop.measure = lambda: seen.append(len(shop.trained))
-    controller(shop, MemoryLedger(FakeClock())).run()
+    walk(controller(shop, MemoryLedger(FakeClock())))
     assert seen == [1], "M1 alone"
 
 
@@ -240,6 +272,6 @@ def test_whoever_interrupts_a_run_does_not_wait_for_the_board(tmp_path: Path) ->
     submit = shop_any.submit
     shop_any.submit = lambda job, progress: interrupted() if job.lightening == "w8a8" else submit(job, progress)
     with pytest.raises(KeyboardInterrupt):
-        made.run()
+        walk(made)
     assert time.monotonic() - began < 10
     release.set()

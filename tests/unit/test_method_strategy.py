@@ -13,6 +13,7 @@ from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.core.verdict import Outcome
 from edgeloop.errors import ConfigError
 from edgeloop.method.lighten import predicted_bytes
+from edgeloop.method.space import SearchSpace
 from edgeloop.method.strategy import PatentStrategy
 from edgeloop.testing.simulated_board import SimulatedBoard, Truth, search, simulated_sizes
 
@@ -48,15 +49,17 @@ def strategy_for(
     sizes_of: Callable[[NetworkSpec], NetworkSizes] = simulated_sizes,
 ) -> PatentStrategy:
     return PatentStrategy(
-        search=space or Search(),
-        m1=M1,
-        m1_sizes=M1_SIZES,
-        m1_lightening="fp32",
-        m1_bytes=M1_BYTES,
-        larger=larger,  # type: ignore[arg-type]
-        teacher="none",
-        limits=parse_limits(limits),
-        sizes_of=sizes_of,
+        SearchSpace(
+            search=space or Search(),
+            m1=M1,
+            m1_sizes=M1_SIZES,
+            m1_lightening="fp32",
+            m1_bytes=M1_BYTES,
+            larger=larger,  # type: ignore[arg-type]
+            teacher="none",
+            limits=parse_limits(limits),
+            sizes_of=sizes_of,
+        )
     )
 
 

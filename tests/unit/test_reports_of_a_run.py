@@ -21,6 +21,7 @@ from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.verdict import Outcome, Verdict
 from edgeloop.errors import Owner
 from edgeloop.method.lighten import degree, predicted_bytes
+from edgeloop.method.space import SearchSpace
 from edgeloop.method.strategy import PatentStrategy
 from edgeloop.reports import csv as csv_report
 from edgeloop.reports import document as document_report
@@ -91,15 +92,17 @@ def a_run(
     the_limits = parse_limits(limits)
     board = SimulatedBoard(the_limits, truth)
     strategy = PatentStrategy(
-        search=Search(threads=(1, 2)),
-        m1=M1,
-        m1_sizes=simulated_sizes(M1),
-        m1_lightening="fp32",
-        m1_bytes=14_000,
-        larger="factory",
-        teacher="none",
-        limits=the_limits,
-        sizes_of=simulated_sizes,
+        SearchSpace(
+            search=Search(threads=(1, 2)),
+            m1=M1,
+            m1_sizes=simulated_sizes(M1),
+            m1_lightening="fp32",
+            m1_bytes=14_000,
+            larger="factory",
+            teacher="none",
+            limits=the_limits,
+            sizes_of=simulated_sizes,
+        )
     )
     reference = board.measure(0, Candidate(network=M1, lightening="fp32"), "the reference network M1", strategy)
     told += events_of(reference.model_copy(update={"role": "reference"}))

@@ -44,6 +44,8 @@ def load_campaign(path: Path) -> Campaign:
     if isinstance(metrics, dict):
         for name in metrics:
             _resolve(metrics, name, folder, f"{path}: task.metrics.{name}", faults)
+    if isinstance(plain.get("search"), dict):
+        _resolve_storage(plain["search"], folder)
     limits = _limits(plain.get("limits"), folder, path, faults)
     plain["limits"] = limits if limits is not None else LimitSet()
     if isinstance(plain.get("plan"), dict):
@@ -85,6 +87,9 @@ def load_environment(path: Path) -> Environment:
 
 def campaign_key(campaign: Campaign) -> str:
     """A digest of the campaign and of the content of every file it names: what `--resume` goes on with."""
+    # Where a study is written down for others to look at decides nothing, so it may move.
+    search = campaign.search.model_copy(update={"storage": None})
+    campaign = campaign.model_copy(update={"search": search})
     return key_of("campaign", campaign, [[name, sha256_of(Path(name))] for name in sorted(set(_named(campaign)))])
 
 
@@ -130,6 +135,13 @@ def _resolve(table: dict[str, Any], key: str, folder: Path, where: str, faults: 
     if not absolute.exists():
         faults.append(Fault(where, f"{absolute}: no such file", "paths are taken from the campaign's folder"))
     table[key] = f"{absolute}{colon}{name}"
+
+
+def _resolve_storage(search: dict[str, Any], folder: Path) -> None:
+    """A SQLite file is taken from the campaign's folder, as every path; `sqlite://` alone is a database in memory."""
+    scheme, slashes, path = str(search.get("storage", "")).partition(":///")
+    if slashes and scheme.startswith("sqlite") and path:
+        search["storage"] = f"{scheme}:///{(folder / Path(path).expanduser()).resolve()}"
 
 
 def _limits(value: Any, folder: Path, path: Path, faults: list[Fault]) -> LimitSet | None:

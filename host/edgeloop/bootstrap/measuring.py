@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -88,8 +90,42 @@ class _Checked:
     undecidable: tuple[Fault, ...]
 
 
-def measure(asked: Asked, watch: Watch) -> list[Measured]:
-    """Measure on every board that the target names. Raises UserError and its kind before anything is sent."""
+def measure(
+    model: str | os.PathLike[str],
+    target: str,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    limits: Sequence[str] = (),
+    engine: str = "litert",
+    threads: int = 1,
+    plan: PlanWords | None = None,
+    environment: str | os.PathLike[str] | None = None,
+    extend: bool = False,
+    watch: Watch = lambda _what, _done, _total: None,
+) -> list[Measured]:
+    """Measure a ready model on every board that `target` names, one result each, in the order of the inventory.
+
+    `limits` are words as `latency.p90_ms=12`, `top1=0.9`, `size_bytes=900000`; `data` is an .npz with x (or x/<input>)
+    and, for accuracy, y; `environment` is a file with what is declared; `watch` is told what is being done, sessions
+    done and sessions in all. Raises UserError and its kind before anything is sent, ModelError for a file that is no
+    model, BoardError and LabError for a board that could not be measured.
+    """
+    asked = Asked(
+        model=Path(model),
+        target=target,
+        data=None if data is None else Path(data),
+        limits=tuple(limits),
+        engine=engine,
+        threads=threads,
+        plan=plan or PlanWords(),
+        environment=None if environment is None else Path(environment),
+        extend=extend,
+    )
+    return carry_out(asked, watch)
+
+
+def carry_out(asked: Asked, watch: Watch) -> list[Measured]:
+    """As `measure`, of what the command line asked for."""
     checked = _checked(asked)
     if checked.undecidable:
         raise ConfigError(checked.undecidable)

@@ -57,7 +57,7 @@ def measure(
         raise typer.Exit(print_cost(measuring.dry_run(asked), json=json))
     stderr = Console(stderr=True)
     with stderr.status("connecting") as status:
-        results = measuring.measure(asked, lambda text, done, total: status.update(f"{text} {done}/{total}"))
+        results = measuring.carry_out(asked, lambda text, done, total: status.update(f"{text} {done}/{total}"))
     if json:
         documents = [result.document() for result in results]
         print_json(documents[0] if len(documents) == 1 else documents)

@@ -23,6 +23,7 @@ def run(
     """Lighten, train, build, push, measure and judge until a network passes on the board."""
     from rich.console import Console
 
+    import edgeloop
     from edgeloop.bootstrap import running
     from edgeloop.bootstrap.files import load_campaign
     from edgeloop.cli.display import Display
@@ -38,13 +39,12 @@ def run(
             for line in preview.lines():
                 stdout.print(line, soft_wrap=True, highlight=False)
         raise typer.Exit(2 if preview.faults else 0)
-    folder = out if out is not None else Path("runs") / loaded.name
     with Display(Console(stderr=True), loaded.budget) as display:
-        result = running.run(loaded, campaign.resolve().parent, folder, resume=resume, observer=display)
+        result = edgeloop.run(loaded, beside=campaign.resolve().parent, out=out, resume=resume, observer=display)
     if json:
         print_json(result.document())
     else:
         print_report(result.rendered())
         for line in result.whereabouts():
             stdout.print(line, soft_wrap=True, highlight=False)
-    raise typer.Exit(result.finished.exit_code)
+    raise typer.Exit(result.exit_code)

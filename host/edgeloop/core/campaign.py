@@ -6,6 +6,7 @@ Paths in a loaded campaign are absolute: bootstrap resolves them against the fil
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -89,7 +90,7 @@ class Data(Frozen):
 
 
 class Search(Frozen):
-    strategy: Literal["patent"] = "patent"
+    strategy: Literal["patent", "optuna", "grid", "random"] = "patent"
     widths: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.19, 1.41, 1.68, 2.0, 2.83), min_length=1)
     """Width multipliers of M2 over M1."""
     depths: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
@@ -99,6 +100,33 @@ class Search(Frozen):
     threads: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
     evaluation: Literal["tent", "saturating", "parity", "off"] | PyRef = "tent"
     """Size difference evaluation function; `file.py:name` is called as `name(delta, delta_star) -> 0 to 1`."""
+    seed: int | None = Field(default=None, ge=0)
+    """Of what `optuna` and `random` draw; 0 where absent."""
+    storage: str | None = None
+    """Where `optuna` writes its study down: a URL as `sqlite:///optuna.db`; in the run's folder where absent."""
+    pareto: bool = False
+    """Go on after the first pass, and return the front of what passed."""
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Self:
+        if self.seed is not None and self.strategy not in {"optuna", "random"}:
+            raise ValueError(f"seed goes with strategy 'optuna' or 'random'; {self.strategy!r} draws nothing")
+        if self.storage is None:
+            return self
+        if self.strategy != "optuna":
+            raise ValueError(f"storage goes with strategy 'optuna', not with {self.strategy!r}")
+        try:
+            url = urlsplit(self.storage)
+            password = url.password
+        except ValueError as error:
+            raise ValueError(f"storage is no URL: {error}") from error
+        if not url.scheme or "://" not in self.storage:
+            raise ValueError("storage is a URL, such as sqlite:///optuna.db")
+        if password is not None:
+            raise ValueError(
+                "storage holds a password, which has no place in a file; use the database's own file for it"
+            )
+        return self
 
 
 class Training(Frozen):

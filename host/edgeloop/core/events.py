@@ -146,12 +146,37 @@ class Moved(Frozen):
     sentence: str
 
 
+class FrontAxis(Frozen):
+    """What the members of a front are compared by."""
+
+    name: str
+    unit: str
+    better: Literal["higher", "lower"]
+
+
+class FrontMember(Frozen):
+    trial: int
+    values: tuple[float, ...]
+    """On validation data, one for each axis; the worst over targets."""
+    outcome: Outcome
+    """Of its one look at test data; only PASS is output."""
+
+
+class FrontTold(Frozen):
+    """The candidates that passed on validation data and that no other one beats on every axis."""
+
+    axes: tuple[FrontAxis, ...]
+    members: tuple[FrontMember, ...]
+
+
 class Finished(Frozen):
     kind: Literal["finished"] = "finished"
     exit_code: int
     best: int | None
     """The trial that was output, or the nearest miss."""
     sentence: str
+    front: FrontTold | None = None
+    """Where `search.pareto` asked for one, and something passed."""
 
 
 Event = Annotated[

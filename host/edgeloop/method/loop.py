@@ -1,65 +1,41 @@
 """The loop (S701 to S706): obtain M1, measure it, then candidate after candidate until one is proven.
 
-One controller decides and appends to the ledger. What can fail for reasons outside the network (a board, the
-converter) never becomes a move: see `Controller._carry`.
+One controller decides and appends to the ledger. It is driven by `ask`, `carry_out` and `tell`, so that whoever holds
+it owns the loop (bootstrap.study). What can fail for reasons outside the network (a board, the converter) never
+becomes a move: see `Controller._confirm`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from pathlib import Path
-from threading import Thread
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign
-from edgeloop.core.events import Asked, Built, Errored, Finished, Moved, PhaseDone, Started, Trained, Trial
+from edgeloop.core.events import Asked, Errored, Finished, Moved, Split, Started, Trial
 from edgeloop.core.lightening import Lightening
-from edgeloop.core.measurement import Attempt
-from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
+from edgeloop.core.network import Candidate, NetworkSpec
 from edgeloop.core.verdict import Outcome
-from edgeloop.errors import BuildError, EdgeloopError, HarnessError, ModelError, ParityError, StationError, UserError
-from edgeloop.method.lighten import degree
-from edgeloop.method.measuring import Measuring, Proof, Reference
-from edgeloop.method.memo import Memo
-from edgeloop.method.moves import ranked
-from edgeloop.method.phases import Phase, Source, phases
-from edgeloop.ports import (
-    Bench,
-    Builder,
-    Clock,
-    Networks,
-    Observer,
-    Strategy,
-    TrainedNetwork,
-    Trainer,
-    TrainingJob,
+from edgeloop.errors import BuildError, EdgeloopError, HarnessError, ModelError, ParityError, UserError
+from edgeloop.method.ending import (
+    SWEPT,
+    Proof,
+    confirmed,
+    front_found,
+    none_passed,
+    passed,
+    proof_of,
+    refuted,
+    test_outcome,
+    unproven,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What the controller works with; bootstrap chooses the adapters."""
-
-    networks: Networks
-    trainer: Trainer
-    builder: Builder
-    benches: Sequence[Bench]
-    memo: Memo
-    clock: Clock
-    observer: Observer
-    measuring: Measuring
-    data_sha256: str
-    channel_multiple: int
-    has_room: Callable[[], bool]
-    """Whether the disk that the run's folder is on has room for a training and a build."""
-    versions: dict[str, str]
-    campaign_key: str
-    strategy: Callable[[NetworkSpec, NetworkSizes, int, Callable[[NetworkSpec], NetworkSizes]], Strategy]
-    """(M1, its sizes, its deployed bytes, sizes of a network) -> the strategy of the campaign."""
+from edgeloop.method.front import Front, front
+from edgeloop.method.lighten import degree
+from edgeloop.method.making import Making, Means
+from edgeloop.method.measuring import Contender, Reference, RunOn
+from edgeloop.method.own import Figures, measured_by_owner
+from edgeloop.ports import Bench, Strategy
 
 
 class Controller:
@@ -70,26 +46,111 @@ class Controller:
         self._m1 = reference
         self._means = means
         self._memo = means.memo
-        self._sizes: dict[NetworkSpec, NetworkSizes] = {}
         self._references: dict[str, Reference] = {}
-        self._building = ThreadPoolExecutor(2, "edgeloop-build")  # one ahead never holds up one that is waited for
-        self._builds: dict[str, Future[Artifact]] = {}
+        self._making = Making(campaign, reference, means)
+        self._strategy: Strategy | None = None
+        self._open: Trial | None = None
+        self._told_m1 = False
+        self._own_m1: dict[Split, Figures] = {}
+        self._number = 0
+        self._end: str | None = None
+        """Why nothing more is asked."""
 
-    def run(self) -> Finished:
-        """Carry the campaign to its end. Raises UserError; BoardError and LabError leave the run resumable."""
+    def ask(self) -> Trial | None:
+        """The next trial to carry out, M1 first (as trial 0); None where the run has come to its end.
+
+        A trial that is asked and not told yet is asked again. Trials that an earlier controller finished are told to
+        the strategy from the ledger, and not asked. Raises UserError where the ledger is of another campaign.
+        """
+        self._begin()
+        if self._open is None and self._end is None and self._memo.find(Finished, "") is None:
+            self._open = self._next() if self._told_m1 else self._ask_m1()
+        return self._open
+
+    def carry_out(self, trial: Trial) -> Trial:
+        """Train, build, measure and judge the trial that was asked; return it as it then is.
+
+        Raises UserError; BoardError and LabError leave the run resumable.
+        """
+        self._is_open(trial)
+        if trial.role == "reference":
+            self._measure_m1(trial.candidate)
+        else:
+            self._confirm(trial)
+        return self._trial(trial.number)
+
+    def make(self, trial: Trial) -> Artifact:
+        """Train and build the trial that was asked, and measure nothing. Raises as `carry_out`."""
+        self._is_open(trial)
+        return self._making.make(trial.number, trial.candidate)
+
+    def judge_own(self, trial: Trial, figures: Figures, test: Figures | None) -> Trial:
+        """In place of `carry_out`: judge what the caller measured on validation data, and on `test` data.
+
+        Raises UserError for figures that can't be judged.
+        """
+        self._is_open(trial)
+        given: dict[Split, Figures] = {"validation": figures}
+        if test is not None:
+            given["test"] = test
+        judged = [
+            self._means.measuring.judged_own(trial, self._beside_m1(one, split), split) for split, one in given.items()
+        ]
+        for judgement in judged:
+            self._memo.append(judgement)
+        if trial.role == "reference":
+            self._own_m1 = given
+            self._strategy_beside(figures.deployed_bytes)
+        return self._trial(trial.number)
+
+    def tell(self, trial: Trial) -> None:
+        """Take in a trial that was carried out: the strategy learns it, and its move is written down."""
+        self._is_open(trial)
+        trial = self._trial(trial.number)
+        if not trial.judged and trial.errored is None:
+            raise UserError(f"trial {trial.number} has nothing to tell", next_step="carry it out first")
+        if trial.role == "reference" and self._strategy is None:
+            raise UserError("M1 was not made by this study", next_step="carry it out, or tell figures of your own")
+        self._open = None
+        if trial.role == "reference":
+            self._told_m1 = True
+        else:
+            self._learn(trial)
+
+    def finish(self) -> Finished:
+        """End the run, in Pareto mode after one look at test data for each network of the front.
+
+        Raises UserError where a trial is still to be carried out.
+        """
+        if self.ask() is not None:
+            raise UserError("the run has not come to its end", next_step="carry out and tell what `ask` returns")
+        return self._memo.once(Finished, "", self._finished)
+
+    def close(self) -> None:
+        """Let go of builds that were started ahead."""
+        self._making.close()
+
+    def _beside_m1(self, figures: Figures, split: Split) -> Figures:
+        """Figures with what was told of M1: its times of another hour are no pairs, its scores and bytes are."""
+        m1 = self._own_m1.get(split)
+        if m1 is None or figures.beside is not None:
+            return figures
+        return replace(figures, beside=replace(m1, sessions=()))
+
+    def _begin(self) -> None:
         started = self._memo.once(Started, "", self._start)
         if started.campaign_key != self._means.campaign_key:
             raise UserError(
                 "the campaign, or a file it names, is not the one this run was started with",
                 next_step="start another run with --out DIR, or put the files back",
             )
-        finished = self._memo.find(Finished, "")
-        if finished is not None:
-            return finished
-        try:
-            return self._memo.once(Finished, "", self._search)
-        finally:
-            self._building.shutdown(wait=False, cancel_futures=True)
+
+    def _is_open(self, trial: Trial) -> None:
+        if self._open is None or trial.number != self._open.number:
+            raise UserError(
+                f"trial {trial.number} is not the one that was asked"
+                + (f", which is trial {self._open.number}" if self._open is not None else "")
+            )
 
     def _start(self) -> Started:
         return Started(
@@ -102,43 +163,61 @@ class Controller:
 
     # S701: the reference network, as an artifact that is measured like every other
 
-    def _obtain_reference(self) -> Strategy:
-        """Make and measure M1; what will be asked first is trained meanwhile."""
+    def _ask_m1(self) -> Trial:
         reference = self._campaign.reference
         candidate = Candidate(
             network=self._m1, lightening=reference.lightening, engine=reference.engine, threads=reference.threads
         )
-        self._ask(0, candidate, "the reference network M1, measured as it would be deployed", None, None)
-        artifact = self._make(0, candidate)
-        sizes = self._describe(self._m1)
-        strategy = self._means.strategy(self._m1, sizes, artifact.deployed_bytes, self._describe)
+        return self._ask(0, candidate, "the reference network M1, measured as it would be deployed", None, None)
+
+    def _measure_m1(self, candidate: Candidate) -> None:
+        """Make and measure M1; what will be asked first is trained meanwhile."""
+        artifact = self._making.make(0, candidate)
+        strategy = self._strategy_beside(artifact.deployed_bytes)
         for bench in self._means.benches:
             self._references[bench.board.name] = self._means.measuring.reference(
-                bench, candidate, artifact, lambda bench, work: self._run_on(bench, work, strategy)
+                bench, candidate, artifact, lambda bench, work: self._making.run_on(bench, work, strategy)
             )
-        return strategy
 
-    def _search(self) -> Finished:
-        strategy = self._obtain_reference()
-        number = 0
-        while True:
-            ended = self._budget_ended(number)
-            if ended is not None and self._memo.find(Asked, str(number + 1)) is None:
-                return self._none_passed(ended)
+    def _strategy_beside(self, m1_bytes: int) -> Strategy:
+        """The strategy, made once M1's own file is known."""
+        if self._strategy is None:
+            self._strategy = self._means.strategy(
+                self._m1, self._making.describe(self._m1), m1_bytes, self._making.describe
+            )
+        return self._strategy
+
+    # from candidate to candidate
+
+    def _next(self) -> Trial | None:
+        strategy = self._asking
+        while self._end is None:
+            ended = self._budget_ended(self._number)
+            if ended is not None and self._memo.find(Asked, str(self._number + 1)) is None:
+                self._end = ended
+                break
             asked = strategy.ask()
             if asked is None:
-                return self._none_passed("nothing is left to ask: every network and rung of the search was tried")
-            number += 1
+                self._end = SWEPT
+                break
             candidate, why = asked
-            evaluation, predicted = strategy.rating(candidate)
-            self._ask(number, candidate, why, evaluation, predicted)
-            proof = self._carry(number, candidate, strategy)
-            direction, sentence = strategy.tell(self._trial(number))
-            self._memo.append(Moved(trial=number, direction=direction, sentence=sentence))
-            if proof is Proof.PROVEN:
-                return self._passed(number)
-            if proof is Proof.REFUTED:
-                return self._refuted(number)
+            trial = self._ask(self._number + 1, candidate, why, *strategy.rating(candidate))
+            if self._memo.find(Moved, str(trial.number)) is None:
+                return trial
+            self._learn(trial)
+        return None
+
+    @property
+    def _asking(self) -> Strategy:
+        assert self._strategy is not None, "M1 goes before every candidate"
+        return self._strategy
+
+    def _learn(self, trial: Trial) -> None:
+        direction, sentence = self._asking.tell(trial)
+        self._memo.append(Moved(trial=trial.number, direction=direction, sentence=sentence))
+        self._number = trial.number
+        if confirmed(trial) and not self._campaign.search.pareto:
+            self._end = f"trial {trial.number} was confirmed"
 
     def _budget_ended(self, trials: int) -> str | None:
         budget = self._campaign.budget
@@ -150,9 +229,9 @@ class Controller:
 
     def _ask(
         self, number: int, candidate: Candidate, why: str, evaluation: float | None, predicted: int | None
-    ) -> None:
+    ) -> Trial:
         def make() -> Asked:
-            sizes = self._describe(candidate.network)
+            sizes = self._making.describe(candidate.network)
             return Asked(
                 trial=number,
                 role="candidate" if number else "reference",
@@ -170,28 +249,33 @@ class Controller:
                 f"ledger: trial {number} was {asked.candidate}, this version would ask {candidate}",
                 next_step="resume with the version that began the run, or start another with --out DIR",
             )
+        return self._trial(number)
 
-    def _carry(self, number: int, candidate: Candidate, strategy: Strategy) -> Proof:
-        """Train, build, measure, judge. An error of the harness or the model closes the trial, not the run.
+    def _confirm(self, trial: Trial) -> None:
+        """Train, build, measure, judge; without a front to wait for, the look at test data too.
 
-        What closed a trial stands: a resumed run does not try it again.
+        An error of the harness or the model closes the trial, not the run. What closed a trial stands: a resumed run
+        does not try it again.
         """
-        if self._memo.find(Errored, str(number)) is not None:
-            return Proof.OPEN
-        try:
-            artifact = self._make(number, candidate)
-            return self._means.measuring.candidate(
-                number,
-                candidate,
-                artifact,
-                self._references,
-                self._means.benches,
-                lambda bench, work: self._run_on(bench, work, strategy),
+        number, candidate = trial.number, trial.candidate
+        if any(bench.board.name not in self._references for bench in self._means.benches):
+            raise UserError(
+                "M1 was not measured on the boards", next_step="carry out trial 0, or tell figures of your own"
             )
+        if self._memo.find(Errored, str(number)) is not None:
+            return
+        try:
+            contender = Contender(number, candidate, self._making.make(number, candidate))
+            outcome = self._means.measuring.confirm(contender, *self._where())
+            if outcome is Outcome.PASS and not self._campaign.search.pareto:
+                self._means.measuring.prove(contender, *self._where())
         except (HarnessError, ModelError) as error:
             stage = "parity" if isinstance(error, ParityError) else "build" if isinstance(error, BuildError) else None
             self._errored(number, error, stage)
-            return Proof.OPEN
+
+    def _where(self) -> tuple[Mapping[str, Reference], Sequence[Bench], RunOn]:
+        """M1 on each board, the boards, and how a measurement is carried out on one."""
+        return self._references, self._means.benches, lambda bench, work: self._making.run_on(bench, work, self._asking)
 
     def _errored(self, number: int, error: EdgeloopError, stage: str | None) -> None:
         trial = self._trial(number)
@@ -202,220 +286,36 @@ class Controller:
             )
         )
 
-    # S702 to S704: networks, trainings, artifacts
-
-    def _describe(self, network: NetworkSpec) -> NetworkSizes:
-        plain = network.model_copy(update={"weights": None, "weights_sha256": None})
-        if plain not in self._sizes:
-            campaign = self._campaign
-            self._sizes[plain] = self._means.networks.describe(
-                plain, campaign.task, campaign.data, self._means.channel_multiple
-            )
-        return self._sizes[plain]
-
-    def _job(self, phase: Phase, done: Mapping[Source, TrainedNetwork]) -> TrainingJob:
-        """The training of a phase, from the results of those before it."""
-        campaign = self._campaign
-
-        def folder(source: Source | None) -> str | None:
-            return None if source is None else done[source].folder
-
-        beside = Path(next(iter(done.values())).folder).parent if done else None
-        return TrainingJob(
-            network=phase.network,
-            lightening=phase.lightening,
-            task=campaign.task,
-            data=campaign.data,
-            data_sha256=self._means.data_sha256,
-            recipe=campaign.training,
-            parent=folder(phase.parent),
-            teacher=folder(phase.teacher),
-            goes_on_from=str(beside / phase.goes_on_from) if beside and phase.goes_on_from else None,
-            channel_multiple=self._means.channel_multiple,
-        )
-
-    def _phases(self, candidate: Candidate) -> list[Phase]:
-        fine_tunes = self._campaign.training.schedule == "patent3"
-        return phases(candidate, self._m1, self._memo.trials(), fine_tunes=fine_tunes)
-
-    def _make(self, number: int, candidate: Candidate) -> Artifact:
-        """Train and build a candidate, or find both done.
-
-        Raises StationError where the toolchain failed because this machine has no room left: that says nothing of
-        the trial.
-        """
-        try:
-            return self._trained_and_built(number, candidate)
-        except HarnessError as error:
-            if self._means.has_room():
-                raise
-            raise StationError(
-                f"no room left on this machine's disk: {error.message}", next_step="make room, then go on with --resume"
-            ) from error
-
-    def _trained_and_built(self, number: int, candidate: Candidate) -> Artifact:
-        trained_event = self._memo.find(Trained, str(number))
-        built_event = self._memo.find(Built, str(number))
-        if trained_event is not None and built_event is not None:
-            return built_event.artifact
-        done: dict[Source, TrainedNetwork] = {}
-        told: list[PhaseDone] = []
-        began, ahead = self._means.clock.monotonic_s(), True
-        for phase in self._phases(candidate):
-            job = self._job(phase, done)
-            key = self._means.trainer.key(job)
-            self._means.trainer.abandon(keep=key)
-            future = self._means.trainer.submit(job, self._training_progress)
-            if not future.done():
-                ahead = False
-                self._means.builder.warm_up()
-                self._means.observer.stage(number, f"training {_named(job)}: {phase}")
-            trained = done[phase.gives] = future.result()
-            told.append(_told(phase, trained, done))
-        self._memo.append(
-            Trained(
-                trial=number,
-                key=trained.key,
-                parent=told[-1].parent,
-                seconds=self._means.clock.monotonic_s() - began,
-                epochs=trained.epochs,
-                validation=trained.validation,
-                lightened=trained.lightened,
-                ahead=ahead,
-                phases=tuple(told),
-            )
-        )
-        return self._build(number, candidate, trained)
-
-    def _build(self, number: int, candidate: Candidate, trained: TrainedNetwork) -> Artifact:
-        self._means.observer.stage(number, f"building {candidate}")
-        began = self._means.clock.monotonic_s()
-        artifact = self._start_build(trained, candidate.lightening).result()
-        self._memo.append(
-            Built(
-                trial=number,
-                key=self._means.builder.key(trained, candidate.lightening),
-                artifact=artifact,
-                seconds=self._means.clock.monotonic_s() - began,
-                converted=self._means.measuring.on_host(self._means.builder, artifact),
-            )
-        )
-        return artifact
-
-    def _start_build(self, trained: TrainedNetwork, lightening: str) -> Future[Artifact]:
-        """Build, or join the build that was started ahead."""
-        key = self._means.builder.key(trained, lightening)
-        if key not in self._builds:
-            self._builds[key] = self._building.submit(self._means.builder.build, trained, lightening)
-        return self._builds[key]
-
-    def _training_progress(self, what: str, fraction: float) -> None:
-        self._means.observer.progress(what, fraction, 1.0)
-
-    # while a remote board measures, the host trains and builds what may be asked next
-
-    def _run_on(self, bench: Bench, work: Callable[[], Attempt], strategy: Strategy) -> Attempt:
-        if bench.board.shares_host:
-            return work()
-        measuring = _in_background(work)
-        for candidate in strategy.likely():
-            if not self._make_ahead(candidate, measuring):
-                break
-        return measuring.result()
-
-    def _make_ahead(self, candidate: Candidate, measuring: Future[Attempt]) -> bool:
-        """Train and build while the board is busy; False when it is done and the result is waiting."""
-        done: dict[Source, TrainedNetwork] = {}
-        for phase in self._phases(candidate):
-            if measuring.done():
-                return False
-            training = self._means.trainer.submit(self._job(phase, done), lambda _what, _fraction: None)
-            _first_of(training, measuring)
-            if not training.done():
-                return False
-            if training.cancelled() or training.exception() is not None:
-                return True  # said when this candidate is asked, if it ever is
-            trained = done[phase.gives] = training.result()
-        building = self._start_build(trained, candidate.lightening)
-        _first_of(building, measuring)
-        return building.done()
-
     # S706: the end
 
     def _trial(self, number: int) -> Trial:
         return next(trial for trial in self._memo.trials() if trial.number == number)
 
-    def _passed(self, number: int) -> Finished:
-        trial = self._trial(number)
-        where = ", ".join(bench.board.name for bench in self._means.benches)
-        return Finished(
-            exit_code=0,
-            best=number,
-            sentence=f"trial {number}, {trial.candidate}, passed every limit on {where}: confirmed on validation data, "
-            "and once on test data that nothing had seen",
-        )
+    def _finished(self) -> Finished:
+        trials, why = self._memo.trials(), self._end or SWEPT
+        if self._campaign.search.pareto:
+            found = front([t for t in trials if t.role == "candidate" and confirmed(t)], *self._means.compared_by)
+            return self._front_proven(found, why) if found.places else none_passed(trials, why)
+        last = self._trial(self._number)
+        match proof_of(last):
+            case Proof.PROVEN:
+                return passed(last, ", ".join(bench.board.name for bench in self._means.benches))
+            case Proof.REFUTED:
+                return refuted(last)
+            case Proof.OPEN:
+                return unproven(last) if confirmed(last) else none_passed(trials, why)
 
-    def _refuted(self, number: int) -> Finished:
-        trial = self._trial(number)
-        verdict = trial.judged[-1].verdict
-        failed = verdict.outcome is Outcome.FAIL
-        told = "; ".join(f.reason for f in verdict.findings if f.outcome is not Outcome.PASS) or "; ".join(
-            verdict.reasons
-        )
-        return Finished(
-            exit_code=1 if failed else 3,
-            best=number,
-            sentence=f"trial {number}, {trial.candidate}, was confirmed on validation data and is "
-            f"{verdict.outcome.value} on test data, which may be looked at once: {told}",
-        )
-
-    def _none_passed(self, why: str) -> Finished:
-        """Nothing passed; exit code 3 where nothing could be measured either."""
-        trials = [trial for trial in self._memo.trials() if trial.role == "candidate"]
-        measured = [t for t in trials if t.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)]
-        if not measured:
-            reasons = [t.errored.message for t in trials if t.errored] or ["no candidate was measured"]
-            return Finished(exit_code=3, best=None, sentence=f"{why}; no candidate could be judged: {reasons[-1]}")
-        nearest = ranked(measured)[0]
-        worst = nearest.measured.verdict.worst if nearest.measured else None
-        missed = f": {worst.text}: {worst.reason}" if worst else ""
-        return Finished(
-            exit_code=1,
-            best=nearest.number,
-            sentence=f"none passed; {why}. The nearest miss is trial {nearest.number}, {nearest.candidate}{missed}",
-        )
-
-
-def _told(phase: Phase, trained: TrainedNetwork, done: Mapping[Source, TrainedNetwork]) -> PhaseDone:
-    return PhaseDone(
-        what=str(phase),
-        key=trained.key,
-        parent=done[phase.parent].key if phase.parent else None,
-        teacher=done[phase.teacher].key if phase.teacher else None,
-        goes_on_from=phase.goes_on_from,
-        epochs=trained.epochs,
-        validation=trained.lightened or trained.validation,
-    )
-
-
-def _named(job: TrainingJob) -> str:
-    """`width 1.41 w8a8`; a float network that others start from is `width 1.41 fp32`."""
-    return str(Candidate(network=job.network, lightening=job.lightening))
-
-
-def _in_background(work: Callable[[], Attempt]) -> Future[Attempt]:
-    """Run in a daemon thread: whoever interrupts the controller need not wait for a board to finish."""
-    future: Future[Attempt] = Future()
-
-    def carry_out() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 -- the thread's boundary: whoever waits gets it
-            future.set_exception(error)
-
-    Thread(target=carry_out, name="edgeloop-bench", daemon=True).start()
-    return future
-
-
-def _first_of(*futures: Future[Any]) -> None:
-    wait(futures, return_when=FIRST_COMPLETED)
+    def _front_proven(self, found: Front, why: str) -> Finished:
+        """Look at test data once for every network of the front; no look changes what is on it."""
+        for number in found.places:
+            trial = self._trial(number)
+            if trial.errored is not None or measured_by_owner(trial):
+                continue
+            assert trial.built is not None, "what was confirmed on a board was built"
+            contender = Contender(number, trial.candidate, trial.built.artifact)
+            try:
+                self._means.measuring.prove(contender, *self._where(), among=len(found.places))
+            except (HarnessError, ModelError) as error:
+                self._errored(number, error, "measure")
+        trials = self._memo.trials()
+        return front_found(found, {number: test_outcome(self._trial(number)) for number in found.places}, trials, why)

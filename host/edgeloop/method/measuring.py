@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet, DataSplit
-from edgeloop.core.events import JobIntended, Judged, SessionSeen, Split, Started
+from edgeloop.core.events import JobIntended, Judged, SessionSeen, Split, Started, Trial
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Pipeline, Subject
 from edgeloop.core.network import Candidate
 from edgeloop.core.plan import Plan
-from edgeloop.core.verdict import Outcome, Verdict
+from edgeloop.core.verdict import Outcome
 from edgeloop.errors import BoardError, HarnessError, ModelError
 from edgeloop.measure.accuracy import Scores
 from edgeloop.measure.judging import judge_attempts
@@ -28,18 +27,11 @@ from edgeloop.measure.plans import EXTENSION_SEED, schedule
 from edgeloop.measure.scoring import Scorer
 from edgeloop.measure.verdict import observe
 from edgeloop.method.memo import Memo
+from edgeloop.method.own import BASELINE, Figures, judged_figures
 from edgeloop.ports import Bench, Builder, Clock, Observer
 
 TAKES = 2
 """How often a measurement is taken before INVALID stands."""
-
-
-class Proof(Enum):
-    """What a candidate's measurements come to for the run as a whole."""
-
-    OPEN = "not passed: the search goes on"
-    PROVEN = "confirmed, and passed its look at test data"
-    REFUTED = "confirmed, and not passed on test data: the run ends"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +44,11 @@ class Question:
     looks: int = 1
     """How many looks the error is split between."""
 
+    @property
+    def may_be_extended(self) -> bool:
+        """Whether an inconclusive answer asks for more sessions and samples. Test data are looked at once."""
+        return self.split == "validation" and self.looks > self.look
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -61,6 +58,15 @@ class Reference:
     artifact: Artifact
     outputs: Arrays
     """On the validation samples that every first look uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A candidate that was built."""
+
+    number: int
+    candidate: Candidate
+    artifact: Artifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,33 +130,72 @@ class Measuring:
             raise ModelError(f"{bench.board.name}: M1 does not run: {'; '.join(judged.verdict.reasons)}")
         return Reference(candidate, artifact, (attempt or self._again(trial, question, run_on)).outputs["candidate"])
 
-    def candidate(
+    def confirm(
         self,
-        number: int,
-        candidate: Candidate,
-        artifact: Artifact,
+        contender: Contender,
         references: Mapping[str, Reference],
         benches: Sequence[Bench],
         run_on: RunOn,
-    ) -> Proof:
-        """Carry a built candidate through its measurements, every question on every board before the next one."""
-        campaign = self._campaign
+    ) -> Outcome:
+        """Measure a built candidate on validation data, every question on every board before the next one.
+
+        PASS: confirmed on every board under a plan that may pass. Else the outcome that closed it.
+        """
 
         def ask(question: Question) -> Outcome:
-            for bench in benches:
-                trial = OnTrial(number, candidate, artifact, bench, references[bench.board.name])
-                outcome = self._ask(trial, question, run_on)
-                steered = outcome is Outcome.INCONCLUSIVE and not question.plan.may_pass
-                if outcome is not Outcome.PASS and not steered:
-                    return outcome
-            return Outcome.PASS
+            return self._on_all(contender, references, benches, question, run_on)
 
-        if not campaign.plan.may_pass and ask(Question(campaign.plan, "validation")) is not Outcome.PASS:
-            return Proof.OPEN
-        if ask(Question(campaign.confirmation, "validation", looks=2)) is not Outcome.PASS:
-            return Proof.OPEN
-        final = ask(Question(campaign.confirmation, "test"))
-        return Proof.PROVEN if final is Outcome.PASS else Proof.REFUTED
+        plan = self._campaign.plan
+        if not plan.may_pass and (steered := ask(Question(plan, "validation"))) is not Outcome.PASS:
+            return steered
+        return ask(Question(self._campaign.confirmation, "validation", looks=2))
+
+    def prove(
+        self,
+        contender: Contender,
+        references: Mapping[str, Reference],
+        benches: Sequence[Bench],
+        run_on: RunOn,
+        *,
+        among: int = 1,
+    ) -> Outcome:
+        """Look once at test data. Where several networks are output together, they share the error `among` them."""
+        question = Question(self._campaign.confirmation, "test", looks=among)
+        return self._on_all(contender, references, benches, question, run_on)
+
+    def _on_all(
+        self,
+        contender: Contender,
+        references: Mapping[str, Reference],
+        benches: Sequence[Bench],
+        question: Question,
+        run_on: RunOn,
+    ) -> Outcome:
+        """The first outcome that is no pass; a plan that only steers lets what it can't decide go on."""
+        for bench in benches:
+            trial = OnTrial(
+                contender.number, contender.candidate, contender.artifact, bench, references[bench.board.name]
+            )
+            outcome = self._ask(trial, question, run_on)
+            steered = outcome is Outcome.INCONCLUSIVE and not question.plan.may_pass
+            if outcome is not Outcome.PASS and not steered:
+                return outcome
+        return Outcome.PASS
+
+    def judged_own(self, trial: Trial, figures: Figures, split: Split) -> Judged:
+        """Judge figures that the caller measured. Raises UserError where they can't be judged."""
+        started = self._memo.find(Started, "")
+        assert started is not None, "a run measures after it has started"
+        return judged_figures(
+            figures,
+            run_id=started.run_id,
+            trial=trial.number,
+            candidate=trial.candidate,
+            split=split,
+            limits=self._campaign.limits,
+            plan=self._campaign.confirmation,
+            scorer=self._scorer,
+        )
 
     def on_host(self, builder: Builder, artifact: Artifact) -> dict[str, float]:
         """Metrics of the built model on the host, over the validation samples that the board will see."""
@@ -161,7 +206,7 @@ class Measuring:
     def _ask(self, trial: OnTrial, question: Question, run_on: RunOn) -> Outcome:
         """Measure and judge; an inconclusive confirmation is extended once, and judged over both looks."""
         judged, attempt = self._taken(lambda take: self._once(trial, question, take, (), run_on))
-        if judged.verdict.outcome is Outcome.INCONCLUSIVE and question.looks > 1:
+        if judged.verdict.outcome is Outcome.INCONCLUSIVE and question.may_be_extended:
             first = attempt or self._again(trial, question, run_on)
             extended = replace(question, look=2)
             judged, _ = self._taken(lambda take: self._once(trial, extended, take, (first,), run_on))
@@ -318,8 +363,7 @@ class Measuring:
         )
         if limits.limit or found.verdict.outcome is Outcome.INVALID:
             return found
-        baseline = ("the baseline: every limit of this campaign is relative to it",)
-        return found.model_copy(update={"verdict": Verdict(outcome=Outcome.PASS, reasons=baseline)})
+        return found.model_copy(update={"verdict": BASELINE})
 
     def _scores(self, split: DataSplit, outputs: Arrays | None) -> dict[str, Scores]:
         return self._scorer.scores(outputs, self._scorer.targets(split.x, split.y)) if outputs else {}

@@ -135,6 +135,18 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
     return sorted((t for t in trials if t.role == "candidate" and read(t).outcome in measured), key=order)
 
 
+def near_misses(trials: Sequence[Trial], most: int = 3) -> str:
+    """Say which measured candidates came nearest and what each missed; empty where none was measured."""
+    told = []
+    for trial in (t for t in ranked(trials) if read(t).outcome is not Outcome.PASS):
+        findings = [f for j in decisive(trial) for f in j.verdict.findings if f.outcome is not Outcome.PASS]
+        worst = min(findings, key=gap_of, default=None)
+        told.append(f"trial {trial.number} ({trial.candidate})" + (f": {figure(worst)}" if worst is not None else ""))
+    if not told:
+        return ""
+    return f"the nearest miss is {told[0]}" if len(told) == 1 else f"the nearest misses are {'; '.join(told[:most])}"
+
+
 @dataclass(frozen=True, slots=True)
 class Compared:
     """One rung against another, as measured in this campaign."""
@@ -207,6 +219,17 @@ def figure(finding: Finding) -> str:
     if finding.observed == finding.limit:
         return f"{what} {observed} is the limit itself, which is no pass"
     return f"{what} {observed} is {'over' if finding.observed > finding.limit else 'under'} {limit}"
+
+
+def told_in_figures(reading: Reading) -> str:
+    """Say what a reading found: what failed, what could not be decided, why nothing was measured, or that it passed."""
+    if reading.unmeasured:
+        return reading.unmeasured
+    if reading.failed:
+        return " and ".join(figure(finding) for finding in sorted(reading.failed.values(), key=gap_of))
+    if reading.undecided:
+        return "undecided, which is no pass: " + ", ".join(map(figure, reading.undecided))
+    return "every limit is met on validation data" if reading.outcome is Outcome.PASS else "not passed"
 
 
 def percent_faster(compared: Compared) -> str:

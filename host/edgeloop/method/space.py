@@ -48,7 +48,7 @@ class SearchSpace:
         limits: LimitSet,
         sizes_of: Callable[[NetworkSpec], NetworkSizes],
     ) -> None:
-        self._search, self._larger, self._teacher = search, larger, teacher
+        self.search, self._larger, self._teacher = search, larger, teacher
         self._m1, self._m1_sizes, self._m1_bytes = m1, m1_sizes, m1_bytes
         self._sizes_of = sizes_of
         self._shape = shape_of(search.evaluation)
@@ -76,7 +76,7 @@ class SearchSpace:
     def _determined(self) -> tuple[list[Larger], list[str]]:
         if self._larger == "none":
             return [Larger(self._m1, self._m1_sizes, label_of(self._m1))], []
-        networks, left_out = determine(self._m1, self._m1_sizes, self._search, self._sizes_of)
+        networks, left_out = determine(self._m1, self._m1_sizes, self.search, self._sizes_of)
         if not networks:
             step = "raise the width, or set reference.larger = 'none'"
             raise ConfigError([Fault("search.widths", sentence, step) for sentence in left_out])

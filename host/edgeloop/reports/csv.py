@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeloop.core.events import Entry
+from edgeloop.reports.front import front_rows
 from edgeloop.reports.story import Story, TrialRow
 
 COLUMNS = (
@@ -44,6 +45,7 @@ COLUMNS = (
     "plan",
     "outcome",
     "passed",
+    "front",
     "why",
     "direction",
     "move",
@@ -56,7 +58,11 @@ def text(entries: Sequence[Entry]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _plain(value) for name, value in _row(row).items()} for row in Story.of(entries).rows)
+    story = Story.of(entries)
+    front = {row.trial.number: row.outcome.value for row in front_rows(story)}
+    for row in story.rows:
+        cells = _row(row) | {"front": front.get(row.trial.number, "")}
+        writer.writerow({name: _plain(value) for name, value in cells.items()})
     return out.getvalue()
 
 

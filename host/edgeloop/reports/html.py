@@ -10,6 +10,7 @@ from pathlib import Path
 from edgeloop.core.events import Entry
 from edgeloop.core.verdict import Family, Finding, Outcome
 from edgeloop.reports.chart import Line, Mark, scatter, shape
+from edgeloop.reports.front import front_charts, front_rows, headings
 from edgeloop.reports.story import (
     Story,
     TrialRow,
@@ -76,11 +77,15 @@ def text(entries: Sequence[Entry]) -> str:
     }
     story = Story.of(entries)
     statistic, latency_chart = _against_latency(story)
+    front = front_rows(story)
     return environment.get_template("report.html.j2").render(
         story=story,
         statistic=statistic,
         latency_chart=latency_chart,
         bytes_chart=_against_bytes(story),
+        front=front,
+        front_headings=headings(front),
+        front_charts=list(front_charts(front, KINDS)),
         legend=[(kind, words, _legend_shape(kind)) for kind, words in LEGEND],
         chain=chain(story),
         tools=_tools(story),

@@ -16,6 +16,7 @@ from rich.text import Text
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Entry, Judged
 from edgeloop.core.verdict import Finding, Outcome
+from edgeloop.reports.front import front_rows, front_table
 from edgeloop.reports.story import (
     LimitRow,
     Story,
@@ -75,6 +76,8 @@ class _RunReport:
             yield Padding(_limit_table(story.limits, by_target=story.several_targets), (1, 0))
         if story.rows:
             yield Padding(_trial_table(story, wide=wide), (0, 0, 1, 0))
+        if front := front_rows(story):
+            yield Padding(front_table(front), (0, 0, 1, 0))
         for trial, move in story.moves:
             yield Text.assemble((f"trial {trial}  ", "bold"), move)
 
@@ -87,6 +90,7 @@ class _RunReport:
             yield _limit_line(row)
         for trial in story.rows:
             yield _trial_line(trial, story.accuracy_name)
+        yield from (row.line for row in front_rows(story))
         for name, move in story.moves:
             yield f"trial {name}: {move}"
 

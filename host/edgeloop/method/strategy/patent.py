@@ -7,64 +7,36 @@ a function of the trials told, so a resumed run asks what the first one would ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
-from edgeloop.core.campaign import Search
 from edgeloop.core.events import Trial
-from edgeloop.core.lightening import Lightening
-from edgeloop.core.limits import LimitSet
-from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec, Teacher
-from edgeloop.core.verdict import Direction, Family, Finding, Outcome
-from edgeloop.method.moves import COSTS, Intent, Reading, decisive, figure, gap_of, percent_faster, ranked, read
+from edgeloop.core.network import Candidate
+from edgeloop.core.verdict import Direction, Family
+from edgeloop.method.moves import (
+    COSTS,
+    Intent,
+    Reading,
+    decisive,
+    near_misses,
+    percent_faster,
+    read,
+    told_in_figures,
+)
 from edgeloop.method.order import ELSEWHERE, Failure, Order
 from edgeloop.method.space import Point, SearchSpace
+from edgeloop.method.strategy.tour import Tour
 
 _NONE: frozenset[Family] = frozenset()
 
 
-class PatentStrategy:
+class PatentStrategy(Tour):
     """ports.Strategy by the rules of docs/explanation/method.md."""
 
-    def __init__(
-        self,
-        *,
-        search: Search,
-        m1: NetworkSpec,
-        m1_sizes: NetworkSizes,
-        m1_lightening: str,
-        m1_bytes: int,
-        larger: Literal["factory", "none"],
-        teacher: Teacher,
-        limits: LimitSet,
-        sizes_of: Callable[[NetworkSpec], NetworkSizes],
-    ) -> None:
-        """`m1_bytes` is M1's measured file under `m1_lightening`; `sizes_of` is called late and once a network."""
-        self.space = SearchSpace(
-            search=search,
-            m1=m1,
-            m1_sizes=m1_sizes,
-            m1_lightening=m1_lightening,
-            m1_bytes=m1_bytes,
-            larger=larger,
-            teacher=teacher,
-            limits=limits,
-            sizes_of=sizes_of,
-        )
-        self._order = Order(self.space)
-        self._visited: set[Point] = set()
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__(space)
+        self._order = Order(space)
         self._trials: list[Trial] = []
         self._queue: list[Point] | None = None
         self._running: Point | None = None
         self._why = ""
-
-    def rating(self, candidate: Candidate) -> tuple[float | None, int | None]:
-        """Return E (None where M1 itself is lightened) and the predicted deployed bytes of a candidate.
-
-        Both None for a candidate that is not of this search.
-        """
-        point = self.space.by_key.get(candidate.key)
-        return (None, None) if point is None else (self.space.evaluation(point), self.space.predicted(point))
 
     def ask(self) -> tuple[Candidate, str] | None:
         """Return the next candidate and why, or None where nothing is left.
@@ -118,9 +90,6 @@ class PatentStrategy:
         heads = [self._order.sort(untried, here, intent, families)[:1] for intent, families in guesses]
         return [self.space.candidate(point) for point in dict.fromkeys(p for head in heads for p in head)]
 
-    def _untried(self) -> list[Point]:
-        return [point for point in self.space.points if point not in self._visited]
-
     def _left(self) -> list[Point]:
         """What is untried, in the order in force."""
         if self._queue is None:
@@ -128,10 +97,7 @@ class PatentStrategy:
         return [point for point in self._queue if point not in self._visited]
 
     def _learn(self, trial: Trial, here: Point, reading: Reading) -> None:
-        file_bytes = trial.built.artifact.deployed_bytes if trial.built is not None else None
-        if file_bytes is not None:
-            rung = Lightening.parse(trial.candidate.lightening)
-            self.space.prediction.learn(self.space.networks[here.network].sizes, rung, file_bytes)
+        file_bytes = self._file_of(trial, here)
         if reading.intent is Intent.KEEP:
             return
         # Costs are compared on one target: the first, which every trial is measured on.
@@ -158,12 +124,18 @@ class PatentStrategy:
     def _move(self, here: Point, reading: Reading, families: frozenset[Family]) -> tuple[Direction, str]:
         left = self._left()
         if reading.intent is Intent.PASSED:
-            if reading.may_pass:
+            if not reading.may_pass:
+                return "confirm", "every limit is met, under a plan that only steers: it has to be confirmed"
+            if not self.space.search.pareto or not left:
                 return "none", "every limit is met on validation data"
-            return "confirm", "every limit is met, under a plan that only steers: it has to be confirmed"
+            name = self._name(left[0], here)
+            return (
+                self._direction(here, left[0]),
+                f"every limit is met on validation data; the front may hold more, next in the order is {name}",
+            )
         said = self._said(here, reading)
         if not left:
-            return "none", f"{said}; nothing untried is left{self._nearest()}"
+            return "none", "; ".join(filter(None, (said, "nothing untried is left", near_misses(self._trials))))
         to = left[0]
         if reading.intent is Intent.KEEP:
             return "none", f"{said}; this says nothing of the network, next in the order is {self._name(to, here)}"
@@ -172,11 +144,9 @@ class PatentStrategy:
         return self._direction(here, to), f"{said}; {self._clause(here, to, reading, families, step)}"
 
     def _said(self, here: Point, reading: Reading) -> str:
-        if reading.unmeasured:
-            return f"{reading.unmeasured}"
-        if reading.undecided:
-            return "undecided, which is no pass: " + ", ".join(map(figure, reading.undecided))
-        figures = " and ".join(figure(f) for f in sorted(reading.failed.values(), key=gap_of))
+        figures = told_in_figures(reading)
+        if not reading.failed:
+            return figures
         match reading.intent:
             case Intent.SMALLER:
                 return f"{figures}: both fail and the cost is relatively further off"
@@ -188,20 +158,6 @@ class PatentStrategy:
                 return "not passed"
             case _:
                 return figures
-
-    def _nearest(self) -> str:
-        best = next((t for t in ranked(self._trials) if read(t).outcome is not Outcome.PASS), None)
-        if best is None:
-            return ""
-        findings: list[Finding] = [f for j in decisive(best) for f in j.verdict.findings]
-        worst = min(findings, key=gap_of, default=None)
-        return f"; the nearest miss is trial {best.number} ({best.candidate})" + (
-            f": {figure(worst)}" if worst is not None else ""
-        )
-
-    def _name(self, point: Point, here: Point) -> str:
-        text = f"{self.space.rungs[point.rung].name} at {self.space.label(point)}"
-        return text if point.setting == here.setting else f"{text} on {self.space.setting_label(point)}"
 
     def _put_off(self, here: Point, to: Point, intent: Intent, families: frozenset[Family]) -> str:
         """Say which steps of the rule itself are asked later, and why."""
@@ -274,13 +230,6 @@ class PatentStrategy:
         if known:
             return f"no rung further up is faster ({', '.join(known)}): "
         return "no rung further up is left: " if here.rung + 1 < len(self.space.rungs) else "no rung is further up: "
-
-    def _direction(self, here: Point, to: Point) -> Direction:
-        if to.network != here.network:
-            return "larger" if to.network > here.network else "smaller"
-        if to.rung != here.rung:
-            return "raise_degree" if to.rung > here.rung else "lower_degree"
-        return "other_engine"
 
 
 def _families_of(reading: Reading) -> frozenset[Family]:

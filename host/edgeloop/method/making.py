@@ -1,0 +1,244 @@
+"""Making what is measured (S702 to S704): sizes, trainings, artifacts, and what is made ahead while a board is busy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.campaign import Campaign
+from edgeloop.core.events import Built, PhaseDone, Trained
+from edgeloop.core.limits import LimitSet
+from edgeloop.core.measurement import Attempt
+from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
+from edgeloop.errors import HarnessError, StationError
+from edgeloop.method.measuring import Measuring
+from edgeloop.method.memo import Memo
+from edgeloop.method.phases import Phase, Source, phases
+from edgeloop.ports import (
+    Bench,
+    Builder,
+    Clock,
+    Networks,
+    Observer,
+    Strategy,
+    TrainedNetwork,
+    Trainer,
+    TrainingJob,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the controller works with; bootstrap chooses the adapters."""
+
+    networks: Networks
+    trainer: Trainer
+    builder: Builder
+    benches: Sequence[Bench]
+    memo: Memo
+    clock: Clock
+    observer: Observer
+    measuring: Measuring
+    data_sha256: str
+    channel_multiple: int
+    has_room: Callable[[], bool]
+    """Whether the disk that the run's folder is on has room for a training and a build."""
+    versions: dict[str, str]
+    campaign_key: str
+    compared_by: tuple[LimitSet, frozenset[str]]
+    """What a front is compared by: the limits, and the metrics where small is good."""
+    strategy: Callable[[NetworkSpec, NetworkSizes, int, Callable[[NetworkSpec], NetworkSizes]], Strategy]
+    """(M1, its sizes, its deployed bytes, sizes of a network) -> the strategy of the campaign."""
+
+
+class Making:
+    """Makes candidates for one campaign, each once."""
+
+    def __init__(self, campaign: Campaign, m1: NetworkSpec, means: Means) -> None:
+        self._campaign = campaign
+        self._m1 = m1
+        self._means = means
+        self._memo = means.memo
+        self._sizes: dict[NetworkSpec, NetworkSizes] = {}
+        self._building = ThreadPoolExecutor(2, "edgeloop-build")  # one ahead never holds up one that is waited for
+        self._builds: dict[str, Future[Artifact]] = {}
+
+    def close(self) -> None:
+        """Let go of builds that were started ahead."""
+        self._building.shutdown(wait=False, cancel_futures=True)
+
+    def describe(self, network: NetworkSpec) -> NetworkSizes:
+        plain = network.model_copy(update={"weights": None, "weights_sha256": None})
+        if plain not in self._sizes:
+            campaign = self._campaign
+            self._sizes[plain] = self._means.networks.describe(
+                plain, campaign.task, campaign.data, self._means.channel_multiple
+            )
+        return self._sizes[plain]
+
+    def _job(self, phase: Phase, done: Mapping[Source, TrainedNetwork]) -> TrainingJob:
+        """The training of a phase, from the results of those before it."""
+        campaign = self._campaign
+
+        def folder(source: Source | None) -> str | None:
+            return None if source is None else done[source].folder
+
+        beside = Path(next(iter(done.values())).folder).parent if done else None
+        return TrainingJob(
+            network=phase.network,
+            lightening=phase.lightening,
+            task=campaign.task,
+            data=campaign.data,
+            data_sha256=self._means.data_sha256,
+            recipe=campaign.training,
+            parent=folder(phase.parent),
+            teacher=folder(phase.teacher),
+            goes_on_from=str(beside / phase.goes_on_from) if beside and phase.goes_on_from else None,
+            channel_multiple=self._means.channel_multiple,
+        )
+
+    def _phases(self, candidate: Candidate) -> list[Phase]:
+        fine_tunes = self._campaign.training.schedule == "patent3"
+        return phases(candidate, self._m1, self._memo.trials(), fine_tunes=fine_tunes)
+
+    def make(self, number: int, candidate: Candidate) -> Artifact:
+        """Train and build a candidate, or find both done.
+
+        Raises StationError where the toolchain failed because this machine has no room left: that says nothing of
+        the trial.
+        """
+        try:
+            return self._trained_and_built(number, candidate)
+        except HarnessError as error:
+            if self._means.has_room():
+                raise
+            raise StationError(
+                f"no room left on this machine's disk: {error.message}", next_step="make room, then go on with --resume"
+            ) from error
+
+    def _trained_and_built(self, number: int, candidate: Candidate) -> Artifact:
+        trained_event = self._memo.find(Trained, str(number))
+        built_event = self._memo.find(Built, str(number))
+        if trained_event is not None and built_event is not None:
+            return built_event.artifact
+        done: dict[Source, TrainedNetwork] = {}
+        told: list[PhaseDone] = []
+        began, ahead = self._means.clock.monotonic_s(), True
+        for phase in self._phases(candidate):
+            job = self._job(phase, done)
+            key = self._means.trainer.key(job)
+            self._means.trainer.abandon(keep=key)
+            future = self._means.trainer.submit(job, self._training_progress)
+            if not future.done():
+                ahead = False
+                self._means.builder.warm_up()
+                self._means.observer.stage(number, f"training {_named(job)}: {phase}")
+            trained = done[phase.gives] = future.result()
+            told.append(_told(phase, trained, done))
+        self._memo.append(
+            Trained(
+                trial=number,
+                key=trained.key,
+                parent=told[-1].parent,
+                seconds=self._means.clock.monotonic_s() - began,
+                epochs=trained.epochs,
+                validation=trained.validation,
+                lightened=trained.lightened,
+                ahead=ahead,
+                phases=tuple(told),
+            )
+        )
+        return self._build(number, candidate, trained)
+
+    def _build(self, number: int, candidate: Candidate, trained: TrainedNetwork) -> Artifact:
+        self._means.observer.stage(number, f"building {candidate}")
+        began = self._means.clock.monotonic_s()
+        artifact = self._start_build(trained, candidate.lightening).result()
+        self._memo.append(
+            Built(
+                trial=number,
+                key=self._means.builder.key(trained, candidate.lightening),
+                artifact=artifact,
+                seconds=self._means.clock.monotonic_s() - began,
+                converted=self._means.measuring.on_host(self._means.builder, artifact),
+            )
+        )
+        return artifact
+
+    def _start_build(self, trained: TrainedNetwork, lightening: str) -> Future[Artifact]:
+        """Build, or join the build that was started ahead."""
+        key = self._means.builder.key(trained, lightening)
+        if key not in self._builds:
+            self._builds[key] = self._building.submit(self._means.builder.build, trained, lightening)
+        return self._builds[key]
+
+    def _training_progress(self, what: str, fraction: float) -> None:
+        self._means.observer.progress(what, fraction, 1.0)
+
+    # while a remote board measures, the host trains and builds what may be asked next
+
+    def run_on(self, bench: Bench, work: Callable[[], Attempt], strategy: Strategy) -> Attempt:
+        if bench.board.shares_host:
+            return work()
+        measuring = _in_background(work)
+        for candidate in strategy.likely():
+            if not self._make_ahead(candidate, measuring):
+                break
+        return measuring.result()
+
+    def _make_ahead(self, candidate: Candidate, measuring: Future[Attempt]) -> bool:
+        """Train and build while the board is busy; False when it is done and the result is waiting."""
+        done: dict[Source, TrainedNetwork] = {}
+        for phase in self._phases(candidate):
+            if measuring.done():
+                return False
+            training = self._means.trainer.submit(self._job(phase, done), lambda _what, _fraction: None)
+            _first_of(training, measuring)
+            if not training.done():
+                return False
+            if training.cancelled() or training.exception() is not None:
+                return True  # said when this candidate is asked, if it ever is
+            trained = done[phase.gives] = training.result()
+        building = self._start_build(trained, candidate.lightening)
+        _first_of(building, measuring)
+        return building.done()
+
+
+def _told(phase: Phase, trained: TrainedNetwork, done: Mapping[Source, TrainedNetwork]) -> PhaseDone:
+    return PhaseDone(
+        what=str(phase),
+        key=trained.key,
+        parent=done[phase.parent].key if phase.parent else None,
+        teacher=done[phase.teacher].key if phase.teacher else None,
+        goes_on_from=phase.goes_on_from,
+        epochs=trained.epochs,
+        validation=trained.lightened or trained.validation,
+    )
+
+
+def _named(job: TrainingJob) -> str:
+    """`width 1.41 w8a8`; a float network that others start from is `width 1.41 fp32`."""
+    return str(Candidate(network=job.network, lightening=job.lightening))
+
+
+def _in_background(work: Callable[[], Attempt]) -> Future[Attempt]:
+    """Run in a daemon thread: whoever interrupts the controller need not wait for a board to finish."""
+    future: Future[Attempt] = Future()
+
+    def carry_out() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 -- the thread's boundary: whoever waits gets it
+            future.set_exception(error)
+
+    Thread(target=carry_out, name="edgeloop-bench", daemon=True).start()
+    return future
+
+
+def _first_of(*futures: Future[Any]) -> None:
+    wait(futures, return_when=FIRST_COMPLETED)
