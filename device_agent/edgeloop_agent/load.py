@@ -7,7 +7,7 @@ import re
 from typing import Callable, Iterable, Optional
 
 from edgeloop_agent import ARCHIVE
-from edgeloop_agent.root import Root
+from edgeloop_agent.root import Root, printable
 
 CORE_LINE = re.compile(r"cpu(\d+) ")
 _TOP = 5
@@ -69,15 +69,13 @@ class Load:
         parts = tail.split()
         try:
             ticks = sum(int(part) for part in parts[11:15])
-            name = "".join(c if c.isprintable() else "?" for c in head.partition("(")[2])  # anybody may choose one
-            return name, ticks, int(parts[1]), int(parts[3])
+            return printable(head.partition("(")[2]), ticks, int(parts[1]), int(parts[3])
         except (ValueError, IndexError):
             return None
 
     def _scan(self, own: frozenset[int]) -> list[str]:
         processes = {}
-        for folder in self._root.folders("proc/[0-9]*"):
-            pid = int(folder.name) if folder.name.isdigit() else -1
+        for pid in self._root.processes():
             found = self._process(pid)
             if found is not None and pid not in own and found[2] not in own and found[3] not in own:
                 processes[pid] = (found[0], found[1])
