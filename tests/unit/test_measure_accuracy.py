@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeloop.measure.accuracy import REPLICATES, Scores, difference_bound, resamples, tango_bound
-from edgeloop.measure.statistics import Side
+from edgeloop.measure.percentiles import Side
 
 
 def scores(per_sample: NDArray[np.float64], *, higher: bool = True, root: bool = False) -> Scores:

@@ -15,20 +15,31 @@ from numpy.typing import NDArray
 
 from edgeloop.core.measurement import Session
 from edgeloop.errors import HarnessError
+from edgeloop.measure.percentiles import Bursts, Side, burst_length, clock_step_ns, leaning, percentile, samples_needed
+from edgeloop.measure.spread import RULES, RatioSpread, Rule, ratio_by_rounds, rule_named, spread_of, summarise
 from edgeloop.measure.statistics import (
     LogMean,
-    bound,
+    Statistic,
     estimate_in,
-    ratio_by_rounds,
-    samples_needed,
     split_confidence,
     student_t,
-    summarise,
     wilson,
     wilson_bound,
 )
 
 MS = 1_000_000
+PLAIN, CAREFUL = RULES["t-log-sessions/1"], RULES["t-log-sessions/2"]
+
+
+def bound(sessions: list[Session], statistic: Statistic, confidence: float, side: Side) -> float | None:
+    spread = spread_of(sessions, statistic, PLAIN)
+    return None if spread is None else spread.bound(confidence, side)
+
+
+def ratio(ours: list[Session], theirs: list[Session], rule: Rule = CAREFUL) -> RatioSpread:
+    found = ratio_by_rounds(ours, theirs, "p50", rule)
+    assert found is not None
+    return found
 
 
 def session(latencies: NDArray[np.int64], label: str = "candidate", index: int = 0, outcome: str = "ok") -> Session:
@@ -54,9 +65,9 @@ def sessions(values_ms: list[float], label: str = "candidate") -> list[Session]:
     return [session(np.full(300, round(ms * MS)), label, i) for i, ms in enumerate(values_ms)]
 
 
-@pytest.mark.parametrize(("statistic", "needed"), [("p50", 5), ("p90", 29), ("p99", 299), ("mean", 1), ("first", 1)])
-def test_a_percentile_needs_as_many_samples_as_wilks_says(statistic: str, needed: int) -> None:
-    assert samples_needed(statistic, 0.95) == needed
+@pytest.mark.parametrize(("percent", "needed"), [(50, 5), (90, 29), (99, 299)])
+def test_a_percentile_needs_as_many_samples_as_wilks_says(percent: float, needed: int) -> None:
+    assert samples_needed(percent, 0.95) == needed
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 7, 100])
@@ -159,10 +170,9 @@ def test_looks_share_the_error_and_a_third_look_is_refused() -> None:
 
 def test_a_ratio_pairs_rounds_so_that_drift_cancels() -> None:
     drift = [1.0, 1.3, 1.7, 2.2]
-    ratio = ratio_by_rounds(sessions([2 * d for d in drift]), sessions([4 * d for d in drift], "reference"), "p50")
-    assert ratio is not None
-    assert ratio.ratio.estimate == pytest.approx(0.5)
-    upper = ratio.ratio.bound(0.95, "upper")
+    found = ratio(sessions([2 * d for d in drift]), sessions([4 * d for d in drift], "reference"))
+    assert found.ratio.estimate == pytest.approx(0.5)
+    upper = found.ratio.bound(0.95, "upper")
     assert upper is not None
     assert upper < 0.501
 
@@ -170,12 +180,11 @@ def test_a_ratio_pairs_rounds_so_that_drift_cancels() -> None:
 def test_a_crashed_session_takes_its_round_out_and_shifts_no_other() -> None:
     ours, theirs = sessions([2.0, 3.0, 4.0]), sessions([4.0, 6.0, 8.0], "reference")
     ours[1] = session(np.array([]), index=1, outcome="crashed")
-    ratio = ratio_by_rounds(ours, theirs, "p50")
-    assert ratio is not None
-    assert ratio.ratio.n == 2
-    assert ratio.ratio.estimate == pytest.approx(0.5)
-    assert ratio.ratio.deviation == pytest.approx(0, abs=1e-9)
-    assert ratio.of_reference == pytest.approx(math.sqrt(32) * MS)
+    found = ratio(ours, theirs)
+    assert found.ratio.n == 2
+    assert found.ratio.estimate == pytest.approx(0.5)
+    assert found.ratio.middle.deviation == pytest.approx(0, abs=1e-9)
+    assert found.of_reference == pytest.approx(math.sqrt(32) * MS)
 
 
 def test_a_model_beside_itself_is_called_different_at_the_nominal_rate() -> None:
@@ -184,9 +193,7 @@ def test_a_model_beside_itself_is_called_different_at_the_nominal_rate() -> None
     for _ in range(600):
         drift = np.exp(np.cumsum(rng.normal(0, 0.05, 8)))
         one, two = (list(10 * drift * rng.lognormal(0, 0.02, 8)) for _ in range(2))
-        ratio = ratio_by_rounds(sessions(one), sessions(two, "reference"), "p50")
-        assert ratio is not None
-        interval = ratio.ratio.interval(0.95)
+        interval = ratio(sessions(one), sessions(two, "reference")).ratio.interval(0.95)
         assert interval is not None
         wrong += not interval.low < 1 < interval.high
     assert wrong / 600 == pytest.approx(0.05, abs=0.027)
@@ -213,3 +220,65 @@ def test_more_needed_is_about_what_decides() -> None:
     assert student_t(0.95, total - 1) * 0.05 / math.sqrt(total) < distance
     assert student_t(0.95, total - 2) * 0.05 / math.sqrt(total - 1) >= distance
     assert over.more_needed(10.0001, 0.95) is None
+
+
+def test_old_rules_stay_runnable_and_unknown_ones_are_refused() -> None:
+    assert rule_named("t-log-sessions/1") is PLAIN
+    with pytest.raises(ValueError, match="no decision rule; known are t-log-sessions/1"):
+        rule_named("median/9")
+
+
+@given(st.integers(1, 400), st.sampled_from([50.0, 90.0, 99.0]), st.integers(0, 99))
+def test_a_percentile_is_numpys_median_unbiased_one_and_lies_between_those_that_lean(
+    n: int, percent: float, seed: int
+) -> None:
+    ordered = np.sort(np.random.default_rng(seed).integers(1, 10**6, n))
+    found = percentile(ordered, percent)
+    assert found == pytest.approx(np.percentile(ordered, percent, method="median_unbiased"), rel=1e-9)
+    one = np.asarray(1.0)
+    assert leaning(ordered, percent, one, "lower") <= found <= leaning(ordered, percent, one, "upper")
+
+
+def test_samples_that_come_in_bursts_are_worth_one_each() -> None:
+    rng = np.random.default_rng(3)
+    alone = np.exp(rng.normal(0, 0.1, (8, 2000)))
+    bursts = np.repeat(np.exp(rng.normal(0, 0.1, (8, 100))), 20, axis=1)
+
+    def length(values: NDArray[np.float64]) -> float:
+        return float(burst_length([Bursts.of(v, percentile(np.sort(v), 90)) for v in values]))
+
+    assert length(alone) < 2
+    assert 10 < length(bursts) < 30
+
+
+def test_a_percentile_of_bursts_has_too_few_independent_samples() -> None:
+    rng = np.random.default_rng(4)
+    slow = [session(np.repeat(np.round(np.exp(rng.normal(0, 0.1, 25)) * MS), 20), index=i) for i in range(8)]
+    careful, plain = (spread_of(slow, "p99", rule) for rule in (CAREFUL, PLAIN))
+    assert careful is not None
+    assert plain is not None
+    assert plain.independent == 500
+    assert careful.independent < 100
+
+
+def test_where_sessions_show_a_trend_the_bound_holds_for_its_end() -> None:
+    rising = sessions([10.0, 10.2, 10.4, 10.6, 10.8, 11.0, 11.2, 11.4])
+    careful, plain = (spread_of(rising, "p50", rule) for rule in (CAREFUL, PLAIN))
+    assert careful is not None
+    assert plain is not None
+    ends = careful.bound(0.95, "upper"), plain.bound(0.95, "upper")
+    assert ends[0] is not None
+    assert ends[1] is not None
+    assert ends[0] > 11.39 * MS > ends[1]
+    assert careful.bound(0.95, "lower") == pytest.approx(plain.bound(0.95, "lower"), rel=1e-6)
+
+
+def test_no_bound_is_nearer_than_half_the_clocks_step() -> None:
+    rng = np.random.default_rng(5)
+    coarse = [session(rng.integers(70, 73, 500) * 10, index=i) for i in range(8)]
+    assert clock_step_ns([s.latencies_ns for s in coarse]) == 10
+    spread = spread_of(coarse, "p50", CAREFUL)
+    assert spread is not None
+    interval = spread.interval(0.95)
+    assert interval is not None
+    assert (interval.low, interval.high) == (pytest.approx(705), pytest.approx(715))

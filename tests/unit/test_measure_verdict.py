@@ -364,3 +364,12 @@ def test_a_summary_reports_two_sided_intervals_and_the_worst_memory() -> None:
     assert summary.metrics[0].interval.low == pytest.approx(0.8256, abs=1e-3)
     assert summary.agreement is not None
     assert summarise_subject(with_sessions([crashed("candidate", 0)]), 0.95).latency is None
+
+
+def test_a_verdict_names_its_rule_and_an_older_rule_judges_as_it_did() -> None:
+    rising = seen([9.0 + 0.1 * step for step in range(8)])
+    assert judged("latency.p50_ms=9.6", rising, looks=1).rule == "t-log-sessions/2"
+    old = judged("latency.p50_ms=9.6", rising, looks=1, rule="t-log-sessions/1")
+    assert old.rule == "t-log-sessions/1"
+    assert old.outcome is Outcome.PASS
+    assert outcome("latency.p50_ms=9.6", rising, looks=1) is Outcome.INCONCLUSIVE  # it ends at 9.7 ms, and rises

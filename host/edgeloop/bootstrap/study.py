@@ -45,7 +45,7 @@ from edgeloop.data.load import load
 from edgeloop.data.shapes import network_io
 from edgeloop.errors import ConfigError, UserError, kept_on_disk
 from edgeloop.measure.scoring import Scorer
-from edgeloop.measure.statistics import DECISION_RULE
+from edgeloop.measure.spread import DECISION_RULE
 from edgeloop.method.loop import Controller
 from edgeloop.method.making import Means
 from edgeloop.method.measuring import Measuring

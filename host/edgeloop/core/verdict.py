@@ -64,6 +64,8 @@ class Verdict(Frozen):
     """Why INVALID or ERROR."""
     owner: Owner | None = None
     """Of an ERROR."""
+    rule: str = "t-log-sessions/1"
+    """Name of the decision rule; absent in ledgers from before there was another one."""
 
     def failed(self, family: Family) -> tuple[Finding, ...]:
         return tuple(f for f in self.findings if f.outcome is Outcome.FAIL and f.family is family)

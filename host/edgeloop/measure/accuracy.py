@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop.measure.statistics import Side, normal_quantile, wilson_bound
+from edgeloop.measure.percentiles import Side
+from edgeloop.measure.statistics import normal_quantile, wilson_bound
 
 REPLICATES = 2000
 """Resamples of a bootstrap over per-sample scores."""

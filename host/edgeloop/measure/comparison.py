@@ -6,16 +6,16 @@ measuring.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.limits import Limit, LimitSet
-from edgeloop.core.measurement import Interval, MetricSummary, Session
+from edgeloop.core.measurement import Interval, MetricSummary
 from edgeloop.core.verdict import Verdict
 from edgeloop.measure.accuracy import Scores, difference_bound, differing
 from edgeloop.measure.observed import Observed, metric_summary
-from edgeloop.measure.statistics import latency_sessions, ratio_by_rounds, samples_needed
+from edgeloop.measure.spread import DECISION_RULE, ratio_by_rounds, rule_named
+from edgeloop.measure.verdict import too_short
 
 RatioStatistic = Literal["p50", "p90", "p99", "mean"]
 
@@ -63,10 +63,10 @@ def compare(a: Observed, b: Observed, confidence: float) -> Comparison:
     ratios: dict[RatioStatistic, Ratio] = {}
     rounds = 0
     for statistic in get_args(RatioStatistic):
-        found = ratio_by_rounds(b.sessions, a.sessions, statistic)
+        found = ratio_by_rounds(b.sessions, a.sessions, statistic, rule_named(DECISION_RULE))
         if found is not None:
             rounds = found.ratio.n
-            short = _too_short([*a.sessions, *b.sessions], statistic, confidence)
+            short = too_short(found.ratio, statistic, confidence)
             interval = None if short else found.ratio.interval(confidence)
             note = short or ("" if interval else "an interval needs 2 rounds")
             ratios[statistic] = Ratio(value=found.ratio.estimate, interval=interval, note=note)
@@ -100,12 +100,6 @@ def in_words(verdict: Verdict, percent: float) -> Verdict:
             )
         }
     )
-
-
-def _too_short(sessions: Sequence[Session], statistic: RatioStatistic, confidence: float) -> str:
-    needed = samples_needed(statistic, confidence)
-    fewest = min(len(session.latencies_ns) for session in latency_sessions(sessions))
-    return "" if fewest >= needed else f"{statistic} needs {needed} samples in each session, the shortest has {fewest}"
 
 
 def _difference(a: int | None, b: int | None) -> int | None:

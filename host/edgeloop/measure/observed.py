@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from edgeloop.core.measurement import Interval, MetricSummary, Session, Subject, Summary
 from edgeloop.measure.accuracy import Scores
-from edgeloop.measure.statistics import latency_sessions, stage_summaries, summarise
+from edgeloop.measure.spread import summarise
+from edgeloop.measure.statistics import latency_sessions, stage_summaries
 
 
 @dataclass(frozen=True, slots=True)

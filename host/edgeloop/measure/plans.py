@@ -13,7 +13,8 @@ from edgeloop.core.measurement import Step
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Family
 from edgeloop.errors import Fault
-from edgeloop.measure.statistics import normal_quantile, samples_needed, split_confidence
+from edgeloop.measure.percentiles import samples_needed
+from edgeloop.measure.statistics import PERCENT, normal_quantile, split_confidence
 
 PROCESS_START_S = 0.8
 """Estimate for starting one session: interpreter, numpy, runtime, model, and the calibration loops; a Pi 4 takes
@@ -151,7 +152,10 @@ def _lacks(
 
 def _too_few_timings(limit: Limit, plan: Plan, confidence: float, latency_hint_ns: float | None) -> Problem | None:
     """The floor is about seeing the percentile at all, so it goes by the nominal confidence, not by a look's share."""
-    needed = samples_needed(limit.statistic or "mean", confidence)
+    percent = PERCENT.get(limit.statistic or "mean")
+    if percent is None:
+        return None
+    needed = samples_needed(percent, confidence)
     if latency_hint_ns is not None:
         under_s: float | None = latency_hint_ns / 1e9
     elif limit.max_ms is not None:

@@ -18,14 +18,13 @@ from edgeloop.core.verdict import Finding, Outcome, Verdict
 from edgeloop.errors import Owner
 from edgeloop.measure.accuracy import Scores, difference_bound
 from edgeloop.measure.observed import Observed, observe, summarise_subject
+from edgeloop.measure.percentiles import samples_needed
+from edgeloop.measure.spread import DECISION_RULE, Rule, Spread, ratio_by_rounds, rule_named, spread_of
 from edgeloop.measure.statistics import (
-    LogMean,
+    PERCENT,
     Statistic,
     latency_sessions,
-    log_mean,
     normal_quantile,
-    ratio_by_rounds,
-    samples_needed,
     split_confidence,
     wilson_bound,
 )
@@ -46,12 +45,28 @@ def judge(
     trust: Trust | None = None,
     look: int = 1,
     looks: int = 2,
+    rule: str = DECISION_RULE,
 ) -> Verdict:
     """Judge every limit. `looks` is how often this candidate may be looked at, fixed before the first look.
 
     INVALID (from trust) goes before everything, then ERROR where nothing could be measured, then FAIL, then ERROR of
-    a single limit or of single sessions, then INCONCLUSIVE; else PASS. Raises ValueError for a look beyond `looks`.
+    a single limit or of single sessions, then INCONCLUSIVE; else PASS. Raises ValueError for a look beyond `looks`, and
+    for a rule that never was.
     """
+    found = _judge(limits, candidate, reference, plan, trust, look, looks, rule_named(rule))
+    return found.model_copy(update={"rule": rule})
+
+
+def _judge(
+    limits: LimitSet,
+    candidate: Observed,
+    reference: Observed | None,
+    plan: Plan,
+    trust: Trust | None,
+    look: int,
+    looks: int,
+    rule: Rule,
+) -> Verdict:
     judging = _Judging(
         candidate=candidate,
         reference=reference,
@@ -59,6 +74,7 @@ def judge(
         nominal=limits.confidence,
         confidence=split_confidence(limits.confidence, look, looks),
         next_confidence=split_confidence(limits.confidence, min(look + 1, looks), looks),
+        rule=rule,
     )
     findings = tuple(judging.finding(limit) for limit in limits.limit)
     if trust is not None and not trust.valid:
@@ -134,6 +150,7 @@ class _Judging:
     confidence: float
     next_confidence: float
     """Of the look that more sessions or samples would be judged at."""
+    rule: Rule
 
     def finding(self, limit: Limit) -> Finding:
         match limit.metric:
@@ -158,7 +175,7 @@ class _Judging:
             pairs = (
                 None
                 if self.reference is None
-                else ratio_by_rounds(self.candidate.sessions, self.reference.sessions, statistic)
+                else ratio_by_rounds(self.candidate.sessions, self.reference.sessions, statistic, self.rule)
             )
             if pairs is None:
                 return _unmeasured(limit, "ms", "no round timed both the candidate and the reference")
@@ -171,7 +188,7 @@ class _Judging:
                 f"{scale:.4g} ms, the limit {limit.max_ratio_to_reference:g} x {beside} is {bar:.4g} ms"
             )
         else:
-            found = log_mean(self.candidate.sessions, statistic)
+            found = spread_of(self.candidate.sessions, statistic, self.rule)
             if found is None:
                 return _unmeasured(limit, "ms", f"no session of {self.candidate.label} timed it")
             spread, scale = found, 1e-6
@@ -191,12 +208,7 @@ class _Judging:
         )
         return self._judged_timing(limit, case, spread, scale)
 
-    def _fewest_samples(self, limit: Limit) -> int:
-        both = limit.max_ratio_to_reference is not None and self.reference is not None
-        subjects = [self.candidate, self.reference] if both else [self.candidate]
-        return min(len(s.latencies_ns) for subject in subjects if subject for s in latency_sessions(subject.sessions))
-
-    def _judged_timing(self, limit: Limit, case: _Case, spread: LogMean, scale: float) -> Finding:
+    def _judged_timing(self, limit: Limit, case: _Case, spread: Spread, scale: float) -> Finding:
         outcome = case.outcome()
         if spread.n < 2:
             return _finding(
@@ -205,11 +217,9 @@ class _Judging:
         units = "sessions" if limit.max_ratio_to_reference is None else "rounds"
         interval = f"{self.confidence:.4g} bounds {case.low:.4g} to {case.high:.4g} ms over {spread.n} {units}"
         reason = f"{case.seen}; {interval}"
-        fewest = self._fewest_samples(limit)
-        needed = samples_needed(limit.statistic or "mean", self.nominal)
-        if fewest < needed and outcome is not Outcome.FAIL:
-            reason += f"; {limit.statistic} needs {needed} samples in each session, the shortest has {fewest}"
-            return _finding(limit, case, Outcome.INCONCLUSIVE, reason)
+        short = too_short(spread, _statistic(limit), self.nominal)
+        if short and outcome is not Outcome.FAIL:
+            return _finding(limit, case, Outcome.INCONCLUSIVE, f"{reason}; {short}")
         if outcome is not Outcome.INCONCLUSIVE:
             return _finding(limit, case, outcome, reason)
         more = spread.more_needed(case.bar / scale, self.next_confidence)
@@ -299,6 +309,19 @@ class _Judging:
 def _under(a: float, b: float) -> bool:
     """Strictly, where a difference in the last digits of a sum such as 0.9 - 0.005 is none."""
     return a < b and not math.isclose(a, b, rel_tol=1e-12)
+
+
+def too_short(spread: Spread, statistic: Statistic, confidence: float) -> str:
+    """Return why the sessions don't show a percentile well enough to pass; empty where they do."""
+    percent = PERCENT.get(statistic)
+    if percent is None or spread.independent >= (needed := samples_needed(percent, confidence)):
+        return ""
+    if spread.burst > 1:
+        return (
+            f"{statistic} needs {needed} independent samples in each session; slow ones come in bursts of about "
+            f"{spread.burst:.0f}, so the shortest has {spread.independent}"
+        )
+    return f"{statistic} needs {needed} samples in each session, the shortest has {spread.independent}"
 
 
 def _count(more: int, what: str) -> str:

@@ -116,6 +116,7 @@ def _judgement(judged: Judged, limits_given: bool) -> dict[str, Any]:
         "trust": judged.trust.model_dump(mode="json") if judged.trust else None,
         "findings": [finding.model_dump(mode="json") for finding in judged.verdict.findings],
         "verdict": judged.verdict.outcome.value if limits_given else None,
+        "rule": judged.verdict.rule,
         "reasons": list(judged.verdict.reasons),
     }
 
