@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := edgeloop-demo
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test lint test-full test-board bench docs clean system
+.PHONY: demo test lint test-full test-board bench honesty docs clean system
 
 demo: $(STAMP) ## the quickstart on data that comes with a package, against this machine
 	@rm -rf $(DEMO)
@@ -29,6 +29,9 @@ bench: $(STAMP) system ## pushes against scp, the agent against a bare loop, tim
 	$(BIN)/python tests/bench/bench_push.py
 	$(BIN)/python tests/bench/bench_agent.py
 	$(BIN)/python tests/bench/bench_verdict.py
+
+honesty: $(STAMP) ## docs/results/honesty.md: false passes and false fails at a known truth; about 15 minutes
+	$(BIN)/python -m edgeloop.testing.honesty
 
 # torch goes in first and by itself: resolved together with the rest, a CUDA build of several GB comes in.
 $(STAMP): pyproject.toml constraints.txt

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeloop.core.limits import Limit, LimitSet, parse_limits
 from edgeloop.core.plan import Plan
 from edgeloop.errors import Fault
 from edgeloop.measure.plans import PROCESS_START_S, preview, schedule, undecidable
-from edgeloop.measure.statistics import split_confidence, wilson_bound
+from edgeloop.measure.statistics import share_bound, split_confidence
 
 LABELS = st.lists(st.sampled_from(["candidate", "reference", "a", "b", "control"]), min_size=1, unique=True)
 
@@ -106,10 +106,11 @@ def test_a_metric_that_the_task_does_not_score_is_refused_with_the_nearest_name(
     assert fault.next_step == "did you mean 'top1'?"
 
 
+@settings(deadline=None)  # the first call imports scipy
 @given(st.integers(1, 3000), st.floats(0.5, 0.9999))
 def test_a_share_is_refused_exactly_where_all_right_would_not_pass(n: int, share: float) -> None:
     limits = LimitSet(limit=(Limit(metric="top1", min_fraction=share),))
-    lower = wilson_bound(n, n, split_confidence(0.95, 1), "lower")
+    lower = share_bound(n, n, split_confidence(0.95, 1), "lower", exact=True)
     if abs(lower - share) > 1e-9:
         assert bool(undecidable(limits, Plan(), n, has_reference=False, has_labels=True)) == (lower <= share)
 
@@ -120,3 +121,32 @@ def test_a_share_about_this_set_needs_no_interval_and_one_of_everything_is_refus
     all_right = Limit(metric="top1", min_fraction=0.99, guard_fraction=0.01, about="this_set")
     (fault,) = undecidable(LimitSet(limit=(all_right,)), Plan(), 10**6, has_reference=False, has_labels=True)
     assert "nothing is over 1" in fault.what
+
+
+def refused(limit: Limit, n: int, proportions: tuple[str, ...] = ("top1",)) -> str:
+    found = undecidable(
+        LimitSet(limit=(limit,)), Plan(), n, has_reference=True, has_labels=True, proportions=proportions, looks=1
+    )
+    return str(found[0]) if found else ""
+
+
+def test_a_drop_that_not_losing_a_single_sample_would_not_show_is_refused_with_how_many_would() -> None:
+    limit = Limit(metric="top1", max_drop_from_reference=0.005)
+    told = refused(limit, 200)
+    assert "no sample lost, and then up to" in told
+    needed = int(told.split("score at least ")[1].split()[0])
+    assert refused(limit, needed - 1)
+    assert refused(limit, needed) == ""
+    assert refused(Limit(metric="top1", max_drop_from_reference=0.005, about="this_set"), 20) == ""
+
+
+def test_the_bootstrap_is_not_asked_about_a_population_by_a_handful() -> None:
+    limit = Limit(metric="mae", max_value=0.2)
+    assert "the bootstrap needs 30" in refused(limit, 29)
+    assert refused(limit, 30) == ""
+    assert refused(Limit(metric="mae", max_value=0.2, about="this_set"), 3) == ""
+
+
+def test_what_nothing_can_pass_is_refused() -> None:
+    assert "nothing is over 1" in refused(Limit(metric="top1", min_value=1.0), 1000)
+    assert "no share is under 0" in refused(Limit(metric="wrong", max_value=0.1, guard_value=0.1), 1000, ("wrong",))

@@ -373,3 +373,35 @@ def test_a_verdict_names_its_rule_and_an_older_rule_judges_as_it_did() -> None:
     assert old.rule == "t-log-sessions/1"
     assert old.outcome is Outcome.PASS
     assert outcome("latency.p50_ms=9.6", rising, looks=1) is Outcome.INCONCLUSIVE  # it ends at 9.7 ms, and rises
+
+
+@pytest.mark.parametrize(
+    ("limit", "bar"),
+    [
+        (Limit(metric="latency", statistic="p50", max_ms=12, guard_ms=1), 11),
+        (Limit(metric="latency", statistic="p50", max_ratio_to_reference=1.5, guard_ratio=0.3), 1.2 * 10),
+        (Limit(metric="deployed_size", max_bytes=1100, guard_bytes=50), 1050),
+        (Limit(metric="deployed_size", max_ratio_to_reference=1.5, guard_ratio=0.3), 1200),
+        (Limit(metric="peak_rss", max_mib=64, guard_mib=2), 62 * MIB),
+        (Limit(metric="top1", min_fraction=0.9, guard_fraction=0.02), 0.92),
+        (Limit(metric="top1", max_drop_from_reference=0.1, guard_fraction=0.02), 0.92),
+        (Limit(metric="top1", min_value=0.9, guard_value=0.01), 0.91),
+        (Limit(metric="top1", max_value=0.9, guard_value=0.01), 0.89),
+    ],
+)
+def test_every_bound_has_a_guard_in_its_own_unit_and_says_so(limit: Limit, bar: float) -> None:
+    alike = seen([10.0] * 8, top1=[1.0] * 200), seen([10.0] * 8, "reference", top1=[1.0] * 200)
+    (finding,) = judged(limit, *alike).findings
+    assert finding.limit == pytest.approx(bar)
+    assert f"{limit.guard:g} guard" in finding.reason
+    assert f"with {limit.guard:g}" in finding.text
+    assert "guard" in finding.text
+
+
+def test_a_guard_of_another_unit_or_one_that_leaves_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="guard_ms goes with max_ms"):
+        Limit(metric="top1", min_fraction=0.9, guard_ms=1)
+    with pytest.raises(ValueError, match=r"guard_ratio 2 leaves nothing of max_ratio_to_reference 1\.5"):
+        Limit(metric="deployed_size", max_ratio_to_reference=1.5, guard_ratio=2)
+    with pytest.raises(ValueError, match="this_set"):
+        Limit(metric="latency", statistic="p50", max_ms=4, about="this_set")

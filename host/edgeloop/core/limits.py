@@ -28,6 +28,18 @@ _BOUNDS_OF: dict[str, tuple[str, ...]] = {
 }
 _TASK_METRIC_BOUNDS = ("min_fraction", "min_value", "max_value", "max_drop_from_reference")
 _BOUNDS = ("max_ms", "max_ratio_to_reference", "max_bytes", "max_mib", *_TASK_METRIC_BOUNDS)
+_GUARD_OF = {
+    "max_ms": "guard_ms",
+    "max_ratio_to_reference": "guard_ratio",
+    "max_bytes": "guard_bytes",
+    "max_mib": "guard_mib",
+    "min_fraction": "guard_fraction",
+    "max_drop_from_reference": "guard_fraction",
+    "min_value": "guard_value",
+    "max_value": "guard_value",
+}
+"""Every bound has a guard in its own unit."""
+_UNIT_OF = {"max_ms": " ms", "max_ratio_to_reference": " x M1", "max_bytes": " bytes", "max_mib": " MiB"}
 _FAMILY_OF = {
     "latency": Family.SPEED,
     "first_inference": Family.SPEED,
@@ -55,7 +67,11 @@ class Limit(Frozen):
     max_drop_from_reference: float | None = Field(default=None, ge=0)
     """How much worse than M1, in the metric's own unit; for an error metric a rise."""
     guard_ms: float = Field(default=0.0, ge=0)
+    guard_ratio: float = Field(default=0.0, ge=0)
+    guard_bytes: int = Field(default=0, ge=0)
+    guard_mib: float = Field(default=0.0, ge=0)
     guard_fraction: float = Field(default=0.0, ge=0)
+    guard_value: float = Field(default=0.0, ge=0)
     about: Literal["population", "this_set"] = "population"
 
     @model_validator(mode="after")
@@ -70,12 +86,16 @@ class Limit(Frozen):
             raise ValueError(f"a latency limit names its statistic: {', '.join(LATENCY_STATISTICS)}")
         if self.metric != "latency" and self.statistic is not None:
             raise ValueError(f"statistic goes with metric 'latency', not with {self.metric!r}")
-        if self.guard_ms and self.max_ms is None:
-            raise ValueError("guard_ms goes with max_ms")
-        if self.guard_fraction and self.min_fraction is None and self.max_drop_from_reference is None:
-            raise ValueError("guard_fraction goes with min_fraction or max_drop_from_reference")
-        if self.max_ms is not None and self.guard_ms >= self.max_ms:
-            raise ValueError(f"guard_ms {self.guard_ms:g} leaves nothing of max_ms {self.max_ms:g}")
+        for name in sorted(set(_GUARD_OF.values())):
+            if getattr(self, name) and name != _GUARD_OF[given[0]]:
+                takers = " or ".join(bound for bound, guard in _GUARD_OF.items() if guard == name)
+                raise ValueError(f"{name} goes with {takers}")
+        if given[0].startswith("max_") and given[0] != "max_value" and given[0] != "max_drop_from_reference":
+            bound, guard = getattr(self, given[0]), getattr(self, _GUARD_OF[given[0]])
+            if guard >= bound:
+                raise ValueError(f"{_GUARD_OF[given[0]]} {guard:g} leaves nothing of {given[0]} {bound:g}")
+        if self.about == "this_set" and self.family is not Family.ACCURACY:
+            raise ValueError(f'about = "this_set" goes with a metric of results, not with {self.metric!r}')
         return self
 
     @property
@@ -85,6 +105,11 @@ class Limit(Frozen):
     @property
     def bound(self) -> float:
         return float(getattr(self, self.bound_name))
+
+    @property
+    def guard(self) -> float:
+        """How far the bound is moved to the safe side before anything is compared, in the unit of the bound."""
+        return float(getattr(self, _GUARD_OF[self.bound_name]))
 
     @property
     def family(self) -> Family:
@@ -107,23 +132,19 @@ class Limit(Frozen):
 
     def __str__(self) -> str:
         what = f"{self.metric} {self.statistic}" if self.statistic else self.metric
+        guard = f" with {self.guard:g}{_UNIT_OF.get(self.bound_name, '')} guard" if self.guard else ""
         match self.bound_name:
-            case "max_ms":
-                return f"{what} under {self.max_ms:g} ms" + (
-                    f" with {self.guard_ms:g} ms guard" if self.guard_ms else ""
-                )
             case "max_ratio_to_reference":
-                return f"{what} under {self.max_ratio_to_reference:g} x M1"
-            case "max_bytes":
-                return f"{what} under {self.max_bytes} bytes"
-            case "max_mib":
-                return f"{what} under {self.max_mib:g} MiB"
+                told = f"{what} under {self.max_ratio_to_reference:g} x M1"
             case "max_drop_from_reference":
-                return f"{what} less than {self.max_drop_from_reference:g} worse than M1"
-            case "max_value":
-                return f"{what} under {self.max_value:g}"
+                told = f"{what} less than {self.max_drop_from_reference:g} worse than M1"
+            case "max_bytes":
+                told = f"{what} under {self.max_bytes} bytes"
+            case name if name.startswith("max_"):
+                told = f"{what} under {self.bound:g}{_UNIT_OF.get(name, '')}"
             case _:
-                return f"{what} over {self.bound:g}"
+                told = f"{what} over {self.bound:g}"
+        return told + guard
 
 
 class LimitSet(Frozen):

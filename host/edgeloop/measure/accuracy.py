@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop.measure.percentiles import Side
-from edgeloop.measure.statistics import normal_quantile, wilson_bound
+from edgeloop.measure.statistics import normal_quantile, share_bound
 
 REPLICATES = 2000
 """Resamples of a bootstrap over per-sample scores."""
@@ -48,12 +48,15 @@ class Scores:
         """Whether every sample is right or wrong."""
         return not self.root and self.per_sample is not None and bool(np.isin(self.per_sample, (0.0, 1.0)).all())
 
-    def bound(self, confidence: float, side: Side) -> float:
-        """Return the one-sided bound about the population that the samples were drawn from."""
+    def bound(self, confidence: float, side: Side, *, exact: bool = False) -> float:
+        """Return the one-sided bound about the population that the samples were drawn from.
+
+        `exact` widens that of a share; see `statistics.share_bound`.
+        """
         if self.per_sample is None:
             return _percentile(self._resampled(), confidence, side)
         if self.is_share:
-            return wilson_bound(float(self.per_sample.sum()), self.n, confidence, side)
+            return share_bound(float(self.per_sample.sum()), self.n, confidence, side, exact=exact)
         if self.root:
             return math.sqrt(max(0.0, _bca(self.per_sample, confidence, side)))
         return _bca(self.per_sample, confidence, side)
@@ -66,18 +69,20 @@ class Scores:
         return np.sqrt(means) if self.root else means
 
 
-def difference_bound(candidate: Scores, reference: Scores, confidence: float, side: Side) -> float:
+def difference_bound(
+    candidate: Scores, reference: Scores, confidence: float, side: Side, *, continuous: bool = True
+) -> float:
     """Return the one-sided bound of candidate minus reference, scored on the same samples.
 
     Shares: Tango's score bound for paired proportions (Tango, Statistics in Medicine 17, 1998), which stays honest
     where hardly a sample differs and a bootstrap would say "no difference, no doubt". Means: the bootstrap of the
     sample-by-sample difference. Anything else: the difference on the same resamples.
-    Raises ValueError where the two were not scored on as many samples.
+    Raises ValueError where the two were not scored on as many samples. `continuous` as in `tango_bound`.
     """
     if candidate.n != reference.n:
         raise ValueError(f"{candidate.metric}: {candidate.n} samples can't be paired with {reference.n}")
     if candidate.is_share and reference.is_share:
-        return tango_bound(*differing(candidate, reference), candidate.n, confidence, side)
+        return tango_bound(*differing(candidate, reference), candidate.n, confidence, side, continuous=continuous)
     if candidate.per_sample is not None and reference.per_sample is not None and not candidate.root:
         return _bca(candidate.per_sample - reference.per_sample, confidence, side)
     # The resamples of both were drawn from the same seed, so they are pairs.
@@ -93,12 +98,15 @@ def differing(candidate: Scores, reference: Scores) -> tuple[int, int]:
     return int(gained.sum()), int(lost.sum())
 
 
-def tango_bound(gained: int, lost: int, n: int, confidence: float, side: Side) -> float:
+def tango_bound(gained: int, lost: int, n: int, confidence: float, side: Side, *, continuous: bool = True) -> float:
     """Return Tango's one-sided score bound for (gained - lost) / n.
 
-    `gained` samples are right only for the candidate, `lost` only for the reference, out of n.
+    `gained` samples are right only for the candidate, `lost` only for the reference, out of n. Not `continuous`: with
+    a correction of half a sample, since samples are lost whole; without it, 8.5 % of models that lose 3 of 1000
+    samples, which lay on the limit, failed.
     """
     z = normal_quantile(confidence) * (1 if side == "lower" else -1)
+    half = 0.0 if continuous else math.copysign(0.5, z)
 
     def too_low(difference: float) -> bool:
         """Whether the score statistic at this difference still lies above z: it falls as the difference rises."""
@@ -106,7 +114,7 @@ def tango_bound(gained: int, lost: int, n: int, confidence: float, side: Side) -
         c = -lost * difference * (1 - difference)
         share = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
         variance = n * (2 * share + difference * (1 - difference))
-        distance = gained - lost - n * difference
+        distance = gained - lost - half - n * difference
         if variance <= 0 and distance == 0:
             return z < 0  # 0 / 0: no sample differs and none is supposed to, so the statistic is 0
         return distance > z * math.sqrt(max(variance, 0.0))

@@ -13,9 +13,9 @@ from edgeloop.core.limits import Limit, LimitSet
 from edgeloop.core.measurement import Interval, MetricSummary
 from edgeloop.core.verdict import Verdict
 from edgeloop.measure.accuracy import Scores, difference_bound, differing
+from edgeloop.measure.deciding import too_short
 from edgeloop.measure.observed import Observed, metric_summary
 from edgeloop.measure.spread import DECISION_RULE, ratio_by_rounds, rule_named
-from edgeloop.measure.verdict import too_short
 
 RatioStatistic = Literal["p50", "p90", "p99", "mean"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from edgeloop.core.limits import Limit, LimitSet
@@ -13,12 +13,16 @@ from edgeloop.core.measurement import Step
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Family
 from edgeloop.errors import Fault
+from edgeloop.measure.accuracy import tango_bound
 from edgeloop.measure.percentiles import samples_needed
-from edgeloop.measure.statistics import PERCENT, normal_quantile, split_confidence
+from edgeloop.measure.statistics import PERCENT, share_bound, split_confidence
 
 PROCESS_START_S = 0.8
 """Estimate for starting one session: interpreter, numpy, runtime, model, and the calibration loops; a Pi 4 takes
 about this long, a desktop half of it."""
+SAMPLES_MIN = 30
+"""Fewest samples that a bootstrap about the population is let decide on; see docs/results/honesty.md."""
+_SAMPLES_MAX = 100_000_000
 EXTENSION_SEED = 1000
 """Added to the seed of the interleaving for the second look."""
 
@@ -118,9 +122,11 @@ def undecidable(
         problem = _lacks(limit, data_n, has_reference, has_labels, metrics)
         if problem is None and limit.metric == "latency":
             problem = _too_few_timings(limit, plan, limits.confidence, latency_hint_ns)
-        if problem is None and limit.min_fraction is not None:
+        if problem is None and limit.needs_data and limit.about == "population":
             confidence = split_confidence(limits.confidence, 1, looks)
             problem = _too_few_samples(limit, data_n or 0, confidence, limit.metric in proportions)
+        if problem is None:
+            problem = _impossible(limit, limit.metric in proportions)
         if problem is not None:
             faults.append(Fault(where, *problem))
     return faults
@@ -181,20 +187,67 @@ def _too_few_timings(limit: Limit, plan: Plan, confidence: float, latency_hint_n
     )
 
 
-def _too_few_samples(limit: Limit, n: int, confidence: float, is_proportion: bool) -> Problem | None:
-    bar = (limit.min_fraction or 0.0) + limit.guard_fraction
-    if bar >= 1:
-        return f"asks for more than {bar:g}, and nothing is over 1", "lower min_fraction or guard_fraction"
-    if not is_proportion or limit.about == "this_set":
+def _impossible(limit: Limit, is_share: bool) -> Problem | None:
+    """What no measurement can pass, whatever is measured."""
+    floor = limit.min_fraction if limit.min_fraction is not None else limit.min_value if is_share else None
+    if floor is not None and floor + limit.guard >= 1:
+        return f"asks for more than {floor + limit.guard:g}, and nothing is over 1", "lower the limit or its guard"
+    if is_share and limit.max_value is not None and limit.max_value - limit.guard <= 0:
+        return f"asks for less than {limit.max_value - limit.guard:g}, and no share is under 0", "raise the limit"
+    return None
+
+
+def _too_few_samples(limit: Limit, n: int, confidence: float, is_share: bool) -> Problem | None:
+    """What the best that can be seen on n samples would not pass."""
+    if not is_share:
+        if n >= SAMPLES_MIN:
+            return None
+        return (
+            f"is about the population, and {n} samples say too little about it: the bootstrap needs {SAMPLES_MIN}",
+            f'score at least {SAMPLES_MIN} samples, or say about = "this_set"',
+        )
+    if _best_passes(limit, n, confidence):
         return None
-    z2 = normal_quantile(confidence) ** 2
-    needed = math.floor(z2 * bar / (1 - bar)) + 1  # n of n right: Wilson's lower bound is n / (n + z^2)
-    if n >= needed:
-        return None
+    needed = next((size for size in _sizes(n) if _best_passes(limit, size, confidence)), None)
+    if needed is None:
+        return None  # impossible at any size: said so elsewhere
+    few, many = n, needed
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if _best_passes(limit, middle, confidence) else (middle, many)
     return (
-        (
-            f"can't be passed with {n} samples: even with all of them right, "
-            f"the {confidence:g} bound is {n / (n + z2):.4f}"
-        ),
-        f'score at least {needed} samples, lower the limit, or say about = "this_set"',
+        f"can't be passed with {n} samples: the best that they can show has {_best_bound(limit, n, confidence)}",
+        f'score at least {many} samples, lower the limit, or say about = "this_set"',
     )
+
+
+def _sizes(n: int) -> Iterator[int]:
+    size = max(1, n)
+    while size < _SAMPLES_MAX:
+        size *= 2
+        yield size
+
+
+def _best_passes(limit: Limit, n: int, confidence: float) -> bool:
+    if n == 0:
+        return False
+    if limit.max_drop_from_reference is not None:
+        allowed = limit.max_drop_from_reference - limit.guard
+        if allowed <= 0:
+            return True  # a candidate may be better than M1
+        return tango_bound(0, 0, n, confidence, "lower", continuous=False) > -allowed
+    if limit.max_value is not None:
+        return share_bound(0, n, confidence, "upper", exact=True) < limit.max_value - limit.guard
+    return share_bound(n, n, confidence, "lower", exact=True) > limit.bound + limit.guard
+
+
+def _best_bound(limit: Limit, n: int, confidence: float) -> str:
+    """The bound where every sample is right, or wrong, or where not a single one differs from M1."""
+    if n == 0:
+        return "no bound at all"
+    if limit.max_drop_from_reference is not None:
+        lost = -tango_bound(0, 0, n, confidence, "lower", continuous=False)
+        return f"no sample lost, and then up to {lost:.4f} may be lost ({confidence:g} bound)"
+    if limit.max_value is not None:
+        return f"the {confidence:g} bound {share_bound(0, n, confidence, 'upper', exact=True):.4f}"
+    return f"all of them right, and the {confidence:g} bound {share_bound(n, n, confidence, 'lower', exact=True):.4f}"

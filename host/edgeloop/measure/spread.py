@@ -38,13 +38,15 @@ class Rule:
     """Where the sessions show a trend, the bound holds for its end too."""
     clock: bool
     """Bounds are never nearer than half the clock's step."""
+    exact: bool
+    """Bounds of shares are never nearer than the exact ones, and samples are lost whole."""
 
 
 RULES = {
     rule.name: rule
     for rule in (
-        Rule("t-log-sessions/1", leans=False, bursts=False, trend=False, clock=False),
-        Rule("t-log-sessions/2", leans=True, bursts=True, trend=True, clock=True),
+        Rule("t-log-sessions/1", leans=False, bursts=False, trend=False, clock=False, exact=False),
+        Rule("t-log-sessions/2", leans=True, bursts=True, trend=True, clock=True, exact=True),
     )
 }
 DECISION_RULE = "t-log-sessions/2"
@@ -178,15 +180,23 @@ def ratio_by_rounds(
     assert of_theirs is not None
     values = np.array(pairs, dtype=np.float64)
     means = np.exp(np.log(values).mean(axis=0))
-    ratio = LogMean.of(values[:, 0] / values[:, 1])
-    half_step = ratio.estimate * (of_ours.half_step / means[0] + of_theirs.half_step / means[1])
+    ratio = paired_spread(values[:, 0], values[:, 1], of_ours, of_theirs)
+    return RatioSpread(ratio, float(means[0]), float(means[1]))
+
+
+def paired_spread(ours: Values, theirs: Values, of_ours: Spread, of_theirs: Spread) -> Spread:
+    """Return the spread of ours / theirs, one number a round each (rounds,), ns, whose own spreads are given."""
+    ratio = LogMean.of(ours / theirs)
+    relative = of_ours.half_step / of_ours.estimate + of_theirs.half_step / of_theirs.estimate
     fewest = min((of_ours, of_theirs), key=lambda spread: spread.independent)
-    return RatioSpread(
-        Spread(
-            ratio, ratio, ratio, trend=False, half_step=half_step, independent=fewest.independent, burst=fewest.burst
-        ),
-        float(means[0]),
-        float(means[1]),
+    return Spread(
+        ratio,
+        ratio,
+        ratio,
+        trend=False,
+        half_step=ratio.estimate * relative,
+        independent=fewest.independent,
+        burst=fewest.burst,
     )
 
 

@@ -168,6 +168,23 @@ def wilson_bound(k: float, n: int, confidence: float, side: Side) -> float:
     return min(1.0, max(0.0, value))
 
 
+def share_bound(k: float, n: int, confidence: float, side: Side, *, exact: bool) -> float:
+    """Return the one-sided bound of a proportion k of n that a verdict goes by.
+
+    `exact`: the wider of Wilson's and the exact one (Clopper and Pearson, 1934). Wilson's holds its error on average
+    over proportions; near 1, where limits on accuracy are, it failed 10 % of models with 5 expected errors that lay on
+    the limit, and passed 7 % where none is expected.
+    """
+    wilsons = wilson_bound(k, n, confidence, side)
+    if not exact:
+        return wilsons
+    from scipy.special import betaincinv  # as above
+
+    if side == "lower":
+        return min(wilsons, float(betaincinv(k, n - k + 1, 1 - confidence)) if k > 0 else 0.0)
+    return max(wilsons, float(betaincinv(k + 1, n - k, confidence)) if k < n else 1.0)
+
+
 def wilson(k: float, n: int, confidence: float) -> Interval:
     """Return the two-sided Wilson score interval of a proportion k of n."""
     one_sided = (1 + confidence) / 2

@@ -17,16 +17,16 @@ from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Finding, Outcome, Verdict
 from edgeloop.errors import Owner
 from edgeloop.measure.accuracy import Scores, difference_bound
+from edgeloop.measure.deciding import decide, decide_timing, too_short
 from edgeloop.measure.observed import Observed, observe, summarise_subject
-from edgeloop.measure.percentiles import samples_needed
+from edgeloop.measure.percentiles import Side
 from edgeloop.measure.spread import DECISION_RULE, Rule, Spread, ratio_by_rounds, rule_named, spread_of
 from edgeloop.measure.statistics import (
-    PERCENT,
     Statistic,
     latency_sessions,
     normal_quantile,
+    share_bound,
     split_confidence,
-    wilson_bound,
 )
 
 __all__ = ["Observed", "judge", "observe", "summarise_subject"]
@@ -122,17 +122,12 @@ class _Case:
     """Read, not estimated: there is no interval, and no doubt."""
 
     def outcome(self) -> Outcome:
-        low, high = (self.observed, self.observed) if self.exact else (self.low, self.high)
-        if low is None or high is None:
-            return Outcome.INCONCLUSIVE
-        bad, good = (high, low) if self.upper_bar else (-low, -high)
-        bar = self.bar if self.upper_bar else -self.bar
-        if _under(bad, bar):
-            return Outcome.PASS
+        outcome = decide(self.bar, *self._bounds(), upper_bar=self.upper_bar)
         # Equal is not a pass; for a number that is read it is a failure, for an estimate it is open.
-        if self.exact or _under(bar, good):
-            return Outcome.FAIL
-        return Outcome.INCONCLUSIVE
+        return Outcome.FAIL if self.exact and outcome is Outcome.INCONCLUSIVE else outcome
+
+    def _bounds(self) -> tuple[float | None, float | None]:
+        return (self.observed, self.observed) if self.exact else (self.low, self.high)
 
     @property
     def gap(self) -> float:
@@ -180,22 +175,21 @@ class _Judging:
             if pairs is None:
                 return _unmeasured(limit, "ms", "no round timed both the candidate and the reference")
             spread, scale = pairs.ratio, pairs.of_reference / 1e6
-            bar = limit.max_ratio_to_reference * scale
+            bar = (limit.max_ratio_to_reference - limit.guard) * scale
             assert self.reference is not None, "pairs have a reference"
             beside = self.reference.called
+            limited = f"{limit.max_ratio_to_reference:g} x {beside}{_guarded(limit)}"
             seen = (
                 f"{limit.statistic} {spread.estimate * scale:.4g} ms is {spread.estimate:.4g} x {beside}'s "
-                f"{scale:.4g} ms, the limit {limit.max_ratio_to_reference:g} x {beside} is {bar:.4g} ms"
+                f"{scale:.4g} ms, the limit {limited} is {bar:.4g} ms"
             )
         else:
             found = spread_of(self.candidate.sessions, statistic, self.rule)
             if found is None:
                 return _unmeasured(limit, "ms", f"no session of {self.candidate.label} timed it")
             spread, scale = found, 1e-6
-            bar = limit.bound - limit.guard_ms
-            seen = f"{statistic} {spread.estimate * scale:.4g} ms, limit {bar:.4g} ms" + (
-                f" ({limit.bound:g} less {limit.guard_ms:g} guard)" if limit.guard_ms else ""
-            )
+            bar = limit.bound - limit.guard
+            seen = f"{statistic} {spread.estimate * scale:.4g} ms, limit {bar:.4g} ms{_guarded(limit)}"
         low, high = (spread.bound(self.confidence, side) for side in ("lower", "upper"))
         case = _Case(
             bar=bar,
@@ -209,7 +203,8 @@ class _Judging:
         return self._judged_timing(limit, case, spread, scale)
 
     def _judged_timing(self, limit: Limit, case: _Case, spread: Spread, scale: float) -> Finding:
-        outcome = case.outcome()
+        statistic = _statistic(limit)
+        outcome = decide_timing(spread, case.bar / scale, statistic, self.confidence, self.nominal)
         if spread.n < 2:
             return _finding(
                 limit, case, outcome, f"{case.seen}; 1 session of {self.planned}, and an interval needs 2", sessions=1
@@ -217,9 +212,9 @@ class _Judging:
         units = "sessions" if limit.max_ratio_to_reference is None else "rounds"
         interval = f"{self.confidence:.4g} bounds {case.low:.4g} to {case.high:.4g} ms over {spread.n} {units}"
         reason = f"{case.seen}; {interval}"
-        short = too_short(spread, _statistic(limit), self.nominal)
+        short = too_short(spread, statistic, self.nominal)
         if short and outcome is not Outcome.FAIL:
-            return _finding(limit, case, Outcome.INCONCLUSIVE, f"{reason}; {short}")
+            return _finding(limit, case, outcome, f"{reason}; {short}")
         if outcome is not Outcome.INCONCLUSIVE:
             return _finding(limit, case, outcome, reason)
         more = spread.more_needed(case.bar / scale, self.next_confidence)
@@ -237,9 +232,9 @@ class _Judging:
         if limit.max_ratio_to_reference is not None:
             if self.reference is None:
                 return _unmeasured(limit, "bytes", "there is no reference to compare with")
-            bar = limit.max_ratio_to_reference * self.reference.deployed_bytes
+            bar = (limit.max_ratio_to_reference - limit.guard) * self.reference.deployed_bytes
         else:
-            bar = limit.bound * (_MIB if limit.max_mib is not None else 1)
+            bar = (limit.bound - limit.guard) * (_MIB if limit.max_mib is not None else 1)
         case = _Case(
             bar=bar,
             observed=float(observed),
@@ -247,7 +242,7 @@ class _Judging:
             high=None,
             unit="bytes",
             upper_bar=True,
-            seen=f"{observed} bytes{which}, limit {bar:.0f} bytes",
+            seen=f"{observed} bytes{which}, limit {bar:.0f} bytes{_guarded(limit)}",
             exact=True,
         )
         return _finding(limit, case, case.outcome(), case.seen)
@@ -271,57 +266,49 @@ class _Judging:
         if outcome is not Outcome.INCONCLUSIVE:
             return _finding(limit, case, outcome, reason)
         share = scores.is_share and limit.max_drop_from_reference is None
-        more = _more_samples(case, scores.n, share, self.next_confidence, self.confidence)
+        more = _more_samples(case, scores.n, share, self.next_confidence, self.confidence, self.rule)
         told = f"needs about {_count(more, 'sample')}" if more else "too near to the limit for samples to decide"
         return _finding(limit, case, outcome, f"{reason}; {told}", samples=more)
 
     def _absolute(self, limit: Limit, scores: Scores) -> _Case:
         upper_bar = limit.max_value is not None
-        bar = limit.bound + (0.0 if upper_bar else limit.guard_fraction)
+        bar = limit.bound + (-limit.guard if upper_bar else limit.guard)
         return _Case(
             bar=bar,
             observed=scores.value,
-            low=scores.bound(self.confidence, "lower"),
-            high=scores.bound(self.confidence, "upper"),
+            low=scores.bound(self.confidence, "lower", exact=self.rule.exact),
+            high=scores.bound(self.confidence, "upper", exact=self.rule.exact),
             unit="",
             upper_bar=upper_bar,
-            seen=f"{limit.metric} {scores.value:.4g}, limit {bar:.4g}"
-            + (f" ({limit.bound:g} and {limit.guard_fraction:g} guard)" if limit.guard_fraction else ""),
+            seen=f"{limit.metric} {scores.value:.4g}, limit {bar:.4g}{_guarded(limit)}",
             exact=limit.about == "this_set",
         )
 
+    def _difference(self, scores: Scores, beside: Scores, side: Side) -> float:
+        return difference_bound(scores, beside, self.confidence, side, continuous=not self.rule.exact)
+
     def _drop(self, limit: Limit, scores: Scores, beside: Scores) -> _Case:
         """The bar is M1's own value, less what may be lost; the interval is that of the paired difference around M1."""
-        allowed = (limit.max_drop_from_reference or 0.0) - limit.guard_fraction
+        allowed = (limit.max_drop_from_reference or 0.0) - limit.guard
         bar = beside.value - allowed if scores.higher_is_better else beside.value + allowed
         return _Case(
             bar=bar,
             observed=scores.value,
-            low=beside.value + difference_bound(scores, beside, self.confidence, "lower"),
-            high=beside.value + difference_bound(scores, beside, self.confidence, "upper"),
+            low=beside.value + self._difference(scores, beside, "lower"),
+            high=beside.value + self._difference(scores, beside, "upper"),
             unit="",
             upper_bar=not scores.higher_is_better,
-            seen=f"{limit.metric} {scores.value:.4g} beside M1's {beside.value:.4g}, limit {bar:.4g}",
+            seen=f"{limit.metric} {scores.value:.4g} beside M1's {beside.value:.4g}, limit {bar:.4g}{_guarded(limit)}",
             exact=limit.about == "this_set",
         )
 
 
-def _under(a: float, b: float) -> bool:
-    """Strictly, where a difference in the last digits of a sum such as 0.9 - 0.005 is none."""
-    return a < b and not math.isclose(a, b, rel_tol=1e-12)
-
-
-def too_short(spread: Spread, statistic: Statistic, confidence: float) -> str:
-    """Return why the sessions don't show a percentile well enough to pass; empty where they do."""
-    percent = PERCENT.get(statistic)
-    if percent is None or spread.independent >= (needed := samples_needed(percent, confidence)):
+def _guarded(limit: Limit) -> str:
+    """How the bar came about, where a guard band moved it."""
+    if not limit.guard:
         return ""
-    if spread.burst > 1:
-        return (
-            f"{statistic} needs {needed} independent samples in each session; slow ones come in bursts of about "
-            f"{spread.burst:.0f}, so the shortest has {spread.independent}"
-        )
-    return f"{statistic} needs {needed} samples in each session, the shortest has {spread.independent}"
+    floor = limit.bound_name.startswith("min_")
+    return f" ({limit.bound:g} {'and' if floor else 'less'} {limit.guard:g} guard)"
 
 
 def _count(more: int, what: str) -> str:
@@ -335,12 +322,16 @@ def _statistic(limit: Limit) -> Statistic:
     return "first" if limit.metric == "first_inference" else "load"
 
 
-def _more_samples(case: _Case, n: int, share: bool, next_confidence: float, confidence: float) -> int | None:
+def _more_samples(
+    case: _Case, n: int, share: bool, next_confidence: float, confidence: float, rule: Rule
+) -> int | None:
     """About how many more samples decide, if they go on like these; None where that is more than anybody has."""
     if share:
 
         def decides(size: int) -> bool:
-            low, high = (wilson_bound(case.observed * size, size, next_confidence, side) for side in ("lower", "upper"))
+            right = case.observed * size
+            low = share_bound(right, size, next_confidence, "lower", exact=rule.exact)
+            high = share_bound(right, size, next_confidence, "upper", exact=rule.exact)
             return low > case.bar or high < case.bar
 
         if not decides(_SAMPLES_MAX):
