@@ -19,6 +19,7 @@ from edgeloop.core.campaign import Data, Task, Training
 from edgeloop.core.events import Entry, Event, Trial
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest
+from edgeloop.core.mixing import LayerChoice
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.core.verdict import Direction
 
@@ -119,13 +120,17 @@ class TrainedNetwork(Frozen):
     epochs: int
     validation: dict[str, float]
     lightened: dict[str, float] | None = None
+    layers: tuple[LayerChoice, ...] = ()
+    """Of a lightened network, in forward order."""
 
 
 class Networks(Protocol):
     """What a network would cost, before it is trained. Runs a user's code apart from the controller."""
 
     def describe(self, network: NetworkSpec, task: Task, data: Data, channel_multiple: int) -> NetworkSizes:
-        """Raises UserError where the factory can't be called or its module can't be exported."""
+        """Raises UserError where the factory can't be called or its module can't be exported, ModelError where
+        channels are to be removed and can't be.
+        """
         ...
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edgeloop.core.lightening import LADDER, Lightening
 from edgeloop.core.network import LayerSize, NetworkSizes, NetworkSpec
-from edgeloop.method.lighten import Prediction, degree, predicted_bytes, weight_bits
+from edgeloop.method.lighten import Prediction, degree, low_weights, predicted_bytes, weight_bits
 from edgeloop.testing.simulated_board import simulated_sizes
 
 SIZES = simulated_sizes(NetworkSpec(family="ds_cnn", width=2.0))
@@ -44,6 +44,35 @@ def test_the_ladder_is_strictly_monotone_in_the_degree(width: float, depth: int)
     degrees = [degree(sizes, rung) for rung in LADDER]
     assert degrees == sorted(degrees)
     assert len(set(degrees)) == len(degrees)
+
+
+@given(width=st.floats(0.5, 4), kept=st.floats(0.3, 0.95), rung=st.sampled_from(LADDER))
+def test_pruning_raises_the_degree_of_every_rung(width: float, kept: float, rung: Lightening) -> None:
+    whole = simulated_sizes(NetworkSpec(family="ds_cnn", width=width))
+    less = simulated_sizes(NetworkSpec(family="ds_cnn", width=width * kept))
+    if less == whole:  # channels are rounded
+        return
+    assert degree(less, rung, before=whole) > degree(whole, rung)
+
+
+def test_what_is_pruned_has_0_bits_of_the_network_before_pruning() -> None:
+    whole, less = two_layers(100, 100), two_layers(60, 80)
+    expected = 1 - (8 * 3 * 60 + 8 * 80) / (32 * 400)
+    assert degree(less, Lightening.parse("w8a8-p40"), before=whole) == pytest.approx(expected)
+    assert degree(less, Lightening.parse("fp32-p40"), before=whole) == pytest.approx(1 - 260 / 400)
+
+
+def test_a_share_lies_between_its_neighbours_and_is_exact_once_its_layers_are_known() -> None:
+    w8a8, half, w4a8 = map(Lightening.parse, ("w8a8", "w4a8:50", "w4a8"))
+    assert degree(SIZES, half) == pytest.approx((degree(SIZES, w8a8) + degree(SIZES, w4a8)) / 2)
+    assert predicted_bytes(SIZES, half) == pytest.approx(
+        (predicted_bytes(SIZES, w8a8) + predicted_bytes(SIZES, w4a8)) / 2, abs=1
+    )
+    low = low_weights(SIZES, half)
+    assert degree(SIZES, half, low=low) == degree(SIZES, w4a8)
+    assert predicted_bytes(SIZES, half, low=low) == predicted_bytes(SIZES, w4a8)
+    assert degree(SIZES, half, low=0) == degree(SIZES, w8a8)
+    assert predicted_bytes(SIZES, half, low=low // 2) == predicted_bytes(SIZES, w8a8) - low // 4
 
 
 def test_depthwise_first_and_last_layers_stay_at_8_bits_under_w4a8() -> None:

@@ -169,7 +169,7 @@ def test_other_threads_are_tried_on_the_same_file_before_the_network_shrinks() -
 
 def test_a_size_failure_moves_to_fewer_bits_even_where_they_are_slower() -> None:
     limits = ["size_bytes=15000", "latency.p90_ms=1000"]
-    strategy = strategy_for(*limits)
+    strategy = strategy_for(*limits, space=Search(lightenings=("w8a8", "w4a8")))
     board = SimulatedBoard(parse_limits(limits), truth_of({**FLAT, "w4a8": 3.0}, bytes_factor=1.1))
     (first, direction, sentence), (second, *_) = play(strategy, board, 2)
     assert first.lightening == "w8a8"
@@ -222,12 +222,13 @@ def test_an_undecided_candidate_is_followed_by_its_neighbour_and_never_asked_aga
     assert asked is not None
     assert "undecided, which is no pass" in sentence
     assert direction == "raise_degree"
-    assert (asked[0].network, asked[0].lightening) == (first[0].network, "w4a8")
+    assert (asked[0].network, asked[0].lightening) == (first[0].network, "w4a8:50")
 
 
 def test_what_is_predicted_far_over_the_size_limit_is_asked_last_but_asked() -> None:
     limits = ["size_bytes=13000", "top1=0.9999"]
-    strategy = strategy_for(*limits)
+    # Integers only: M1's float file says nothing of them, so what is predicted stays as it was asked by.
+    strategy = strategy_for(*limits, space=Search(lightenings=("w8a16", "w8a8", "w4a8:50", "w4a8")))
     over = [strategy.space.oversized(strategy.space.by_key[c.key]) for c in _whole_sweep(strategy, limits)]
     assert any(over)
     assert over[: over.index(True)].count(False) > len(over) // 3
@@ -243,7 +244,7 @@ def _whole_sweep(strategy: PatentStrategy, limits: list[str]) -> list[Candidate]
 def test_with_larger_none_m1_itself_is_lightened_with_its_own_weights() -> None:
     asked = _whole_sweep(strategy_for("top1=0.9999", larger="none"), ["top1=0.9999"])
     assert {c.network for c in asked} == {M1}
-    assert {c.lightening for c in asked} == {rung.name for rung in LADDER}
+    assert {c.lightening for c in asked} == set(Search().lightenings)
     assert strategy_for("top1=0.9", larger="none").rating(asked[0])[0] is None
 
 

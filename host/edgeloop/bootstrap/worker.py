@@ -9,16 +9,22 @@ import functools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeloop.core.campaign import Data, Task
 from edgeloop.core.dataset import DataSet
-from edgeloop.core.network import NetworkSizes, NetworkSpec
+from edgeloop.core.network import NetworkIO, NetworkSizes, NetworkSpec
 from edgeloop.errors import DataError, HarnessError
 from edgeloop.ports import TrainedNetwork, TrainingJob
 from edgeloop.training.key import training_key
 from edgeloop.training.summary import read_trained
 from edgeloop.training.train import Subject
 from edgeloop.training.train import train as run_training
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgeloop.models.channel_last import BuiltNetwork
 
 
 def prepare(threads: int) -> None:
@@ -50,11 +56,27 @@ def train(job: TrainingJob, networks: Path, report: Callable[[str, float], None]
 
 
 def describe(network: NetworkSpec, task: Task, data: Data, channel_multiple: int) -> NetworkSizes:
-    """What a network would cost. Raises UserError where it can't be built or exported."""
+    """What a network would cost. Raises UserError where it can't be built or exported, ModelError where channels are
+    to be removed and can't be."""
     from edgeloop.data import network_io
     from edgeloop.models.describe import describe as sizes
+    from edgeloop.training.prune import pruned
 
-    return sizes(network, network_io(_data(data), task), channel_multiple)
+    io = network_io(_data(data), task)
+
+    def smaller(built: BuiltNetwork) -> BuiltNetwork:
+        return pruned(built, _zeros(built, io), network.pruned_pct, channel_multiple) if network.pruned_pct else built
+
+    return sizes(network, io, channel_multiple, smaller)
+
+
+def _zeros(built: BuiltNetwork, io: NetworkIO) -> list[torch.Tensor]:
+    """Two samples of zeros, in the order of the network's arguments."""
+    import torch
+
+    shapes = {tensor.name: tensor for tensor in io.inputs}
+    inputs = [shapes[name] for name in built.signature.inputs]
+    return [torch.zeros(2, *tensor.shape, dtype=getattr(torch, tensor.dtype)) for tensor in inputs]
 
 
 @functools.lru_cache(maxsize=1)

@@ -44,6 +44,8 @@ class Reference(Frozen):
     def _one_source(self) -> Self:
         if (self.family is None) == (self.factory is None):
             raise ValueError("name one of family and factory")
+        if Lightening.parse(self.lightening).pruned_pct:
+            raise ValueError(f"lightening {self.lightening}: M1 is measured with all its channels")
         return self
 
 
@@ -95,7 +97,8 @@ class Search(Frozen):
     """Width multipliers of M2 over M1."""
     depths: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     """Depth steps of M2 beyond M1."""
-    lightenings: tuple[Rung, ...] = Field(default=("fp32", "fp16", "w8a16", "w8a8", "w4a8"), min_length=1)
+    lightenings: tuple[Rung, ...] = Field(default=("fp32", "fp16", "w8a16", "w8a8", "w4a8:50", "w4a8"), min_length=1)
+    """Rungs that may be asked, pruned ones as `w8a8-p25`. Each costs a training of every network it is asked of."""
     engines: tuple[Engine, ...] = Field(default=("litert",), min_length=1)
     threads: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
     evaluation: Literal["tent", "saturating", "parity", "off"] | PyRef = "tent"

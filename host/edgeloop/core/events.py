@@ -10,6 +10,7 @@ from pydantic import Field
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.measurement import Summary, Trust
+from edgeloop.core.mixing import LayerChoice
 from edgeloop.core.network import Candidate, NetworkSizes
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.verdict import Direction, Outcome, Verdict
@@ -38,7 +39,7 @@ class Asked(Frozen):
     candidate: Candidate
     sizes: NetworkSizes
     degree: float
-    """Degree of lightening G."""
+    """Degree of lightening G; of a mixed rung what its share asks for."""
     evaluation: float | None
     """Size difference evaluation function E; None for M1."""
     predicted_bytes: int | None
@@ -72,6 +73,10 @@ class Trained(Frozen):
     """Fake-quantized metrics on validation data; None for float networks."""
     ahead: bool = False
     """Found done when it was asked: trained while a board measured, or before an interruption."""
+    layers: tuple[LayerChoice, ...] = ()
+    """Of a lightened network, in forward order: the bits of each, and how sensitive it was where that chose them."""
+    degree: float | None = None
+    """G of what was trained; None where it is what was asked."""
     phases: tuple[PhaseDone, ...] = ()
     """Every training that led here, this one last."""
 
@@ -251,7 +256,10 @@ def fold(events: Iterable[Event]) -> list[Trial]:
                     why=event.why,
                 )
             case Trained() | Built() | Errored() | Moved() if event.trial in trials:
-                trials[event.trial] = trials[event.trial].model_copy(update={event.kind: event})
+                told: dict[str, Any] = {event.kind: event}
+                if isinstance(event, Trained) and event.degree is not None:
+                    told["degree"] = event.degree
+                trials[event.trial] = trials[event.trial].model_copy(update=told)
             case Judged() if event.trial in trials:
                 trial = trials[event.trial]
                 trials[event.trial] = trial.model_copy(update={"judged": (*trial.judged, event)})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from edgeloop.core.frozen import Frozen, key_of
+from edgeloop.core.lightening import PRUNED_PCT_MAX, Lightening
 
 Engine = Literal["litert", "tflite-runtime"]
 Teacher = Literal["none", "m1", "m1-distilled", "m2"]
@@ -30,6 +32,12 @@ class NetworkSpec(Frozen):
     depth: int = Field(default=0, ge=0)
     """Depth steps beyond the reference's own depth."""
     seed: int = 0
+    pruned_pct: int = Field(default=0, ge=0, le=PRUNED_PCT_MAX)
+    """Percent of the channels that are removed from what the source gives."""
+    widened_from: float | None = Field(default=None, gt=0)
+    """Width of the network of the same source whose trained weights and function this one starts with."""
+    listed: bool = False
+    """One of the networks that the user gave as M2: it is told by its factory, not by a width."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -40,6 +48,17 @@ class NetworkSpec(Frozen):
     def resized(self, width: float, depth: int) -> Self:
         """The same architecture in another size: weights given for this size do not carry over."""
         return self.model_copy(update={"width": width, "depth": depth, "weights": None, "weights_sha256": None})
+
+    def pruned(self, pruned_pct: int) -> Self:
+        """The same network without so many percent of its channels, as it is asked for before it is trained."""
+        return self.model_copy(update={"pruned_pct": pruned_pct})
+
+    @property
+    def label(self) -> str:
+        """The network's size in words: `width 1.41`, `width 2 depth +1`, `big.py:build` for one that was given."""
+        if self.listed and self.factory is not None:
+            return PurePath(self.factory).name
+        return f"width {self.width:g}" + (f" depth +{self.depth}" if self.depth else "")
 
 
 class TensorShape(Frozen):
@@ -76,6 +95,8 @@ class LayerSize(Frozen):
     bias: int
     out_channels: int
     depthwise: bool
+    linear: bool = False
+    """A fully connected layer."""
 
 
 class NetworkSizes(Frozen):
@@ -92,6 +113,10 @@ class NetworkSizes(Frozen):
     peak_activation_elements: int
     """The most elements alive at once when nodes run in forward order."""
 
+    def peak_activation_bytes(self, lightening: Lightening) -> int:
+        """What those elements take under a rung."""
+        return self.peak_activation_elements * lightening.activation_bits // 8
+
 
 class Candidate(Frozen):
     """Network + lightening + engine + threads: what a trial is about."""
@@ -107,10 +132,7 @@ class Candidate(Frozen):
         return key_of("candidate", self)
 
     def __str__(self) -> str:
-        text = f"width {self.network.width:g}"
-        if self.network.depth:
-            text += f" depth +{self.network.depth}"
-        text += f" {self.lightening}"
+        text = f"{self.network.label} {self.lightening}"
         if self.engine != "litert":
             text += f" on {self.engine}"
         if self.threads != 1:

@@ -40,11 +40,6 @@ def larger(m1: NetworkSizes, m2: NetworkSizes) -> bool:
     return m2.parameters > m1.parameters and m2.macs > m1.macs
 
 
-def label_of(spec: NetworkSpec) -> str:
-    """Return the network's size in words."""
-    return f"width {spec.width:g}" + (f" depth +{spec.depth}" if spec.depth else "")
-
-
 def grid(m1: NetworkSpec, search: Search) -> list[NetworkSpec]:
     """Return the networks that the search space names: width multipliers and depth steps over M1."""
     return [
@@ -68,13 +63,13 @@ def determine(
         same = (sizes.parameters, sizes.macs)
         if not larger(m1_sizes, sizes):
             left_out.append(
-                f"{label_of(spec)} is left out: {sizes.parameters} parameters and {sizes.macs} MACs are not both "
+                f"{spec.label} is left out: {sizes.parameters} parameters and {sizes.macs} MACs are not both "
                 f"more than M1's {m1_sizes.parameters} and {m1_sizes.macs}"
             )
         elif same in found:
-            left_out.append(f"{label_of(spec)} is left out: it has the size of {found[same].label}")
+            left_out.append(f"{spec.label} is left out: it has the size of {found[same].label}")
         else:
-            found[same] = Larger(spec, sizes, label_of(spec))
+            found[same] = Larger(spec, sizes, spec.label)
     return [found[same] for same in sorted(found)], left_out
 
 

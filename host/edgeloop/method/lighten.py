@@ -28,7 +28,7 @@ CHANNEL_BYTES = 24
 
 
 def weight_bits(sizes: NetworkSizes, lightening: Lightening) -> tuple[int, ...]:
-    """Return the bits of each layer's weights, in forward order.
+    """Return the bits of each layer's weights, in forward order; of a mixed rung, the fewest that each may take.
 
     The first and the last layer take the edge bits, depthwise layers the depthwise bits; a layer that is
     both takes the larger.
@@ -46,26 +46,48 @@ def weight_bits(sizes: NetworkSizes, lightening: Lightening) -> tuple[int, ...]:
     return tuple(bits(index, layer) for index, layer in enumerate(sizes.layers))
 
 
-def degree(sizes: NetworkSizes, lightening: Lightening) -> float:
+def low_weights(sizes: NetworkSizes, lightening: Lightening) -> int:
+    """Return how many weights may take fewer than 8 bits: 0 where a rung under 8 bit changes nothing."""
+    if lightening.weight_bits >= 8:
+        return 0
+    bits = weight_bits(sizes, lightening)
+    return sum(layer.weights for layer, width in zip(sizes.layers, bits, strict=True) if width < 8)
+
+
+def kept_at_8(sizes: NetworkSizes, lightening: Lightening, low: int | None = None) -> float:
+    """Return how many of those weights stay at 8 bit: what the share leaves, or all but the `low` that were taken."""
+    eligible = low_weights(sizes, lightening)
+    return eligible * (1 - lightening.share_pct / 100) if low is None else max(0, eligible - low)
+
+
+def degree(
+    sizes: NetworkSizes, lightening: Lightening, *, before: NetworkSizes | None = None, low: int | None = None
+) -> float:
     """Return the degree of lightening G(q), from 0 (float) to just under 1.
 
     G(q) = 1 - (sum(n_i b_i) + sum(a_j c_j)) / (32 (sum(n_i) + sum(a_j))), over weights n with b bits and
-    activations a with c bits. Biases are no weights; parameters outside the layers stay float.
+    activations a with c bits. Biases are no weights; parameters outside the layers stay float. `before` are the
+    sizes before pruning, which both sums below the line are over: what is pruned has 0 bits. Of a mixed rung `low`
+    weights took the fewer bits; None: as many as its share asks for.
     """
-    weights = sum(layer.weights for layer in sizes.layers) + sizes.other_parameters
-    activations = sum(sizes.activations)
-    if weights + activations == 0:
+    whole = before or sizes
+    total = sum(layer.weights for layer in whole.layers) + whole.other_parameters + sum(whole.activations)
+    if total == 0:
         return 0.0
-    bits = sum(layer.weights * width for layer, width in zip(sizes.layers, weight_bits(sizes, lightening), strict=True))
-    bits += 32 * sizes.other_parameters + lightening.activation_bits * activations
-    return 1 - bits / (32 * (weights + activations))
+    bits: float = sum(
+        layer.weights * width for layer, width in zip(sizes.layers, weight_bits(sizes, lightening), strict=True)
+    )
+    bits += (8 - lightening.weight_bits) * kept_at_8(sizes, lightening, low)
+    bits += 32 * sizes.other_parameters + lightening.activation_bits * sum(sizes.activations)
+    return 1 - bits / (32 * total)
 
 
-def predicted_bytes(sizes: NetworkSizes, lightening: Lightening) -> int:
+def predicted_bytes(sizes: NetworkSizes, lightening: Lightening, *, low: int | None = None) -> int:
     """Return the deployed bytes to expect: weights, biases, per-channel scales and the container.
 
     Bits alone mislead for small networks: scales and container took 10 to 13 kB of a 25 kB file. Within 2 %
     on the files the constants were fitted on; `Prediction` corrects them by the files of the run at hand.
+    `sizes` are those after pruning; `low` as in `degree`.
     """
     bias_bytes, channel_bytes, layer_bytes, activation_bytes = 4, 0, LAYER_BYTES, ACTIVATION_BYTES
     if not lightening.is_float:
@@ -79,7 +101,7 @@ def predicted_bytes(sizes: NetworkSizes, lightening: Lightening) -> int:
     for layer, bits in zip(sizes.layers, weight_bits(sizes, lightening), strict=True):
         total += (layer.weights * bits + 7) // 8 + layer.bias * bias_bytes
         total += layer_bytes + channel_bytes * layer.out_channels
-    return total
+    return total + round((8 - lightening.weight_bits) / 8 * kept_at_8(sizes, lightening, low))
 
 
 @dataclass
@@ -97,13 +119,13 @@ class Prediction:
         """Files learned from."""
         return sum(map(len, self._per_layer.values()))
 
-    def learn(self, sizes: NetworkSizes, lightening: Lightening, real_bytes: int) -> None:
-        """Learn the bytes of a built file."""
-        residual = (real_bytes - predicted_bytes(sizes, lightening)) / max(1, len(sizes.layers))
+    def learn(self, sizes: NetworkSizes, lightening: Lightening, real_bytes: int, *, low: int | None = None) -> None:
+        """Learn the bytes of a built file; `low` as in `degree`."""
+        residual = (real_bytes - predicted_bytes(sizes, lightening, low=low)) / max(1, len(sizes.layers))
         self._per_layer.setdefault(lightening.name, []).append(residual)
 
-    def bytes_of(self, sizes: NetworkSizes, lightening: Lightening) -> int:
-        """Return the corrected prediction, at least one byte."""
+    def bytes_of(self, sizes: NetworkSizes, lightening: Lightening, *, low: int | None = None) -> int:
+        """Return the corrected prediction, at least one byte; `low` as in `degree`."""
         same = self._per_layer.get(lightening.name, [])
         kin = [
             residual
@@ -113,4 +135,4 @@ class Prediction:
         ]
         residuals = same or kin
         correction = sum(residuals) / len(residuals) * len(sizes.layers) if residuals else 0.0
-        return max(1, round(predicted_bytes(sizes, lightening) + correction))
+        return max(1, round(predicted_bytes(sizes, lightening, low=low) + correction))

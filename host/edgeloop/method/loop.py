@@ -231,13 +231,14 @@ class Controller:
         self, number: int, candidate: Candidate, why: str, evaluation: float | None, predicted: int | None
     ) -> Trial:
         def make() -> Asked:
-            sizes = self._making.describe(candidate.network)
+            rung = Lightening.parse(candidate.lightening)
+            sizes, before = self._making.sizes(candidate), self._making.describe(candidate.network)
             return Asked(
                 trial=number,
                 role="candidate" if number else "reference",
                 candidate=candidate,
                 sizes=sizes,
-                degree=degree(sizes, Lightening.parse(candidate.lightening)),
+                degree=degree(sizes, rung, before=before),
                 evaluation=evaluation,
                 predicted_bytes=predicted,
                 why=why,

@@ -12,10 +12,12 @@ from typing import Any
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.events import Built, PhaseDone, Trained
+from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.measurement import Attempt
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.errors import HarnessError, StationError
+from edgeloop.method.lighten import degree
 from edgeloop.method.measuring import Measuring
 from edgeloop.method.memo import Memo
 from edgeloop.method.phases import Phase, Source, phases
@@ -80,6 +82,11 @@ class Making:
                 plain, campaign.task, campaign.data, self._means.channel_multiple
             )
         return self._sizes[plain]
+
+    def sizes(self, candidate: Candidate) -> NetworkSizes:
+        """What is built of a candidate: the network's sizes after pruning."""
+        pruned_pct = Lightening.parse(candidate.lightening).pruned_pct
+        return self.describe(candidate.network.pruned(pruned_pct) if pruned_pct else candidate.network)
 
     def _job(self, phase: Phase, done: Mapping[Source, TrainedNetwork]) -> TrainingJob:
         """The training of a phase, from the results of those before it."""
@@ -150,10 +157,20 @@ class Making:
                 validation=trained.validation,
                 lightened=trained.lightened,
                 ahead=ahead,
+                layers=trained.layers,
+                degree=self._degree(candidate, trained),
                 phases=tuple(told),
             )
         )
         return self._build(number, candidate, trained)
+
+    def _degree(self, candidate: Candidate, trained: TrainedNetwork) -> float | None:
+        """G of a mixed rung, now that its layers are chosen; None where it is what was asked."""
+        rung = Lightening.parse(candidate.lightening)
+        if not rung.is_mixed:
+            return None
+        low = sum(layer.weights for layer in trained.layers if layer.bits < 8)
+        return degree(self.sizes(candidate), rung, before=self.describe(candidate.network), low=low)
 
     def _build(self, number: int, candidate: Candidate, trained: TrainedNetwork) -> Artifact:
         self._means.observer.stage(number, f"building {candidate}")

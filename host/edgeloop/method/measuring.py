@@ -225,7 +225,7 @@ class Measuring:
         """The attempt behind a judgement of an earlier walk: its samples are on disk, nothing is measured."""
         for take in range(TAKES):
             request = self._request(trial, question, take)
-            judged = self._memo.find(Judged, request.key)
+            judged = self._memo.judged(trial.number, request.key)
             if judged is not None and judged.verdict.outcome is not Outcome.INVALID:
                 return self._measure(trial, question, request, run_on)
         raise HarnessError(f"ledger: trial {trial.number} was judged, and its samples are not in {self._samples}")
@@ -235,7 +235,7 @@ class Measuring:
     ) -> tuple[Judged, Attempt | None]:
         """One measurement and its judgement; where the ledger has it, the judgement alone."""
         request = self._request(trial, question, take)
-        found = self._memo.find(Judged, request.key)
+        found = self._memo.judged(trial.number, request.key)
         if found is not None:
             return found, None
         began = self._clock.monotonic_s()

@@ -37,8 +37,10 @@ def identity(event: Event) -> tuple[str, str]:
             return event.kind, ""
         case SessionSeen():
             return event.kind, f"{event.job_key}/{event.index}"
-        case JobIntended() | Judged():
+        case JobIntended():
             return event.kind, event.job_key
+        case Judged():
+            return event.kind, f"{event.trial}/{event.job_key}"
         case Asked() | Trained() | Built() | Errored() | Moved():
             return event.kind, str(event.trial)
 
@@ -64,6 +66,22 @@ class Memo:
         if event is not None and not isinstance(event, kind):
             raise HarnessError(f"ledger: step {step} is a {event.kind}, a {kind.__name__} was expected")
         return event
+
+    def judged(self, trial: int, job_key: str) -> Judged | None:
+        """The judgement of a measurement, or None.
+
+        What was judged for another trial is judged for this one too, and written down for it: an equal key says that
+        it is the very same file, as where two rungs turned out to lighten the same layers.
+        """
+        own = self.find(Judged, f"{trial}/{job_key}")
+        if own is not None:
+            return own
+        other = next((e for e in self._order if isinstance(e, Judged) and e.job_key == job_key), None)
+        if other is None:
+            return None
+        same = other.model_copy(update={"trial": trial, "seconds": 0.0})
+        self.append(same)
+        return same
 
     def once(self, kind: type[_E], step: int | str, make: Callable[[], _E]) -> _E:
         """The recorded event of a step; where there is none, make it and append it."""

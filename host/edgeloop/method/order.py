@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from edgeloop.core.reality import answers_latency
 from edgeloop.core.verdict import Family
 from edgeloop.method.moves import Compared, Costs, Intent
 from edgeloop.method.space import Point, SearchSpace
@@ -73,7 +74,8 @@ class Order:
             if same_file and failure.families & {Family.ACCURACY, Family.SIZE}:
                 return 2
             if Family.ACCURACY in failure.families:
-                doubtful = failure.point.network >= point.network and failure.point.rung <= point.rung
+                lighter = self._at_most_as_light(failure.point, point)
+                doubtful = failure.point.network >= point.network and lighter
                 accuracy = max(accuracy, int(doubtful))
             cost = max(cost, int(self._as_costly(point, failure)))
         return accuracy + cost
@@ -99,7 +101,34 @@ class Order:
         if family is Family.SIZE:
             return self.space.predicted(Point(here.network, rung, here.setting)) < self.space.predicted(here)
         compared = self.compared(family, here, rung)
-        return compared is None or compared.better
+        # Part of the layers gains no more than all of them, and bits gain on fewer channels what they gain on all.
+        likenesses = (self.costs.compare(family, here.network, here.setting, *pair) for pair in self._alike(here, rung))
+        compared = compared or next((known for known in likenesses if known is not None), None)
+        if compared is None:
+            return family is not Family.SPEED or self.answers_latency(here, rung)
+        return compared.better
+
+    def _alike(self, here: Point, rung: int) -> list[tuple[int, int]]:
+        """Pairs of rungs that differ as the one at `here` and another do."""
+        whole = self.space.whole(rung)
+        others = [rung] if whole is None else [rung, whole]
+        if self.space.rungs[rung].pruned_pct != self.space.rungs[here.rung].pruned_pct:
+            return [(here.rung, other) for other in others]
+        return [
+            (one, two)
+            for other in others
+            for one in self.space.same_bits(here.rung)
+            for two in self.space.same_bits(other)
+            if self.space.rungs[one].pruned_pct == self.space.rungs[two].pruned_pct
+        ]
+
+    def answers_latency(self, here: Point, rung: int) -> bool:
+        """Whether a rung's latency is its own on this engine, and not that of the rung at `here` by nature."""
+        engine = self.space.settings[here.setting][0]
+        return answers_latency(engine, self.space.rungs[here.rung], self.space.rungs[rung])
+
+    def _at_most_as_light(self, one: Point, other: Point) -> bool:
+        return self.space.rungs[one.rung].at_most_as_light(self.space.rungs[other.rung])
 
     def tier(self, here: Point, point: Point, intent: Intent, families: frozenset[Family]) -> Tier:
         """Where the rule of an intent puts a point."""
@@ -123,7 +152,7 @@ class Order:
     def _lower(self, here: Point, point: Point) -> Tier:
         up, turn = point.network - here.network, point.rung - here.rung
         if up == 0 and turn < 0:
-            return (0.0, -turn)
+            return (0.0, -turn) if self._at_most_as_light(point, here) else ELSEWHERE
         if up <= 0:
             return ELSEWHERE
         # At the lowest rung already, the ladder begins anew on the larger network.
@@ -138,10 +167,26 @@ class Order:
             # The same file: it costs a measurement and no training.
             compared = self.costs.compare_settings(here.network, here.rung, here.setting, point.setting)
             return (1.0, point.setting) if compared is None or compared.better else ELSEWHERE
-        if up == 0 and turn > 0 and all(self.may_cost_less(family, here, point.rung) for family in families):
-            return (0.0, turn)
+        if up == 0 and turn and all(self.may_cost_less(family, here, point.rung) for family in families):
+            pruned = self.space.rungs[point.rung].pruned_pct - self.space.rungs[here.rung].pruned_pct
+            # Least lightened among those that are predicted to fit, if the file was too large.
+            misfit = Family.SIZE in families and not self.space.fits(point)
+            if pruned == 0 and turn > 0:
+                # Whether 4 bit is faster here is asked of all layers before it is asked of some.
+                part = Family.SPEED in families and self.space.whole(point.rung) is not None
+                return (0.0, misfit, part, turn)
+            if pruned > 0:
+                return (2.0, misfit, pruned, self._relative_speed(here, point, families), abs(turn))
         if up >= 0:
             return ELSEWHERE
-        # The smaller network is asked at the rung that is the fastest, as far as is measured.
-        compared = self.compared(Family.SPEED, here, point.rung) if Family.SPEED in families and turn else None
-        return (2.0, -up, 1.0 if compared is None else compared.ratio, abs(turn))
+        return (3.0, -up, self._relative_speed(here, point, families), abs(turn))
+
+    def _relative_speed(self, here: Point, point: Point, families: frozenset[Family]) -> float:
+        """Latency of a point's bits over that of the bits at `here`, as far as is measured: the fastest come first.
+
+        Of a pruned rung, what is known of its bits without pruning.
+        """
+        if Family.SPEED not in families:
+            return 1.0
+        known = (self.compared(Family.SPEED, here, rung) for rung in self.space.same_bits(point.rung))
+        return next((compared.ratio for compared in known if compared is not None), 1.0)

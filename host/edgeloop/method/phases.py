@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgeloop.core.events import Trial
+from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import Candidate, NetworkSpec
 
 Source = Literal["m1", "m2", "m1-distilled", "m3"]
@@ -73,9 +74,12 @@ def _trained_before(candidate: Candidate, judged: Sequence[Trial]) -> str | None
     What was trained once, for another engine say, is that training again: only what came before it counts.
     """
     before: str | None = None
+    pruned_pct = Lightening.parse(candidate.lightening).pruned_pct
     for trial in judged:
         other = trial.candidate
         if trial.trained is None or (other.network, other.teacher) != (candidate.network, candidate.teacher):
+            continue
+        if Lightening.parse(other.lightening).pruned_pct != pruned_pct:  # its weights have other shapes
             continue
         if other.lightening == candidate.lightening:
             return before

@@ -7,7 +7,7 @@ layer feeds is part of that layer's tensor, and a change of view is no tensor of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,12 +38,18 @@ _COMPOSED = ("einsum", "scaled_dot_product_attention", "lstm", "gru", "rnn_tanh"
 """Operators that hide their matrix products; they are decomposed before anything is counted."""
 
 
-def describe(spec: NetworkSpec, io: NetworkIO, channel_multiple: int) -> NetworkSizes:
+def describe(
+    spec: NetworkSpec,
+    io: NetworkIO,
+    channel_multiple: int,
+    change: Callable[[BuiltNetwork], BuiltNetwork] = lambda built: built,
+) -> NetworkSizes:
     """Return the sizes of a network, for one sample. `io` and `channel_multiple` as in `build_network`.
 
-    Raises UserError where the network can't be built or can't be exported.
+    `change` is done to the network before it is counted. Raises UserError where the network can't be built or can't
+    be exported.
     """
-    network = build_network(spec, io, channel_multiple)
+    network = change(build_network(spec, io, channel_multiple))
     return sizes_of(exported(network, io, spec.factory or f"family {spec.family!r}"))
 
 
@@ -96,6 +102,7 @@ def sizes_of(program: torch.export.ExportedProgram) -> NetworkSizes:
                 bias=bias,
                 out_channels=found.out_channels,
                 depthwise=found.depthwise,
+                linear=found.linear,
             )
         )
         counted |= {found.weight, *([found.bias] if found.bias else []), *graph.norm_state(norm)}
@@ -125,6 +132,7 @@ class _Layer:
     weight: str | None
     bias: str | None = None
     depthwise: bool = False
+    linear: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +179,7 @@ class _Graph:
                 out_channels=int(_shape(weight)[0]),
                 weight=self._stored(weight),
                 bias=self._stored(_argument(node, 2, "bias")),
+                linear=True,
             )
         if operator in _PRODUCTS:
             second = _PRODUCTS[operator]
@@ -180,6 +189,7 @@ class _Graph:
                 out_channels=int(_shape(node)[-1]),
                 weight=self._stored(right) or self._stored(left),
                 bias=self._stored(node.args[0]) if second == 2 else None,
+                linear=True,
             )
         return None
 

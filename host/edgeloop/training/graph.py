@@ -89,6 +89,12 @@ def constant(module: GraphModule, node: Any) -> torch.Tensor:
     return found
 
 
+def origin(node: Node) -> str:
+    """The name that the network's own code gives the parameter that a get_attr node reads, whatever was folded in."""
+    found: str = node.meta.get("origin") or str(node.target)
+    return found
+
+
 def example(node: Node) -> torch.Tensor | None:
     """The tensor that export saw at this node (shape and type, no values); None for what is no tensor."""
     value = node.meta.get("val")
@@ -174,7 +180,9 @@ def _fold_constants(module: GraphModule) -> None:
         arguments = torch.fx.map_arg((node.args, dict(node.kwargs)), lambda n: values[n])
         with torch.no_grad():
             computed = node.target(*arguments[0], **arguments[1])
-        _replace(module, node, add_parameter(module, node, computed, f"{node.name}_folded"))
+        folded = add_parameter(module, node, computed, f"{node.name}_folded")
+        folded.meta["origin"] = origin(known[0])
+        _replace(module, node, folded)
 
 
 def _products_to_linear(module: GraphModule) -> None:
@@ -194,6 +202,7 @@ def _products_to_linear(module: GraphModule) -> None:
         turned = constant(module, weight).detach().t().contiguous()
         with module.graph.inserting_before(node):
             parameter = add_parameter(module, node, turned, f"{node.name}_weight")
+            parameter.meta["origin"] = origin(weight)
             layer = module.graph.call_function(torch.ops.aten.linear.default, (source, parameter, bias))
         _replace(module, node, layer)
 
@@ -285,6 +294,8 @@ def _into_layer(module: GraphModule, node: Node, affine: Affine) -> bool:
     with module.graph.inserting_before(layer):
         new_weight = add_parameter(module, layer, (weight.double() * shaped).float(), f"{layer.name}_weight_folded")
         new_bias = add_parameter(module, layer, (bias_before * factor + shift).float(), f"{layer.name}_bias_folded")
+    assert isinstance(layer.args[1], Node)
+    new_weight.meta["origin"] = origin(layer.args[1])
     layer.args = (layer.args[0], new_weight, new_bias, *layer.args[3:])
     node.replace_all_uses_with(layer)
     _erase(module, node)

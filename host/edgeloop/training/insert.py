@@ -7,7 +7,7 @@ keeps its input's grid in the runtime keeps it here (constraints as in ai-edge-q
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,16 @@ from torch.fx import GraphModule, Node
 
 from edgeloop.core.lightening import Lightening
 from edgeloop.errors import HarnessError
-from edgeloop.training.graph import channel_axis, constant, example, is_constant, is_depthwise, is_layer, kind_of
+from edgeloop.training.graph import (
+    channel_axis,
+    constant,
+    example,
+    is_constant,
+    is_depthwise,
+    is_layer,
+    kind_of,
+    origin,
+)
 from edgeloop.training.quantizers import (
     BiasQuantizer,
     ConstantQuantizer,
@@ -63,6 +72,14 @@ class Layer:
     bits: int
     depthwise: bool
     node: Node
+    origin: str
+    """As the network's own code names it; told apart by a number where a layer is used twice."""
+    weights: int
+    quantizer: torch.nn.Module | None
+    axis: int
+    """Of the output channels in the weights."""
+    has_choice: bool
+    """Whether a mixed rung may give it 4 bit or 8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +93,8 @@ class Activation:
 class FakeQuantized:
     """A graph with fake quantizers in it. `module` trains like any module; ranges are learned in phases."""
 
-    def __init__(self, module: GraphModule, lightening: Lightening) -> None:
+    def __init__(self, module: GraphModule, lightening: Lightening, taken: Collection[str] = ()) -> None:
+        """`taken`: of a mixed rung the layers, by their origin, that take the fewer bits; the others stay at 8."""
         self.module = module
         self.lightening = lightening
         self.layers: tuple[Layer, ...] = ()
@@ -87,7 +105,7 @@ class FakeQuantized:
         nodes = list(module.graph.nodes)
         if not lightening.is_float:
             self._quantize_activations(nodes)
-        self._quantize_layers([n for n in nodes if is_layer(n)])
+        self._quantize_layers([n for n in nodes if is_layer(n)], frozenset(taken))
         module.graph.lint()
         module.recompile()
 
@@ -129,6 +147,22 @@ class FakeQuantized:
         for quantizer in learning:
             quantizer.phase = Phase.LEARN
 
+    @contextlib.contextmanager
+    def trying(self, layer: Layer, bits: int) -> Iterator[None]:
+        """Round one layer's weights to so many bits for a look, each channel by the step that fits it best."""
+        weight = constant(self.module, layer.node).detach()
+        tried = _weight_quantizer(bits, layer.axis, weight).to(weight.device)
+        kept = layer.quantizer
+        self._replace(kept, tried)
+        yield
+        self._replace(tried, kept)
+
+    def _replace(self, one: torch.nn.Module | None, other: torch.nn.Module | None) -> None:
+        """Put another quantizer in a quantizer's place, where its bias takes the scale from as well."""
+        for parent in self.module.modules():
+            for name in [name for name, child in parent.named_children() if child is one]:
+                setattr(parent, name, other)
+
     def to_float(self) -> GraphModule:
         """Put weights and constants on their grids and return the graph as plain arithmetic, without quantizers."""
         graph = self.module.graph
@@ -146,8 +180,8 @@ class FakeQuantized:
         self.module.recompile()
         return self.module
 
-    def _quantize_layers(self, nodes: list[Node]) -> None:
-        layers = []
+    def _quantize_layers(self, nodes: list[Node], taken: frozenset[str]) -> None:
+        layers: list[Layer] = []
         for position, node in enumerate(nodes):
             weight = constant(self.module, node.args[1])
             depthwise = is_depthwise(node, self.module)
@@ -155,11 +189,16 @@ class FakeQuantized:
             bits = self._bits(depthwise, edge)
             source = node.args[1]
             assert isinstance(source, Node)
-            layers.append(Layer(str(source.target), bits, depthwise, source))
-            if bits == 32:
-                continue
+            name, has_choice = _unused(_module_name(source), layers), self.lightening.is_mixed and bits < 8
+            if has_choice and name not in taken:
+                bits = 8
             axis = channel_axis(node)
-            quantizer = _weight_quantizer(bits, axis, weight)
+            quantizer = _weight_quantizer(bits, axis, weight) if bits < 32 else None
+            layers.append(
+                Layer(str(source.target), bits, depthwise, source, name, weight.numel(), quantizer, axis, has_choice)
+            )
+            if quantizer is None:
+                continue
             if isinstance(quantizer, LearnedStepQuantizer):
                 self._learned.append((source, quantizer))
             self._round_argument(node, 1, quantizer, f"weights_{node.name}")
@@ -249,6 +288,16 @@ def _weight_quantizer(bits: int, axis: int, weight: torch.Tensor) -> HalfQuantiz
     learned = LearnedStepQuantizer(bits, axis, weight.dim(), weight.shape[axis])
     learned.start(weight.detach())
     return learned
+
+
+def _module_name(parameter: Node) -> str:
+    """`features.0.0` for the weight of that module; the wrapper that made all arguments positional is not named."""
+    return origin(parameter).removeprefix("network.").removesuffix(".weight")
+
+
+def _unused(name: str, layers: Sequence[Layer]) -> str:
+    count = sum(layer.origin.partition("#")[0] == name for layer in layers)
+    return f"{name}#{count + 1}" if count else name
 
 
 def _is_float(node: Node) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeloop.core.campaign import Task, Training
 from edgeloop.core.frozen import key_of
+from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkSpec
 from edgeloop.errors import MissingExtraError, UserError
 from edgeloop.ports import TrainingJob
@@ -32,10 +33,11 @@ def training_key(job: TrainingJob) -> str:
 
     Raises MissingExtraError where torch is not installed, UserError where a file that the task names is missing.
     """
+    packages = ["torch"] + (["torch-pruning"] if Lightening.parse(job.lightening).pruned_pct else [])
     try:
-        torch_version = metadata.version("torch")
+        versions = [metadata.version(package) for package in packages]
     except metadata.PackageNotFoundError as error:
-        raise MissingExtraError("torch", "train", "training") from error
+        raise MissingExtraError(str(error.name), "train", "training") from error
     return key_of(
         "training",
         _METHOD,
@@ -47,7 +49,7 @@ def training_key(job: TrainingJob) -> str:
         Path(job.parent).name if job.parent else None,
         Path(job.teacher).name if job.teacher else None,
         Path(job.goes_on_from).name if job.goes_on_from else None,
-        torch_version,
+        versions,
     )
 
 

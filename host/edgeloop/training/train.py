@@ -13,10 +13,12 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.fx import GraphModule
 
 from edgeloop.core.campaign import Training
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.lightening import Lightening
+from edgeloop.core.mixing import Sensitivity, least_sensitive
 from edgeloop.core.network import NetworkSignature
 from edgeloop.errors import UserError
 from edgeloop.measure.scoring import Scorer
@@ -26,8 +28,10 @@ from edgeloop.training.graph import exported_graph
 from edgeloop.training.insert import FakeQuantized
 from edgeloop.training.lessons import CoStudied, InTurn, Labels, Later, Lesson, Run, Taught, TaughtUnlabelled, Term
 from edgeloop.training.objective import Objective, Tensors
+from edgeloop.training.prune import pruned
 from edgeloop.training.quantizers import Phase
 from edgeloop.training.result import ProbeInputs, read_master, unpublished, write_result
+from edgeloop.training.sensitivity import choices, look
 from edgeloop.training.summary import write_trained
 
 _EXPORT_BATCH = 4
@@ -49,6 +53,12 @@ class Subject:
     signature: NetworkSignature
     started: bool
     """Whether it brings weights that it starts from."""
+
+    @property
+    def inside(self) -> str:
+        """The name of the user's own module in the network; empty where it is the network."""
+        names: dict[int, str] = {id(module): name for name, module in self.network.named_modules()}
+        return names[id(self.weights_of)]
 
 
 def train(
@@ -72,8 +82,13 @@ def _trained(
     float_metrics = run.metrics(subject.network)
     subject.network.cpu()  # what is exported and saved lies on the processor
     weights = {name: value.detach().clone() for name, value in subject.weights_of.state_dict().items()}
-    graph = exported_graph(subject.network, [x[:_EXPORT_BATCH].cpu() for x in run.train.inputs])
-    fake = FakeQuantized(graph, Lightening.parse(job.lightening))
+    samples = [x[:_EXPORT_BATCH].cpu() for x in run.train.inputs]
+    rung, network = Lightening.parse(job.lightening), subject.network
+    if rung.pruned_pct:
+        network = pruned(network, samples, rung.pruned_pct, job.channel_multiple)
+    looked = run.sensitivities(exported_graph(network, samples), rung) if rung.is_mixed else ()
+    taken = {layer.name for layer in least_sensitive(looked, rung.share_pct)}
+    fake = FakeQuantized(exported_graph(network, samples), rung, taken)
     lightened, master = None, None
     if job.lightening != "fp32":
         if job.goes_on_from is not None:
@@ -91,6 +106,7 @@ def _trained(
         epochs=len(epochs),
         validation=float_metrics,
         lightened=lightened,
+        layers=choices(fake, looked, subject.inside) if lightened is not None else (),
     )
     with unpublished(networks, key) as made:
         write_result(
@@ -170,11 +186,7 @@ class _Run:
     def lightened_epochs(self, fake: FakeQuantized) -> list[Epoch]:
         """Calibrate on calibration data, then train the fake-quantized graph and freeze its ranges."""
         course = self._fine_course()
-        module = fake.module.to(self._device)
-        fake.enter(Phase.CALIBRATE)
-        with torch.no_grad():
-            for batch in zip(*(torch.split(x, course.batch) for x in self._calibration.inputs), strict=True):
-                module(*batch)
+        module = self._calibrated(fake)
         fake.enter(Phase.LEARN)
         frozen = False
 
@@ -201,6 +213,26 @@ class _Run:
         )
         fake.enter(Phase.FROZEN)
         return history
+
+    def sensitivities(self, graph: GraphModule, rung: Lightening) -> tuple[Sensitivity, ...]:
+        """What each layer that may take fewer bits adds to the loss on validation data if it alone takes them."""
+        fake = FakeQuantized(graph, rung)
+        module = self._calibrated(fake)
+        fake.enter(Phase.FROZEN)
+        return look(
+            fake,
+            lambda: self._validation_loss(module),
+            lambda done: self._report(f"layers' sensitivities for {rung}", done),
+        )
+
+    def _calibrated(self, fake: FakeQuantized) -> GraphModule:
+        """Let calibration data through, so that ranges are those of the network as it starts."""
+        module = fake.module.to(self._device)
+        fake.enter(Phase.CALIBRATE)
+        with torch.no_grad():
+            for batch in zip(*(torch.split(x, self._job.recipe.batch) for x in self._calibration.inputs), strict=True):
+                module(*batch)
+        return module
 
     def metrics(self, network: nn.Module) -> dict[str, float]:
         """The task's metrics on validation data."""

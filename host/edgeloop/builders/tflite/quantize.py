@@ -46,7 +46,7 @@ def quantize(
 
     Raises BuildError where the quantizer fails.
     """
-    if lightening.name == "fp32":
+    if lightening.base == "fp32":
         return Quantized(model.content, None, (), ())
     from ai_edge_quantizer import quantizer
 

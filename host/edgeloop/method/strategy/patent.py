@@ -94,7 +94,8 @@ class PatentStrategy(Tour):
         """What is untried, in the order in force."""
         if self._queue is None:
             self._queue = self._order.sort(self.space.points, None, Intent.KEEP, _NONE)
-        return [point for point in self._queue if point not in self._visited]
+        untried = frozenset(self._untried())  # points may turn out to be the same network, and go
+        return [point for point in self._queue if point in untried]
 
     def _learn(self, trial: Trial, here: Point, reading: Reading) -> None:
         file_bytes = self._file_of(trial, here)
@@ -186,13 +187,16 @@ class PatentStrategy(Tour):
             return f"{step}the rules name nothing else here, so what is untried is swept: {name}"
         match reading.intent, tier[0]:
             case Intent.LOWER, 0.0:
-                return f"{self.space.rungs[to.rung].name} lightens the same network less"
+                return self._lighter_rung(here, to)
             case Intent.LOWER, _:
                 return f"{step}next is a larger network, {name}"
             case Intent.RAISE, 0.0:
                 return self._cheaper_rung(here, to, families)
             case Intent.RAISE, 1.0:
                 return f"{step}the same file is tried on {self.space.setting_label(to)}"
+            case Intent.RAISE, 2.0:
+                pruned = self.space.rungs[to.rung].pruned_pct
+                return f"{step}next {pruned} % of the channels of the same network are removed, {name}"
             case Intent.RAISE, _:
                 return f"{step}next is a smaller network, {name}"
             case Intent.NEIGHBOUR, _:
@@ -200,6 +204,19 @@ class PatentStrategy(Tour):
             case _:
                 kind = "smaller" if to.network < here.network else "larger"
                 return f"{step}next is a {kind} network, {name}"
+
+    def _lighter_rung(self, here: Point, to: Point) -> str:
+        """Say what a lower rung gives back: bits to the most sensitive layers first, or channels."""
+        one, other = self.space.rungs[here.rung], self.space.rungs[to.rung]
+        if other.pruned_pct < one.pruned_pct:
+            return f"{other.name} keeps {one.pruned_pct - other.pruned_pct} % more of the same network's channels"
+        if one.weight_bits == 8 or other.weight_bits > 8:
+            return f"{other.name} lightens the same network less"
+        back = self.space.given_back(here, to)
+        if back is None:
+            return f"{other.name} gives 8 bit back to the layers of the same network that are most sensitive"
+        named = ", ".join(back[:3]) + (f" and {len(back) - 3} more" if len(back) > 3 else "")
+        return f"{other.name} gives 8 bit back to the most sensitive of the layers that have 4: {named}"
 
     def _cheaper_rung(self, here: Point, to: Point, families: frozenset[Family]) -> str:
         """Say why a higher rung should cost less, by what is known of it."""
@@ -225,8 +242,11 @@ class PatentStrategy(Tour):
         known = []
         for rung in range(here.rung + 1, len(self.space.rungs)):
             compared = self._order.compared(Family.SPEED, here, rung) if Family.SPEED in families else None
+            name = self.space.rungs[rung].name
             if compared is not None and not compared.better:
-                known.append(f"{self.space.rungs[rung].name} measured {percent_faster(compared)}")
+                known.append(f"{name} measured {percent_faster(compared)}")
+            elif Family.SPEED in families and not self._order.answers_latency(here, rung):
+                known.append(f"{name} has the latency of {self.space.rungs[here.rung].name} by nature")
         if known:
             return f"no rung further up is faster ({', '.join(known)}): "
         return "no rung further up is left: " if here.rung + 1 < len(self.space.rungs) else "no rung is further up: "

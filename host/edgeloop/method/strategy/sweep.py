@@ -55,7 +55,7 @@ class SweepStrategy(Tour):
         left = self._left()
         if not left:
             return None
-        place = f"{len(self.space.points) - len(left) + 1} of {len(self.space.points)}"
+        place = f"{len(self._visited) + 1} of {len(self._visited) + len(left)}"
         self._visited.add(left[0])
         return self.space.candidate(left[0]), f"{place} in the order of a {self.space.search.strategy} search"
 
@@ -77,4 +77,5 @@ class SweepStrategy(Tour):
     def _left(self) -> list[Point]:
         if self._order is None:
             self._order = self._ordering(self.space)
-        return [point for point in self._order if point not in self._visited]
+        untried = frozenset(self._untried())  # points may turn out to be the same network, and go
+        return [point for point in self._order if point in untried]

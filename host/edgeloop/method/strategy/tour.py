@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from edgeloop.core.events import Trial
-from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import Candidate
 from edgeloop.core.verdict import Direction
 from edgeloop.method.space import Point, SearchSpace
@@ -29,12 +28,13 @@ class Tour:
         return [point for point in self.space.points if point not in self._visited]
 
     def _file_of(self, trial: Trial, here: Point) -> int | None:
-        """Deployed bytes of a trial's file, from which the prediction learns; None where none was built."""
+        """Deployed bytes of a trial's file; None where none was built. The space learns of it and of its layers."""
+        if trial.trained is not None:
+            self.space.learn_layers(here, trial.trained.layers)
         if trial.built is None:
             return None
         file_bytes = trial.built.artifact.deployed_bytes
-        rung = Lightening.parse(trial.candidate.lightening)
-        self.space.prediction.learn(self.space.networks[here.network].sizes, rung, file_bytes)
+        self.space.learn_file(here, file_bytes)
         return file_bytes
 
     def _name(self, point: Point, here: Point | None = None) -> str:

@@ -1,0 +1,124 @@
+"""Whole channels removed from a network, the least important first: the second axis of lightening.
+
+On the user's own module, before it is exported: which layers share channels (residual sums, concatenations, depthwise
+layers, a flatten before a linear layer) is found by torch-pruning's dependency graph (Fang et al., DepGraph,
+arXiv:2301.12900). Importance is the L2 norm of a channel's weights over all layers that share it. Every group of layers
+loses the same share of its channels, so that what is left depends on the percentage alone, not on the weights: an
+untrained network pruned by the same percentage has the same sizes.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from edgeloop.errors import MissingExtraError, ModelError
+
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+class _Marked(nn.Module):
+    """A network whose outputs are told from everything inside it, also where one of them is read further on."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = self.network(*inputs)
+        return tuple(output * 1.0 for output in ([given] if isinstance(given, torch.Tensor) else given))
+
+
+def pruned(network: _Network, inputs: Sequence[torch.Tensor], percent: int, multiple: int) -> _Network:
+    """Return a copy of `network`, in evaluation mode, without `percent` of the channels of each group of layers.
+
+    `inputs` are samples in the order of forward. What is left of a group is rounded to a multiple of `multiple`, at
+    least one; outputs keep their shapes, and layers in several groups of channels stay as they are.
+
+    Raises ModelError where its channels can't be told apart or nothing is left that could be removed,
+    MissingExtraError without torch-pruning.
+    """
+    if importlib.util.find_spec("torch_pruning") is None:
+        raise MissingExtraError("torch-pruning", "train", f"a lightening with -p{percent}")
+    smaller = copy.deepcopy(network).eval()
+    before = _shapes(smaller, inputs)
+    parameters = sum(p.numel() for p in smaller.parameters())
+    try:
+        groups = _remove(_Marked(smaller), [x.clone() for x in inputs], percent, multiple)
+        after = _shapes(smaller, inputs)
+    except Exception as error:  # the library follows autograd through the user's own code, and raises what it meets
+        raise ModelError(
+            f"channels can't be pruned: {type(error).__name__}: {_first_line(error)}",
+            next_step="leave out the lightenings that end in -p, or use nn.Conv and nn.Linear modules",
+        ) from error
+    if after != before:
+        raise ModelError(
+            f"channels can't be pruned: the outputs would turn from {before} to {after}",
+            next_step="leave out the lightenings that end in -p",
+        )
+    if groups == 0 and parameters:
+        raise ModelError(
+            "channels can't be pruned: no layer's channels can be removed without changing the outputs",
+            next_step="leave out the lightenings that end in -p",
+        )
+    return smaller
+
+
+def _remove(network: nn.Module, inputs: list[torch.Tensor], percent: int, multiple: int) -> int:
+    """Prune in place; return how many groups of layers could be pruned, whether or not rounding left any of them."""
+    import torch_pruning
+
+    with warnings.catch_warnings():  # of parameters outside modules, which it prunes along with what they meet
+        warnings.simplefilter("ignore")
+        graph = torch_pruning.DependencyGraph().build_dependency(network, inputs)
+    importance = torch_pruning.importance.GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer="mean")
+    chosen: list[tuple[Any, Any, list[int]]] = []
+    found = 0
+    for group in graph.get_all_groups(root_module_types=(torch_pruning.ops.TORCH_CONV, torch_pruning.ops.TORCH_LINEAR)):
+        if _is_fixed(graph, group):
+            continue
+        found += 1
+        channels = len(group[0].idxs)
+        left = kept_channels(channels, percent, multiple)
+        if left < channels:
+            order = torch.argsort(importance(group), stable=True)
+            chosen.append((group[0].dep.target.module, group[0].dep.handler, sorted(order[: channels - left].tolist())))
+    for module, handler, channels_out in chosen:
+        graph.get_pruning_group(module, handler, channels_out).prune()
+    return found
+
+
+def kept_channels(channels: int, percent: int, multiple: int) -> int:
+    """Return how many channels are left: to the nearest multiple, half goes up; never more than there were."""
+    left = int(channels * (100 - percent) / 100 / multiple + 0.5) * multiple
+    return min(channels, max(multiple, left))
+
+
+def _is_fixed(graph: Any, group: Any) -> bool:
+    """Whether a group reaches an output, or a layer that mixes several groups of channels."""
+    for dependency, _ in group:
+        node, module = dependency.target, dependency.target.module
+        if graph.is_out_channel_pruning_fn(dependency.handler) and not node.outputs:
+            return True
+        groups = getattr(module, "groups", getattr(module, "num_groups", 1))
+        if groups > 1 and groups != getattr(module, "out_channels", None):
+            return True
+        if groups > 1 and module.in_channels != module.out_channels:  # each input feeds several outputs
+            return True
+    return False
+
+
+def _shapes(network: nn.Module, inputs: Sequence[torch.Tensor]) -> list[tuple[int, ...]]:
+    with torch.no_grad():
+        given = network(*inputs)
+    return [tuple(output.shape) for output in ([given] if isinstance(given, torch.Tensor) else given)]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
