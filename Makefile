@@ -25,10 +25,11 @@ lint: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP) system ## pushes against scp, the agent against a bare loop, time to verdict
+bench: $(STAMP) system ## pushes against scp, the agent against a bare loop, time to verdict, what a search costs
 	$(BIN)/python tests/bench/bench_push.py
 	$(BIN)/python tests/bench/bench_agent.py
 	$(BIN)/python tests/bench/bench_verdict.py
+	$(BIN)/python tests/bench/bench_search_cost.py
 
 honesty: $(STAMP) ## docs/results/honesty.md: false passes and false fails at a known truth; about 15 minutes
 	$(BIN)/python -m edgeloop.testing.honesty

@@ -13,7 +13,7 @@ from edgeloop.core.limits import LimitSet, parse_limits
 from edgeloop.core.verdict import Outcome
 from edgeloop.errors import MissingExtraError, StationError
 from edgeloop.method.strategy import Published, strategy_for
-from edgeloop.method.strategy.optuna import OptunaStrategy, objectives_of
+from edgeloop.method.strategy.optuna import STARTUP_TRIALS, OptunaStrategy, objectives_of
 from edgeloop.method.strategy.publish import Publisher, check_storage
 from edgeloop.ports import Strategy
 from edgeloop.testing.simulated_board import SimulatedBoard
@@ -133,7 +133,7 @@ def test_another_seed_is_another_path_and_the_same_seed_the_same() -> None:
 def test_while_points_are_drawn_at_random_what_is_likely_is_what_comes() -> None:
     strategy = OptunaStrategy(contract_space(), LIMITS)
     board = SimulatedBoard(LIMITS, contract_truth)
-    for number in range(1, 5):
+    for number in range(1, STARTUP_TRIALS):
         likely = strategy.likely() if number > 1 else []
         asked = strategy.ask()
         assert asked is not None

@@ -167,6 +167,27 @@ def test_other_threads_are_tried_on_the_same_file_before_the_network_shrinks() -
     assert (second.network, second.lightening, second.threads) == (first.network, first.lightening, 2)
 
 
+def test_a_rung_that_nobody_measured_waits_for_other_threads_on_the_same_file() -> None:
+    limits = ["latency.p90_ms=0.001"]
+    strategy = strategy_for(*limits, space=Search(lightenings=("w8a8", "w4a8"), threads=(1, 2)))
+    board = SimulatedBoard(parse_limits(limits), truth_of({**FLAT, "w4a8": 0.5}))
+    (first, direction, sentence), (second, *_), (third, *_) = play(strategy, board, 3)
+    assert (direction, second.lightening, second.threads) == ("other_engine", "w8a8", 2)
+    assert "no rung further up measured faster (w4a8 is not measured yet): the same file is tried" in sentence
+    assert (third.network, third.lightening) == (first.network, "w4a8")
+
+
+def test_in_pareto_mode_a_pass_is_followed_by_what_should_be_more_accurate() -> None:
+    limits = ["latency.p90_ms=1000"]
+    strategy = strategy_for(*limits, space=Search(pareto=True))
+    board = SimulatedBoard(parse_limits(limits), truth_of(FLAT))
+    (first, direction, sentence), (second, *_) = play(strategy, board, 2)
+    assert direction in ("larger", "lower_degree")
+    assert "every limit is met on validation data; the front may hold more: " in sentence
+    assert "should be more accurate and is asked next" in sentence
+    assert second != first
+
+
 def test_a_size_failure_moves_to_fewer_bits_even_where_they_are_slower() -> None:
     limits = ["size_bytes=15000", "latency.p90_ms=1000"]
     strategy = strategy_for(*limits, space=Search(lightenings=("w8a8", "w4a8")))

@@ -100,13 +100,22 @@ class Order:
             return False
         if family is Family.SIZE:
             return self.space.predicted(Point(here.network, rung, here.setting)) < self.space.predicted(here)
-        compared = self.compared(family, here, rung)
-        # Part of the layers gains no more than all of them, and bits gain on fewer channels what they gain on all.
-        likenesses = (self.costs.compare(family, here.network, here.setting, *pair) for pair in self._alike(here, rung))
-        compared = compared or next((known for known in likenesses if known is not None), None)
-        if compared is None:
+        likely = self._likely(family, here, rung)
+        if likely is None:
             return family is not Family.SPEED or self.answers_latency(here, rung)
-        return compared.better
+        return likely.better
+
+    def known(self, families: frozenset[Family], here: Point, rung: int) -> bool:
+        """Whether the costs of a rung beside those of the one at `here` are known; bytes always are, by prediction."""
+        return all(family is Family.SIZE or self._likely(family, here, rung) is not None for family in families)
+
+    def _likely(self, family: Family, here: Point, rung: int) -> Compared | None:
+        """The measured comparison of a rung with the one at `here`, or of two that differ as they do.
+
+        Part of the layers gains no more than all of them, and bits gain on fewer channels what they gain on all.
+        """
+        likenesses = (self.costs.compare(family, here.network, here.setting, *pair) for pair in self._alike(here, rung))
+        return self.compared(family, here, rung) or next((known for known in likenesses if known is not None), None)
 
     def _alike(self, here: Point, rung: int) -> list[tuple[int, int]]:
         """Pairs of rungs that differ as the one at `here` and another do."""
@@ -146,6 +155,10 @@ class Order:
                 # Among equally near ones the side that helps what could not be decided.
                 helps = turn < 0 or up > 0 if families == {Family.ACCURACY} else turn > 0 or up < 0
                 return (0.0, abs(up) + abs(turn) + (not same_setting), not helps, abs(up))
+            case Intent.PASSED:
+                # Beside what passed, first what should be more accurate: the front may go on there.
+                better = up > 0 or turn < 0
+                return (0.0 if better else 1.0, abs(up) + abs(turn) + (not same_setting))
             case _:
                 return ELSEWHERE
 
@@ -174,7 +187,8 @@ class Order:
             if pruned == 0 and turn > 0:
                 # Whether 4 bit is faster here is asked of all layers before it is asked of some.
                 part = Family.SPEED in families and self.space.whole(point.rung) is not None
-                return (0.0, misfit, part, turn)
+                # What was measured to cost less goes before what nobody has measured.
+                return (0.0 if self.known(families, here, point.rung) else 1.5, misfit, part, turn)
             if pruned > 0:
                 return (2.0, misfit, pruned, self._relative_speed(here, point, families), abs(turn))
         if up >= 0:

@@ -129,11 +129,10 @@ class PatentStrategy(Tour):
                 return "confirm", "every limit is met, under a plan that only steers: it has to be confirmed"
             if not self.space.search.pareto or not left:
                 return "none", "every limit is met on validation data"
-            name = self._name(left[0], here)
-            return (
-                self._direction(here, left[0]),
-                f"every limit is met on validation data; the front may hold more, next in the order is {name}",
-            )
+            tier = self._order.tier(here, left[0], Intent.PASSED, families)
+            why = "should be more accurate and is asked next" if tier[0] == 0 else "is next in the order"
+            said = f"every limit is met on validation data; the front may hold more: {self._name(left[0], here)} {why}"
+            return self._direction(here, left[0]), said
         said = self._said(here, reading)
         if not left:
             return "none", "; ".join(filter(None, (said, "nothing untried is left", near_misses(self._trials))))
@@ -190,7 +189,7 @@ class PatentStrategy(Tour):
                 return self._lighter_rung(here, to)
             case Intent.LOWER, _:
                 return f"{step}next is a larger network, {name}"
-            case Intent.RAISE, 0.0:
+            case Intent.RAISE, 0.0 | 1.5:
                 return self._cheaper_rung(here, to, families)
             case Intent.RAISE, 1.0:
                 return f"{step}the same file is tried on {self.space.setting_label(to)}"
@@ -238,18 +237,26 @@ class PatentStrategy(Tour):
         return ", ".join(dict.fromkeys(parts))
 
     def _no_rung(self, here: Point, families: frozenset[Family]) -> str:
-        """Say that no higher rung helps, with the figures of those that were measured."""
-        known = []
+        """Say that no higher rung is known to help, with the figures of those that were measured."""
+        known, open_ = [], []
         for rung in range(here.rung + 1, len(self.space.rungs)):
-            compared = self._order.compared(Family.SPEED, here, rung) if Family.SPEED in families else None
             name = self.space.rungs[rung].name
+            compared = self._order.compared(Family.SPEED, here, rung) if Family.SPEED in families else None
             if compared is not None and not compared.better:
                 known.append(f"{name} measured {percent_faster(compared)}")
             elif Family.SPEED in families and not self._order.answers_latency(here, rung):
                 known.append(f"{name} has the latency of {self.space.rungs[here.rung].name} by nature")
+            elif not self._order.known(families, here, rung) and self._same_channels(here, rung):
+                open_.append(name)
+        if open_:
+            waiting = f"{', '.join(open_[:3])} {'is' if len(open_) == 1 else 'are'} not measured yet"
+            return f"no rung further up measured faster ({', '.join([*known, waiting])}): "
         if known:
             return f"no rung further up is faster ({', '.join(known)}): "
         return "no rung further up is left: " if here.rung + 1 < len(self.space.rungs) else "no rung is further up: "
+
+    def _same_channels(self, here: Point, rung: int) -> bool:
+        return self.space.rungs[rung].pruned_pct == self.space.rungs[here.rung].pruned_pct
 
 
 def _families_of(reading: Reading) -> frozenset[Family]:

@@ -1,0 +1,95 @@
+"""Board measurements until the best feasible candidate is found: the strategies replayed on recorded tables.
+
+Usage: python tests/bench/bench_search_cost.py [--replays N] [TABLE.json ...]
+
+Without tables: those in tests/bench/data. Where there are none, tables that are made up, and said to be. Each replay
+draws limits and a seed, the same for every strategy, so differences are paired.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from search_replay import SearchTable, drawn_limits, feasible, read_tables, replay, simulated_table
+
+STRATEGIES = ("patent", "random", "grid", "optuna")
+RECORDED = Path(__file__).parent / "data"
+RESAMPLES = 4000
+CONFIDENCE = 0.95
+
+Costs = dict[str, NDArray[np.float64]]
+"""By strategy: measurements until the first feasible and the best feasible candidate (replays, 2)."""
+
+
+def interval(values: NDArray[np.float64], of: Callable[[NDArray[np.intp]], NDArray[np.float64]]) -> tuple[float, float]:
+    """Percentile bootstrap over replays; `of` gives the statistic of each row of indices."""
+    draw = np.random.default_rng(0)
+    rows = draw.integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.quantile(of(rows), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def mean(values: NDArray[np.float64]) -> str:
+    low, high = interval(values, lambda rows: values[rows].mean(axis=1))
+    return f"{values.mean():5.1f} [{low:4.1f}, {high:4.1f}]"
+
+
+def share(values: NDArray[np.float64], of: NDArray[np.float64]) -> str:
+    """Ratio of means, paired by replay."""
+    low, high = interval(values, lambda rows: values[rows].mean(axis=1) / of[rows].mean(axis=1))
+    return f"{values.mean() / of.mean():5.2f} [{low:.2f}, {high:.2f}]"
+
+
+def replayed(table: SearchTable, replays: int) -> Costs:
+    costs: dict[str, list[tuple[int, int]]] = {strategy: [] for strategy in STRATEGIES}
+    for number in range(replays):
+        limits = drawn_limits(table, np.random.default_rng([number, len(table.rows)]))
+        for strategy in STRATEGIES:
+            cost = replay(table, strategy, number, limits)
+            costs[strategy].append((cost.first, cost.best))
+    return {strategy: np.array(found, dtype=np.float64) for strategy, found in costs.items()}
+
+
+def tell(title: str, costs: Costs) -> None:
+    print(f"\n{title}")
+    print(f"{'':<8}{'first feasible':>20}{'of random':>20}{'best feasible':>20}{'of random':>20}{'median, p90':>14}")
+    for strategy, found in costs.items():
+        cells = [part for at in (0, 1) for part in (mean(found[:, at]), share(found[:, at], costs["random"][:, at]))]
+        tail = "{:.0f}, {:.0f}".format(*np.quantile(found[:, 1], [0.5, 0.9]))
+        print(f"{strategy:<8}{''.join(f'{cell:>20}' for cell in cells)}{tail:>14}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="*", type=Path)
+    parser.add_argument("--replays", type=int, default=200, help="of each strategy, shared by the tables")
+    asked = parser.parse_args()
+    tables = read_tables(asked.tables or sorted(RECORDED.glob("search-table-*.json")))
+    if not tables:
+        print("no table was recorded: these are SIMULATED, and say nothing of a real board")
+        tables = [simulated_table(1)]
+    began, every, replays = time.monotonic(), [], math.ceil(asked.replays / len(tables))
+    for table in tables:
+        every.append(replayed(table, replays))
+        shares = [
+            len(feasible(table, drawn_limits(table, np.random.default_rng([n, len(table.rows)])))) / len(table.rows)
+            for n in range(replays)
+        ]
+        made = "SIMULATED" if table.simulated else table.recorded
+        told = f"{len(table.rows)} candidates, {replays} replays, {np.mean(shares):.0%} of them feasible on average"
+        tell(f"{table.name} ({made}): {told}", every[-1])
+    if len(tables) > 1:
+        tell(f"all {len(tables)} tables", {s: np.concatenate([costs[s] for costs in every]) for s in STRATEGIES})
+    print(f"\nmeans with {CONFIDENCE:.0%} bootstrap intervals over replays; {time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
