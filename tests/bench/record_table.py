@@ -16,6 +16,7 @@ from pathlib import Path
 from search_replay import Key, SearchTable
 
 from edgeloop.core.events import Started, Trial, fold
+from edgeloop.core.lightening import Lightening
 from edgeloop.records.ledger import read_ledger
 from edgeloop.testing.simulated_board import Truth
 
@@ -41,9 +42,14 @@ def table_of(folder: Path, name: str | None) -> SearchTable:
         m1_sizes=m1.sizes,
         m1_lightening=m1.candidate.lightening,
         m1_bytes=m1.built.artifact.deployed_bytes,
-        sizes={(t.candidate.network.width, t.candidate.network.depth): t.sizes for t in candidates},
+        sizes={_size_key(trial): trial.sizes for trial in candidates},
         rows=rows,
     )
+
+
+def _size_key(trial: Trial) -> tuple[float, int, int]:
+    network, rung = trial.candidate.network, Lightening.parse(trial.candidate.lightening)
+    return network.width, network.depth, rung.pruned_pct
 
 
 def _row(trial: Trial) -> tuple[Key, Truth]:

@@ -7,7 +7,7 @@ with other limits and other seeds. The format, JSON:
      "recorded": "raspberry-pi-4, litert 2.3.0, standard plan, 2026-11-24",
      "metric": "top1", "latency": "p90",
      "m1": {"network": {...}, "sizes": {...}, "lightening": "fp32", "deployed_bytes": 25012},
-     "networks": [{"width": 1.41, "depth": 0, "sizes": {...}}, ...],
+     "networks": [{"width": 1.41, "depth": 0, "pruned_pct": 0, "sizes": {...}}, ...],
      "rows": [{"width": 1.41, "depth": 0, "lightening": "w8a8", "engine": "litert", "threads": 1,
                "accuracy": 0.91, "latency_ms": 1.9, "deployed_bytes": 23344, "peak_rss_bytes": 43000000}, ...]}
 
@@ -54,7 +54,8 @@ class SearchTable:
     m1_sizes: NetworkSizes
     m1_lightening: str
     m1_bytes: int
-    sizes: dict[tuple[float, int], NetworkSizes]
+    sizes: dict[tuple[float, int, int], NetworkSizes]
+    """By width, depth and percent of the channels removed."""
     rows: dict[Key, Truth]
 
     @cached_property
@@ -85,7 +86,7 @@ class SearchTable:
             larger="factory",
             teacher="none",
             limits=limits,
-            sizes_of=lambda network: self.sizes[network.width, network.depth],
+            sizes_of=lambda network: self.sizes[network.width, network.depth, network.pruned_pct],
         )
 
     def plain(self) -> dict[str, Any]:
@@ -104,8 +105,8 @@ class SearchTable:
                 "deployed_bytes": self.m1_bytes,
             },
             "networks": [
-                {"width": width, "depth": depth, "sizes": sizes.model_dump(mode="json")}
-                for (width, depth), sizes in self.sizes.items()
+                {"width": width, "depth": depth, "pruned_pct": pruned, "sizes": sizes.model_dump(mode="json")}
+                for (width, depth, pruned), sizes in self.sizes.items()
             ],
             "rows": [
                 {
@@ -140,8 +141,8 @@ class SearchTable:
             m1_lightening=m1["lightening"],
             m1_bytes=m1["deployed_bytes"],
             sizes={
-                (network["width"], network["depth"]): NetworkSizes.model_validate(network["sizes"])
-                for network in plain["networks"]
+                (one["width"], one["depth"], one["pruned_pct"]): NetworkSizes.model_validate(one["sizes"])
+                for one in plain["networks"]
             },
             rows=rows,
         )
@@ -231,9 +232,9 @@ def simulated_table(seed: int, widths: Sequence[float] = (1.19, 1.41, 1.68, 2.0,
     loss = {"fp32": 0.0, "fp16": 0.0, "w8a16": 0.002, "w8a8": 0.004, "w4a8": float(draw.uniform(0.006, 0.03))}
     scale, power = float(draw.uniform(0.08, 0.2)), float(draw.uniform(0.4, 0.9))
     rows: dict[Key, Truth] = {}
-    sizes = {(width, 0): simulated_sizes(m1.resized(width, 0)) for width in widths}
+    sizes = {(width, 0, 0): simulated_sizes(m1.resized(width, 0)) for width in widths}
     for width, rung, threads in itertools.product(widths, speed, (1, 2)):
-        size = sizes[width, 0]
+        size = sizes[width, 0, 0]
         rows[width, 0, rung, "litert", threads] = Truth(
             latency_ms=size.macs / 1e5 * speed[rung] / threads**0.7 * float(draw.uniform(0.97, 1.03)),
             accuracy=round(

@@ -184,11 +184,15 @@ class OptunaStrategy(Tour):
 
     @cached_property
     def _words(self) -> dict[Point, dict[str, Any]]:
-        """Every point as parameters: width and depth name the network where they tell all networks apart."""
+        """Every point as parameters: width and depth name the network where they tell all networks apart.
+
+        Points that turned out to be the same network as another one are in it too: what is told later changes no
+        distribution.
+        """
         sized = [(n.spec.width, n.spec.depth) for n in self.space.networks]
         by_size = len(set(sized)) == len(sized)
         words = {}
-        for point in self.space.points:
+        for point in self.space.by_key.values():
             network = self.space.networks[point.network]
             engine, threads = self.space.settings[point.setting]
             named = (
