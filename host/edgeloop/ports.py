@@ -176,7 +176,11 @@ Score = Callable[[Arrays, Arrays], NDArray[np.float64]]
 
 
 class Strategy(Protocol):
-    """Chooses candidates; knows nothing of boards."""
+    """Chooses candidates; knows nothing of boards.
+
+    What is asked is a function of the trials told and of what was asked: a run that is walked again asks the same. No
+    candidate is asked twice, and what was not measured moves nothing. `edgeloop.testing.strategy_contract` holds this.
+    """
 
     def ask(self) -> tuple[Candidate, str] | None:
         """The next candidate and why, or None where nothing is left to ask."""

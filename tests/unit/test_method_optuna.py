@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import campaigns
 import optuna
 import pytest
 
+from edgeloop.bootstrap.files import campaign_key, load_campaign
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.limits import LimitSet, parse_limits
 from edgeloop.core.verdict import Outcome
@@ -114,6 +116,12 @@ def test_a_storage_is_made_to_hold_what_the_ledger_tells_and_nothing_is_asked_tw
     assert len(set(expected)) == 9
 
 
+def test_a_storage_in_memory_serves_whoever_holds_it() -> None:
+    publisher = Publisher("sqlite://", "a-run")
+    assert len(play(OptunaStrategy(contract_space(), LIMITS, publisher=publisher), 3)) == 3
+    play(OptunaStrategy(contract_space(), parse_limits(["top1=0.9"]), publisher=publisher), 2)
+
+
 def test_two_runs_share_a_storage_without_touching_each_other(tmp_path: Path) -> None:
     play(publishing(tmp_path), 2)
     play(OptunaStrategy(contract_space(), LIMITS, publisher=Publisher(url(tmp_path), "another-run")), 3)
@@ -198,3 +206,16 @@ def test_search_keys_that_would_do_nothing_are_faults(search: dict[str, object],
     with pytest.raises(ValueError, match=says) as caught:
         campaign(**search)
     assert "secret" not in str(caught.value).split("input_value")[0]
+
+
+def test_a_storage_file_is_taken_from_the_campaigns_folder_and_may_move(tmp_path: Path) -> None:
+    def loaded(storage: str) -> Campaign:
+        path = campaigns.write_campaign(tmp_path / "campaign", target="local")
+        text = path.read_text().replace("[search]", f'[search]\nstrategy = "optuna"\nstorage = "{storage}"')
+        path.write_text(text)
+        return load_campaign(path)
+
+    one, other = loaded("sqlite:///studies/all.db"), loaded("postgresql://host/studies")
+    assert one.search.storage == f"sqlite:///{tmp_path}/campaign/studies/all.db"
+    assert other.search.storage == "postgresql://host/studies"
+    assert campaign_key(one) == campaign_key(other), "where a study is written down decides nothing"

@@ -119,7 +119,9 @@ def test_a_run_ends_asks_nothing_twice_and_finds_what_passes_and_nothing_else(
     finished, ledger = carried_out(campaign(strategy), table, broken)
     names = asked(ledger)
     assert len(names) == len(set(names)) <= len(NAMES)
+    looks = [event.trial for event in events(ledger, Judged) if event.split == "test"]
     good = {name for name in NAMES if passes(name, table, broken)}
+    assert looks == ([finished.best] if good else []), "test data are looked at once, for what was confirmed"
     if good:
         assert finished.exit_code == 0
         assert names[(finished.best or 0) - 1] in good

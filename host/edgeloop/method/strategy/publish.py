@@ -33,6 +33,7 @@ class Publisher:
         """`storage`: a URL that SQLAlchemy takes. `study`: a name that no other run has."""
         self._url = storage
         self._name = study
+        self._storage: RDBStorage | None = None
         self._study: Study | None = None
 
     def write(self, told: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> None:
@@ -44,24 +45,24 @@ class Publisher:
             study = self._study or self._opened(objectives)
             there = study.get_trials(deepcopy=False)
             if not all(map(_same, there, told)):
-                study, there = self._anew(objectives), []
+                assert self._storage is not None, "a study was opened from it"
+                study, there = self._anew(self._storage, objectives), []
             study.add_trials(told[len(there) :])
             self._study = study
 
     def _opened(self, objectives: Sequence[Objective]) -> Study:
         import optuna
 
-        storage = _storage(self._url)
+        storage = self._storage = self._storage or _storage(self._url)
         if self._name not in optuna.get_all_study_names(storage):
             return self._created(storage, objectives)
         study = optuna.load_study(study_name=self._name, storage=storage)
         fits = [direction.name for direction in study.directions] == [_direction(o).upper() for o in objectives]
-        return study if fits else self._anew(objectives)
+        return study if fits else self._anew(storage, objectives)
 
-    def _anew(self, objectives: Sequence[Objective]) -> Study:
+    def _anew(self, storage: RDBStorage, objectives: Sequence[Objective]) -> Study:
         import optuna
 
-        storage = _storage(self._url)
         optuna.delete_study(study_name=self._name, storage=storage)
         return self._created(storage, objectives)
 
