@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     probe = command("probe", "the board as it describes itself")
     probe.add_argument("--python-path", nargs="+", default=[], action="extend")
     probe.add_argument("--engine", nargs="+", default=[], action="extend")
+    probe.add_argument("--power-sensor")
     receive = command("receive", "store a file from stdin")
     receive.add_argument("--name", required=True)
     receive.add_argument("--sha256", required=True)
@@ -83,7 +84,7 @@ def _answer(asked: argparse.Namespace, stdout: int) -> Optional[dict[str, Any]]:
     if asked.command == "probe":
         from edgeloop_agent import probe
 
-        return probe.probe(asked.state_dir, asked.python_path, asked.engine, root=chosen().path)
+        return probe.probe(asked.state_dir, asked.python_path, asked.engine, asked.power_sensor, root=chosen().path)
     state = folder.open_state_dir(asked.state_dir)
     cache.unpack_agent(state)
     if asked.command in ("start", "run"):

@@ -14,14 +14,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator, Optional
 
-from edgeloop_agent import cache, conditions, folder, wire
+from edgeloop_agent import cache, conditions, folder, power, wire
 
 READABLE = re.compile(
-    r"\A(?:sessions/\d{3,6}\.(?:json|(?:latency|warmup|stages|out\.\d{1,3})\.npy)|(?:job|state|done)\.json|agent\.log)\Z"
+    r"\A(?:sessions/\d{3,6}\.(?:json|(?:latency|warmup|stages|power|out\.\d{1,3})\.npy)"
+    r"|(?:job|state|done)\.json|agent\.log)\Z"
 )
 LOOK_SESSIONS_MAX = 500
 _SUFFIX = re.compile(r"\A\.[A-Za-z0-9]{1,16}\Z")
-_SESSION = re.compile(r"\A(\d{3,6})\.(json|(?:latency|warmup|stages|out\.\d{1,3})\.npy)\Z")
+_SESSION = re.compile(r"\A(\d{3,6})\.(json|(?:latency|warmup|stages|power|out\.\d{1,3})\.npy)\Z")
 _THREADS_MAX = 256
 _SECONDS_MAX = 7 * 24 * 3600.0
 _POLL_S = 0.05
@@ -53,14 +54,9 @@ def _faults(job: wire.Job, job_id: str) -> Iterator[str]:
     for subject in job.subjects:
         yield from _subject_faults(subject)
     for place, step in enumerate(job.schedule):
-        if step.index != place:
-            yield "step %d has the index %d" % (place, step.index)
-        if not 0 <= step.subject < len(job.subjects):
-            yield "step %d names subject %d of %d" % (place, step.subject, len(job.subjects))
-        if step.kind not in wire.STEP_KINDS:
-            yield "step %d is of the kind %r" % (place, step.kind[:40])
-        if step.kind == "evaluate" and job.data_sha256 is None:
-            yield "step %d evaluates, and there are no data" % place
+        yield from _step_faults(job, place, step)
+    if job.power_sensor is not None and not power.NAME.match(job.power_sensor):
+        yield "%r is not the name of a power sensor" % job.power_sensor[:80]
     yield from _plan_faults(job.session_plan)
     yield from _conditions_faults(job.conditions)
     if (job.pipeline is not None) != (job.session_plan.timing == "end_to_end"):
@@ -71,6 +67,19 @@ def _faults(job: wire.Job, job_id: str) -> Iterator[str]:
     for name in [*job.python_path, *(name for name in hashes if name is not None)]:
         if not wire.SHA256.match(name):
             yield "%r is not a hash" % name[:80]
+
+
+def _step_faults(job: wire.Job, place: int, step: wire.Step) -> Iterator[str]:
+    if step.index != place:
+        yield "step %d has the index %d" % (place, step.index)
+    if not 0 <= step.subject < len(job.subjects):
+        yield "step %d names subject %d of %d" % (place, step.subject, len(job.subjects))
+    if step.kind not in wire.STEP_KINDS:
+        yield "step %d is of the kind %r" % (place, step.kind[:40])
+    if step.kind == "evaluate" and job.data_sha256 is None:
+        yield "step %d evaluates, and there are no data" % place
+    if step.kind == "energy" and job.session_plan.energy_window_s <= 0:
+        yield "step %d measures energy, and energy_window_s is 0" % place
 
 
 def _subject_faults(subject: wire.Subject) -> Iterator[str]:
@@ -88,7 +97,7 @@ def _plan_faults(plan: wire.SessionPlan) -> Iterator[str]:
         yield "session_plan: no timing is called %r" % plan.timing[:40]
     if plan.warmup_runs_min < 1 or plan.runs_min < 1:
         yield "session_plan: at least one run and one warm-up run are wanted"
-    for name in ("warmup_s_min", "warmup_s_max", "time_s_min", "deadline_s", "period_ms"):
+    for name in ("warmup_s_min", "warmup_s_max", "time_s_min", "energy_window_s", "deadline_s", "period_ms"):
         value = getattr(plan, name)
         if value is not None and not 0 <= value <= _SECONDS_MAX:
             yield "session_plan: %s is %g" % (name, value)

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, Optional
 
-from edgeloop_agent import conditions, folder, wire
+from edgeloop_agent import conditions, folder, power, wire
 from edgeloop_agent.root import Root
 
 _IMPORT_TIMEOUT_S = 120.0
@@ -28,7 +28,13 @@ _WHO_TIMEOUT_S = 2.0
 _32_BIT_NAMES = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}
 
 
-def probe(state_dir: str, python_path: list[str], engines: list[str], root: Path = Path("/")) -> dict[str, Any]:
+def probe(
+    state_dir: str,
+    python_path: list[str],
+    engines: list[str],
+    power_sensor: Optional[str] = None,
+    root: Path = Path("/"),
+) -> dict[str, Any]:
     """Return the board's description, as docs/reference/agent.md lists it. Nothing in it needs numpy."""
     board = conditions.Board(Root(root))
     board.sample([os.getpid()])
@@ -53,6 +59,7 @@ def probe(state_dir: str, python_path: list[str], engines: list[str], root: Path
         "engines": checks,
         "calibration_ns": conditions.calibration_ns(),
         "conditions": board.sample([os.getpid()], scan=True),
+        "power": None if power_sensor is None else power.describe(power_sensor, root),
         "agent_schema": wire.SCHEMA,
     }
 

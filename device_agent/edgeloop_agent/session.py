@@ -23,6 +23,7 @@ from edgeloop_agent import conditions, timing, wire
 
 if TYPE_CHECKING:
     from edgeloop_agent.engines.interpreter import Engine
+    from edgeloop_agent.intervals import Timed
 
 ARGS_FILE = "args.json"
 RESULT_FILE = "result.json"
@@ -78,7 +79,7 @@ def main(folder: Path) -> int:
     }
     sys.path[:0] = arguments.python_path
     try:
-        from edgeloop_agent import engines, evaluate, intervals, samples  # noqa: F401 -- before memory is read
+        from edgeloop_agent import energy, engines, evaluate, intervals, samples  # noqa: F401 -- before memory is read
         from edgeloop_agent.engines.interpreter import RefusedError
         from edgeloop_agent.pipeline import PipelineError
 
@@ -138,11 +139,20 @@ def _bare(arguments: Arguments, engine: Engine, store: array.array[int], folder:
     held = samples.for_latency(data, engine.inputs(), arguments.seed)
     timed = intervals.of_engine(engine, held, arguments.plan.timing)
     try:
-        if arguments.kind == SOAK:
-            timing.heat(timed, arguments.plan, store)
-        return {"samples_cycled": len(held), **timing.time_latency(timed, arguments.plan, store, folder)}
+        return {"samples_cycled": len(held), **_run(arguments, timed, store, folder)}
     except (ValueError, RuntimeError) as error:
         raise RefusedError("%s can't run the model: %s" % (engine.version, one_line(error))) from error
+
+
+def _run(arguments: Arguments, timed: Timed, store: array.array[int], folder: Path) -> dict[str, Any]:
+    """What a session does that runs single inferences one after the other."""
+    from edgeloop_agent import energy
+
+    if arguments.kind == SOAK:
+        timing.heat(timed, arguments.plan, store)
+    if arguments.kind == "energy":
+        return energy.measure_windows(timed, arguments.plan, store, folder)
+    return timing.time_latency(timed, arguments.plan, store, folder)
 
 
 def _through_pipeline(
@@ -168,9 +178,7 @@ def _through_pipeline(
             return {"results": list(map(asdict, evaluate.through_pipeline(pipeline, engine, data, folder)))}
         held = samples.encoded_for_latency(data)
         timed = intervals.of_pipeline(pipeline, engine, held, arguments.plan)
-        if arguments.kind == SOAK:
-            timing.heat(timed, arguments.plan, store)
-        return {"samples_cycled": len(held), **timing.time_latency(timed, arguments.plan, store, folder)}
+        return {"samples_cycled": len(held), **_run(arguments, timed, store, folder)}
     except RefusedError:
         raise
     except RAISED as error:

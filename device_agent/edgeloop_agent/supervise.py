@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Optional
 
-from edgeloop_agent import ARCHIVE, cache, child, conditions, folder, footprint, gate, governor, job, soak, wire
+from edgeloop_agent import ARCHIVE, cache, child, conditions, folder, footprint, gate, governor, job, power, soak, wire
 from edgeloop_agent.firmware import Firmware
 from edgeloop_agent.lease import LeaseFile
 from edgeloop_agent.root import chosen
@@ -96,6 +96,7 @@ class _Supervisor:
         self._gate = dict(gate.NOT_ASKED)
         self._soak = dict(soak.NOT_ASKED)
         self._loaded_s: Optional[float] = None
+        self._sensor: Optional[power.Sensor] = None
         self._root = chosen()
         self._firmware = Firmware(self._root)
         self._around = self._reader()
@@ -111,6 +112,7 @@ class _Supervisor:
             job.mark_begun(self._place, self._boot, now)
         self._deadline_ns = (begun[1] if begun is not None else now) + int(found.deadline_s * 1e9)
         self._check_agent(found)
+        self._sensor = power.find(found.power_sensor, self._root.path) if found.power_sensor is not None else None
         self._wait_for_board()
         governor.restore_governor(self._state, self._root)
         cores = found.conditions.cores
@@ -258,9 +260,12 @@ class _Supervisor:
         during = child.Samples()
         session = child.Session(work, self._board_lock, found.conditions.cores or self._allowed)
         idle_s = None if self._loaded_s is None else time.monotonic() - self._loaded_s
+        readings = power.Sampler(self._sensor, step.index) if self._sensor and step.kind == "energy" else None
         try:
             end = time.monotonic() + found.session_plan.deadline_s
             self._aside()
+            if readings is not None:
+                readings.start()
             due = time.monotonic() + SAMPLE_S
             while not session.wait(min(due, end) - time.monotonic()):
                 if time.monotonic() >= end:
@@ -271,10 +276,16 @@ class _Supervisor:
                     during.add(board.sample(*self._own(session.pid)))
                     self._tick()
             self._loaded_s = time.monotonic()
+            if readings is not None:
+                readings.stop()
             after = self._around.sample(*self._own(session.pid), scan=True)
         finally:
             session.reap()
-        record = self._record(found, step, session.result(), started)
+        result = session.result()
+        record = self._record(found, step, result, started)
+        record["energy"] = self._energy(found, result, readings) if step.kind == "energy" else None
+        if readings is not None:
+            power.write_npy(work / "power.npy", readings.seconds, readings.watts)
         extra = {**record.pop("extra"), "idle_before_s": None if idle_s is None else round(idle_s, 3)}
         record["conditions"] = self._conditions(extra, before, during.kept, after)
         owner = record.pop("owner")
@@ -318,6 +329,21 @@ class _Supervisor:
                 "samples_cycled": result.get("samples_cycled"),
                 "pinned_cores": result.get("pinned_cores") if found.conditions.cores else None,
             },
+        }
+
+    def _energy(
+        self, found: wire.Job, result: dict[str, Any], readings: Optional[power.Sampler]
+    ) -> Optional[dict[str, Any]]:
+        if result["outcome"] != "ok":
+            return None
+        return {
+            "idle_ns": result["idle_window_monotonic_ns"],
+            "active_ns": result["timed_window_monotonic_ns"],
+            "period_ms": found.session_plan.period_ms,
+            "sensor": self._sensor.label if self._sensor is not None else None,
+            "update_s": self._sensor.update_s if self._sensor is not None else None,
+            "readings": len(readings.seconds) if readings is not None else 0,
+            "reading_cpu_s": readings.cpu_s if readings is not None else 0.0,
         }
 
     def _conditions(

@@ -64,6 +64,12 @@ class Loop:
                 self._count = count
                 return slice(first, count)
 
+    def come_due(self) -> None:
+        """Sleep until the next run is due, without running it: the end of a whole period."""
+        left = self._due_ns - time.perf_counter_ns()
+        if self._period_ns is not None and left > 0:
+            time.sleep(left / 1e9)
+
     def _wait(self, period_ns: int, first: bool) -> None:
         """Sleep until the next start; a run that took longer than its period moves the ones after it."""
         left = self._due_ns - time.perf_counter_ns()
@@ -101,7 +107,8 @@ def _median(values: Any) -> float:
     return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
 
 
-def _warm_enough(plan: wire.SessionPlan, start: int, store: array.array[int]) -> Callable[[int, int], bool]:
+def warm_enough(plan: wire.SessionPlan, start: int, store: array.array[int]) -> Callable[[int, int], bool]:
+    """Return what ends a warm-up: its floors, then no trend any more, at most its cap."""
     floor = start + int(plan.warmup_s_min * 1e9)
     cap = start + int(plan.warmup_s_max * 1e9)
     asked = floor
@@ -142,7 +149,7 @@ def time_latency(timed: Timed, plan: wire.SessionPlan, store: array.array[int], 
     if timed.stages is None:
         gc.disable()
     try:
-        warmups = loop.run(_warm_enough(plan, time.perf_counter_ns(), store))
+        warmups = loop.run(warm_enough(plan, time.perf_counter_ns(), store))
         before = conditions.calibration_ns()
         again = loop.run(lambda _count, _now: True)  # the calibration took the caches: one more warm-up
         loop.missed = 0
@@ -154,8 +161,8 @@ def time_latency(timed: Timed, plan: wire.SessionPlan, store: array.array[int], 
     finally:
         gc.enable()
     peak = conditions.vm_bytes("VmHWM")
-    _save(folder / "warmup.npy", store[warmups.start : again.stop])
-    _save(folder / "latency.npy", store[latencies])
+    save(folder / "warmup.npy", store[warmups.start : again.stop])
+    save(folder / "latency.npy", store[latencies])
     if timed.stages is not None:
         _save_table(folder / "stages.npy", timed.stages.table(staged + latencies.start, staged + latencies.stop))
     return {
@@ -177,7 +184,8 @@ def _overhead_ns(timed: Timed) -> int:
     return int(_median(loop.store[loop.run(lambda count, _now: count >= _IDLE_RUNS)]))
 
 
-def _save(path: Path, values: array.array[int]) -> None:
+def save(path: Path, values: array.array[int]) -> None:
+    """Write times in ns as an .npy of int64."""
     import numpy as np
 
     _save_table(path, np.frombuffer(values, np.int64))

@@ -7,7 +7,7 @@ Layout of a state folder on the board (one for the whole board, not one for each
     runtimes/<sha256>/                          unpacked wheel sets, put on sys.path
     jobs/<job id>/job.json                      written by the host
                   agent.log state.json done.json        written by the agent, each atomically
-                  sessions/NNN.json NNN.latency.npy NNN.warmup.npy NNN.stages.npy NNN.out.<i>.npy
+                  sessions/NNN.json NNN.latency.npy NNN.warmup.npy NNN.stages.npy NNN.power.npy NNN.out.<i>.npy
 
 Arrays are .npy without pickle. Messages are JSON objects of bounded size; what does not fit is refused with
 WireError. Standard library only; Python 3.9.
@@ -42,7 +42,7 @@ DONE_FILE = "done.json"
 LOG_FILE = "agent.log"
 
 SESSION_OUTCOMES = ("ok", "crashed", "timeout", "refused")
-STEP_KINDS = ("latency", "evaluate")
+STEP_KINDS = ("latency", "evaluate", "energy")
 TIMINGS = ("invoke", "copy_in_out", "end_to_end")
 STAGES = ("load", "preprocess", "copy_in", "invoke", "copy_out", "postprocess")
 """Of an inference that is timed end to end, in this order."""
@@ -86,6 +86,8 @@ class SessionPlan:
     time_s_min: float
     timing: str
     period_ms: Optional[float]
+    energy_window_s: float
+    """Of the idle and of the active window of an `energy` session; whole periods where there is one."""
     deadline_s: float
 
 
@@ -132,6 +134,8 @@ class Job:
     type and range."""
     python_path: list[str]
     """Folder names under runtimes/ to put on sys.path of sessions."""
+    power_sensor: Optional[str]
+    """The board's own, read during `energy` sessions, as power.py names it; None: nothing on the board is read."""
     seed: int
     deadline_s: float
     pipeline: Optional[Pipeline] = None
@@ -191,6 +195,26 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Energy:
+    """What an `energy` session did, and which sensor of the board was read meanwhile. Times are CLOCK_MONOTONIC."""
+
+    idle_ns: list[int]
+    """[start, end] of the window in which the process slept."""
+    active_ns: list[int]
+    """[start, end] of the window in which it inferred; `runs` of the record is how often."""
+    period_ms: Optional[float]
+    """How often it was meant to; None: back to back."""
+    sensor: Optional[str]
+    """None: a meter on the host saw it, or nobody."""
+    update_s: Optional[float]
+    """From one value of the sensor to its next, where it says so."""
+    readings: int
+    """Columns of NNN.power.npy (float64, 2 rows: seconds of CLOCK_MONOTONIC, watts); 0 without a sensor."""
+    reading_cpu_s: float
+    """Processor time that reading took, on the board itself."""
+
+
+@dataclass(frozen=True)
 class SessionRecord:
     """sessions/NNN.json."""
 
@@ -214,6 +238,8 @@ class SessionRecord:
     inputs: list[Tensor]
     outputs: list[Tensor]
     """Tensors; of an `evaluate` session, output i is in NNN.out.<i>.npy, raw, the sample first."""
+    energy: Optional[Energy]
+    """Of an `energy` session that is `ok`."""
     conditions: dict[str, Any]
     """before, during, after, calibration_ns, pinned_cores, governor, gate, soak, unknown: docs/reference/agent.md."""
     boot_id: str
@@ -272,7 +298,7 @@ _NESTED: dict[str, dict[str, type[Any]]] = {
         "conditions": Conditions,
         "pipeline": Pipeline,
     },
-    "SessionRecord": {"inputs": Tensor, "outputs": Tensor, "results": Tensor},
+    "SessionRecord": {"inputs": Tensor, "outputs": Tensor, "results": Tensor, "energy": Energy},
 }
 _SCALAR = {
     "str": (str,),

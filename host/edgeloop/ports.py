@@ -67,6 +67,28 @@ class Link(Protocol):
     def close(self) -> None: ...
 
 
+class PowerMeter(Protocol):
+    """A meter that this host reads. Raises LabError where it ends, falls silent or makes no sense."""
+
+    def start(self) -> None:
+        """Begin; returns with the first reading."""
+        ...
+
+    def check(self) -> None:
+        """Raise where nothing more can be hoped for."""
+        ...
+
+    def wait_until(self, time_s: float, longest_s: float) -> None:
+        """Wait until a reading is as late as a time, at most so long."""
+        ...
+
+    def readings(self, since_s: float, until_s: float) -> NDArray[np.float64]:
+        """(2, n): seconds of this host's monotonic clock and watts; one before and one after where there are."""
+        ...
+
+    def close(self) -> None: ...
+
+
 Watch = Callable[[str, int, int], None]
 """Called with what is being done, sessions done and sessions in all."""
 

@@ -134,6 +134,7 @@ class AgentBoard:
             "time_s_min": 0.1,
             "timing": "invoke",
             "period_ms": None,
+            "energy_window_s": 0.1,
             "deadline_s": 30.0,
         }
         conditions = {
@@ -154,6 +155,7 @@ class AgentBoard:
             "lease_owner": OWNER,
             "data_sha256": None,
             "python_path": [],
+            "power_sensor": None,
             "seed": 7,
             "deadline_s": 60.0,
         }

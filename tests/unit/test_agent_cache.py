@@ -219,7 +219,7 @@ JOB = wire.encode(
         lease_owner="o",
         subjects=[wire.Subject("a", "litert", "4" * 64, ".tflite", 1, ["x"], ["y"])],
         schedule=[wire.Step(0, 0, "latency")],
-        session_plan=wire.SessionPlan(1, 0.0, 1.0, 1, 0.1, "invoke", None, 10.0),
+        session_plan=wire.SessionPlan(1, 0.0, 1.0, 1, 0.1, "invoke", None, 0.0, 10.0),
         conditions=wire.Conditions(
             cores=[],
             governor="as-found",
@@ -233,6 +233,7 @@ JOB = wire.encode(
         ),
         data_sha256=None,
         python_path=[],
+        power_sensor=None,
         seed=0,
         deadline_s=10.0,
     )

@@ -39,6 +39,7 @@ JOB: dict[str, Any] = {
         "time_s_min": 1.0,
         "timing": "invoke",
         "period_ms": None,
+        "energy_window_s": 0.0,
         "deadline_s": 10.0,
     },
     "conditions": {
@@ -54,6 +55,7 @@ JOB: dict[str, Any] = {
     },
     "data_sha256": None,
     "python_path": [],
+    "power_sensor": None,
     "seed": 0,
     "deadline_s": 10.0,
     "pipeline": None,

@@ -80,7 +80,7 @@ def test_on_3_9_without_numpy_everything_but_a_session_works(tmp_path: Path) -> 
         lease_owner="me",
         subjects=[wire.Subject("a", "litert", sha256, ".tflite", 1, ["x"], ["y"])],
         schedule=[wire.Step(0, 0, "latency")],
-        session_plan=wire.SessionPlan(1, 0.0, 0.1, 1, 0.1, "invoke", None, 20.0),
+        session_plan=wire.SessionPlan(1, 0.0, 0.1, 1, 0.1, "invoke", None, 0.0, 20.0),
         conditions=wire.Conditions(
             cores=[],
             governor="as-found",
@@ -94,6 +94,7 @@ def test_on_3_9_without_numpy_everything_but_a_session_works(tmp_path: Path) -> 
         ),
         data_sha256=None,
         python_path=[],
+        power_sensor=None,
         seed=0,
         deadline_s=30.0,
     )

@@ -30,7 +30,7 @@ subjects = st.builds(
     wire.Subject, TEXT, TEXT, TEXT, TEXT, INTEGER, st.lists(TEXT, max_size=3), st.lists(TEXT, max_size=3)
 )
 steps = st.builds(wire.Step, INTEGER, INTEGER, TEXT)
-plans = st.builds(wire.SessionPlan, INTEGER, NUMBER, NUMBER, INTEGER, NUMBER, TEXT, st.none() | NUMBER, NUMBER)
+plans = st.builds(wire.SessionPlan, INTEGER, NUMBER, NUMBER, INTEGER, NUMBER, TEXT, st.none() | NUMBER, NUMBER, NUMBER)
 surroundings = st.builds(
     wire.Conditions,
     st.lists(INTEGER, max_size=3),
@@ -55,6 +55,7 @@ jobs = st.builds(
     conditions=surroundings,
     data_sha256=st.none() | TEXT,
     python_path=st.lists(TEXT, max_size=2),
+    power_sensor=st.none() | TEXT,
     seed=INTEGER,
     deadline_s=NUMBER,
     pipeline=st.none() | st.builds(wire.Pipeline, TEXT, TEXT, TEXT),
@@ -121,7 +122,7 @@ def test_a_message_that_is_too_large_or_infinite_is_not_sent() -> None:
     with pytest.raises(wire.WireError, match="at most"):
         wire.encode(wire.Done("j", "failed", "board", "x" * wire.MESSAGE_BYTES_MAX, "boot", 0))
     with pytest.raises(wire.WireError, match="SessionPlan"):
-        wire.encode(wire.SessionPlan(1, float("inf"), 1.0, 1, 1.0, "invoke", None, 1.0))
+        wire.encode(wire.SessionPlan(1, float("inf"), 1.0, 1, 1.0, "invoke", None, 0.0, 1.0))
 
 
 @pytest.mark.parametrize("durable", [True, False])

@@ -79,6 +79,7 @@ def record(index: int, kind: str, **more: Any) -> wire.SessionRecord:
         warmups=1,
         inputs=[],
         outputs=[tensor],
+        energy=None,
         conditions={"before": {}},
         boot_id="boot",
         started_utc="2026-01-01T00:00:00Z",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgeloop.board import inventory
 from edgeloop.board.inventory import parse_address, read_board, resolve, resolve_all
 from edgeloop.board.models import detect_model, load_model, model_names, shipped_folder
-from edgeloop.core.board import Ssh
+from edgeloop.core.board import PowerMeter, Ssh
 from edgeloop.errors import ConfigError, UserError
 
 PI = 'schema = 1\nextends = "raspberry-pi-4"\ntags = ["pi4"]\n[ssh]\nhost = "pi4.lab"\nuser = "edge"\n'
@@ -51,7 +51,14 @@ def test_an_unknown_model_is_answered_with_those_there_are() -> None:
 
 def test_the_reference_page_explains_every_key_that_a_file_may_have() -> None:
     page = (shipped_folder() / "README.md").read_text()
-    kinds = [inventory.BoardFile, inventory.BoardModel, inventory.Ssh, inventory.Runtime, inventory.BoardEnvironment]
+    kinds = [
+        inventory.BoardFile,
+        inventory.BoardModel,
+        inventory.Ssh,
+        inventory.Runtime,
+        inventory.BoardEnvironment,
+        PowerMeter,
+    ]
     keys = {info.alias or name for kind in kinds for name, info in kind.model_fields.items()}
     assert [key for key in sorted(keys) if f"`{key}`" not in page and f"`[{key}]`" not in page] == []
 
@@ -194,7 +201,7 @@ def test_all_faults_of_a_file_come_at_once(tmp_path: Path) -> None:
     for part in (
         "delegate: delegates are not supported by this version",
         "power_switch: power switches are not supported by this version",
-        "power_meter: power meters are not supported by this version",
+        "power_meter.accuracy_pct: missing",
         "runtime.source: exec is not supported by this version",
         "serail: unknown key; did you mean 'serial'?",
         "runtime.cache_max_mib",
@@ -223,3 +230,42 @@ def test_a_file_that_is_not_toml_is_named_even_beside_a_campaign(tmp_path: Path)
     with pytest.raises(ConfigError, match="not TOML") as caught:
         resolve("pi", tmp_path / "run")
     assert str(path) in str(caught.value)
+
+
+METER = "[power_meter]\naccuracy_pct = 1.0\n"
+
+
+def test_a_meters_command_that_is_a_path_is_taken_from_the_boards_folder(tmp_path: Path) -> None:
+    board = read_board(write(tmp_path / "pi.toml", PI + METER + 'command = ["tools/meter", "stream"]\n'))
+    assert board.power_meter is not None
+    assert board.power_meter.command == (str(tmp_path / "tools/meter"), "stream")
+    bare = read_board(write(tmp_path / "pi.toml", PI + METER + 'command = ["meter", "tools/x"]\n'))
+    assert bare.power_meter is not None
+    assert bare.power_meter.command == ("meter", "tools/x")
+
+
+def test_a_models_sensor_is_its_boards_too_until_they_name_a_meter_of_their_own(tmp_path: Path) -> None:
+    model = 'schema = 1\nname = "my-soc"\narchitectures = ["aarch64"]\n' + METER + 'hwmon = "ina3221/curr1"\n'
+    write(tmp_path / "config/targets/my-soc.toml", model)
+    text = PI.replace("raspberry-pi-4", "my-soc")
+    assert read_board(write(tmp_path / "a.toml", text)).power_meter == PowerMeter(hwmon="ina3221/curr1", accuracy_pct=1)
+    own = read_board(write(tmp_path / "a.toml", text + METER + 'hwmon = "ina226@1-0040"\n')).power_meter
+    assert own == PowerMeter(hwmon="ina226@1-0040", accuracy_pct=1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ('command = ["m"]\nhwmon = "ina226"\naccuracy_pct = 1', "name one of command and hwmon"),
+        ("accuracy_pct = 1", "name one of command and hwmon"),
+        ('hwmon = "ina226"', "power_meter.accuracy_pct: missing"),
+        ('hwmon = "ina226"\naccuracy_pct = -1', "power_meter.accuracy_pct"),
+        ('hwmon = "../../etc"\naccuracy_pct = 1', "power_meter.hwmon"),
+        ('command = [""]\naccuracy_pct = 1', "power_meter.command.0"),
+        ('sensor = "ina226"\naccuracy_pct = 1', "power_meter.sensor: unknown key"),
+    ],
+)
+def test_a_power_meter_is_one_source_with_its_accuracy(tmp_path: Path, keys: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_board(write(tmp_path / "pi.toml", f"{PI}[power_meter]\n{keys}\n"))
+    assert said in str(caught.value)

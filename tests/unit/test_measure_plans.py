@@ -150,3 +150,40 @@ def test_the_bootstrap_is_not_asked_about_a_population_by_a_handful() -> None:
 def test_what_nothing_can_pass_is_refused() -> None:
     assert "nothing is over 1" in refused(Limit(metric="top1", min_value=1.0), 1000)
     assert "no share is under 0" in refused(Limit(metric="wrong", max_value=0.1, guard_value=0.1), 1000, ("wrong",))
+
+
+def test_energy_sessions_take_part_in_every_round_and_leave_the_order_without_them_as_it_was() -> None:
+    plan = Plan(sessions=6, seed=5)
+    steps = schedule(["candidate", "reference"], ["candidate"], plan, ["candidate"])
+    rounds = [steps[1 + 3 * k : 4 + 3 * k] for k in range(6)]
+    wanted = {("candidate", "latency"), ("reference", "latency"), ("candidate", "energy")}
+    assert [{(s.label, s.kind) for s in one} for one in rounds] == [wanted] * 6
+    assert len({tuple(s.kind for s in one) for one in rounds}) > 1
+    assert [s.index for s in steps] == list(range(19))
+    assert schedule(["a", "b"], [], plan, []) == schedule(["a", "b"], [], plan)
+
+
+def test_the_windows_of_an_energy_session_are_whole_periods_and_many() -> None:
+    assert Plan(time_s_min=2.0).energy_window_s == 2.0
+    assert Plan(time_s_min=2.0, period_ms=300).energy_window_s == pytest.approx(6.0)
+    assert Plan(time_s_min=2.0, period_ms=30).energy_window_s == pytest.approx(2.01)
+
+
+def test_energy_sessions_are_counted_in_the_minutes() -> None:
+    plan = Plan(sessions=10, warmup_s_min=0.5, time_s_min=2.0)
+    more = preview(plan, 2, energies=1).minutes - preview(plan, 2).minutes
+    assert more * 60 == pytest.approx(10 * (0.8 + 0.5 + 2 * 2.0 + 1.4))
+
+
+def test_an_energy_limit_needs_a_meter_and_one_of_a_period_needs_that() -> None:
+    words = ["energy_per_period_mj=3400", "energy_above_idle_mj=10"]
+    (without,) = faults(words)
+    assert "is about a period, and the plan has none" in str(without)
+    assert "limit energy_above_idle" in str(without)
+    assert faults(words, Plan(period_ms=1000)) == []
+    unmetered = faults(words, Plan(period_ms=1000), unmetered=["pi4-07"])
+    assert [fault.where.split()[1] for fault in unmetered] == ["L1", "L2"]
+    assert "needs a power meter, and pi4-07 has none" in str(unmetered[0])
+    (long,) = faults(words[1:], Plan(period_ms=60_000))
+    assert "two windows of 20 periods or more" in str(long)
+    assert "deadline is 600 s" in str(long)

@@ -8,7 +8,17 @@ from edgeloop.core.network import Candidate, NetworkSpec
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Family, Finding, Outcome
 from edgeloop.errors import Owner
-from edgeloop.method.moves import Compared, Costs, Intent, figure, percent_faster, ranked, read, score_of
+from edgeloop.method.moves import (
+    Compared,
+    Costs,
+    Intent,
+    figure,
+    percent_faster,
+    percent_less_energy,
+    ranked,
+    read,
+    score_of,
+)
 from edgeloop.testing.simulated_board import SimulatedBoard, Truth, simulated_sizes
 
 CANDIDATE = Candidate(network=NetworkSpec(family="ds_cnn"), lightening="w8a8")
@@ -149,3 +159,35 @@ def test_an_invalid_measurement_teaches_no_cost() -> None:
     for rung in (0, 1):
         costs.learn(0, 0, rung, trial(fault=Outcome.INVALID).judged[0])
     assert costs.compare(Family.SPEED, 0, 0, 0, 1) is None
+
+
+def energetic(energy_mj: float, limit_mj: float = 50.0, accuracy: float = 0.95) -> Trial:
+    board = SimulatedBoard(
+        parse_limits([f"energy_per_period_mj={limit_mj:g}", "top1=0.9"]),
+        lambda _: Truth(9.0, accuracy, 900, 1000, energy_mj),
+        faults={},
+        sizes_of=simulated_sizes,
+    )
+    return board.measure(1, CANDIDATE, "why", Unrated())  # type: ignore[arg-type]
+
+
+def test_energy_turns_the_search_as_speed_does() -> None:
+    assert read(energetic(49)).intent is Intent.PASSED
+    assert read(energetic(50)).intent is Intent.RAISE
+    assert read(energetic(60)).failed[Family.ENERGY].unit == "mJ"
+    assert read(energetic(80, accuracy=0.89)).intent is Intent.SMALLER
+    assert read(energetic(50.1, accuracy=0.5)).intent is Intent.LARGER
+
+
+def test_less_energy_means_by_more_than_the_noise() -> None:
+    costs = Costs()
+    for rung, energy in enumerate((40.0, 30.0, 39.9, 50.0)):
+        costs.learn(0, 0, rung, energetic(energy).judged[0])
+    less, equal, more = (costs.compare(Family.ENERGY, 0, 0, 0, rung) for rung in (1, 2, 3))
+    assert less == Compared(ratio=0.75, better=True, network=0)
+    assert percent_less_energy(less) == "25 % less energy"
+    assert equal is not None
+    assert more is not None
+    assert percent_less_energy(equal) == "no less energy beyond the noise (0 %)"
+    assert percent_less_energy(more) == "25 % more energy"
+    assert costs.compare(Family.ENERGY, 0, 0, 0, 4) is None

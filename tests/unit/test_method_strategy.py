@@ -1,6 +1,7 @@
 """The search against a simulated board whose truth is known, and whose latency is not monotone in the degree."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -390,3 +391,34 @@ def test_a_fault_leaves_every_later_question_as_the_order_before_had_it(
     asked = strategy.ask()
     assert asked is not None
     assert asked[0] == queued[1]
+
+
+def test_an_energy_failure_raises_the_degree_and_passes_over_rungs_known_to_take_more() -> None:
+    joules = {**FLAT, "w8a8": 1.0, "w4a8": 1.6}
+
+    def truth(candidate: Candidate) -> Truth:
+        plain = truth_of(FLAT)(candidate)
+        return replace(plain, energy_mj=10 * candidate.network.width * joules[candidate.lightening])
+
+    strategy = strategy_for("energy_per_period_mj=11", space=Search(widths=(1.19, 1.41), lightenings=("w8a8", "w4a8")))
+    board = SimulatedBoard(parse_limits(["energy_per_period_mj=11"]), truth)
+    (first, up, tried), (second, on, swept), *_ = play(strategy, board, 3)
+    assert (first.lightening, second.lightening) == ("w8a8", "w4a8")
+    assert up == "raise_degree"
+    assert "energy_per_period" in tried
+    assert "w4a8 is not measured here yet and is tried" in tried
+    assert first.network == second.network
+    assert on != "raise_degree"
+    assert swept.startswith("energy_per_period ")
+
+
+def test_other_threads_are_tried_on_the_same_file_where_energy_fails() -> None:
+    def truth(candidate: Candidate) -> Truth:
+        return replace(truth_of(FLAT)(candidate), energy_mj=12.0 if candidate.threads == 1 else 9.0)
+
+    strategy = strategy_for("energy_per_period_mj=10", space=Search(lightenings=("w8a8",), threads=(1, 2)))
+    board = SimulatedBoard(parse_limits(["energy_per_period_mj=10"]), truth)
+    (_, direction, sentence), (second, _, _) = play(strategy, board, 2)
+    assert direction == "other_engine"
+    assert "the same file is tried on litert with 2 threads" in sentence
+    assert second.threads == 2

@@ -80,6 +80,9 @@ print("ok")
 """
 
 
+_CLOCK = "import time; print(time.clock_gettime_ns(time.CLOCK_MONOTONIC))"
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What a look at a job shows. `sessions` holds sizes in bytes by part (`json`, `latency.npy`, `out.0.npy`)."""
@@ -104,11 +107,22 @@ class BoardAgent:
         self.bytes_pushed = 0
         """Bytes of files sent to the board by this object: agent, models, data, wheels."""
 
-    def probe(self, python_path: Sequence[str] = (), engines: Sequence[str] = ()) -> dict[str, Any]:
-        """The board as it describes itself; `engines` are imported and their versions given."""
+    def probe(
+        self, python_path: Sequence[str] = (), engines: Sequence[str] = (), power_sensor: str | None = None
+    ) -> dict[str, Any]:
+        """The board as it describes itself; `engines` are imported and their versions given, a sensor is read once."""
         argv = [word for folder in python_path for word in ("--python-path", folder)]
         argv += [word for engine in engines for word in ("--engine", engine)]
+        argv += [] if power_sensor is None else ["--power-sensor", power_sensor]
         return self.call("probe", *argv, deadline_s=_PROBE_S)
+
+    def monotonic_ns(self) -> int:
+        """The board's CLOCK_MONOTONIC at some moment during this call, which is kept as short as can be."""
+        done = self._link.run([self._python, "-E", "-S", "-c", _CLOCK], deadline_s=_CALL_S, output_max=4096)
+        text = done.stdout.strip()
+        if done.exit_status != 0 or not text.isdigit() or len(text) > wire.INTEGER_DIGITS_MAX:
+            raise self._refused("clock", last_line(done.stderr) or "no number")
+        return int(text)
 
     def missing(self, names: Iterable[str], runtimes: Iterable[str] = ()) -> tuple[frozenset[str], frozenset[str]]:
         """Of these cache names and runtimes, those that the board does not have, whole and verified."""

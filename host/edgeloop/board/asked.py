@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from edgeloop.core.board import Board
+from edgeloop.core.board import Board, PowerMeter
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.measurement import MeasureRequest, StepKind
 
@@ -44,6 +44,8 @@ class Asked(Frozen):
     pipeline: str | None = None
     """Digest of the pipeline that everything went through; None without one."""
     facts: dict[str, Any]
+    power_meter: PowerMeter | None = None
+    """Of the board, where energy was measured."""
 
     def subject_of(self, index: int) -> AskedSubject:
         step = self.schedule[index]
@@ -72,4 +74,5 @@ def asked_of(
         samples=samples,
         pipeline=None if request.pipeline is None else request.pipeline.sha256,
         facts=dict(facts),
+        power_meter=board.power_meter if request.measures_energy else None,
     )

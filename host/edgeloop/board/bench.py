@@ -21,10 +21,13 @@ from edgeloop.board.agent import BoardAgent, Look, cache_name, sha256_of
 from edgeloop.board.asked import Asked, asked_of
 from edgeloop.board.bundle import AgentBundle, agent_bundle
 from edgeloop.board.job import AttemptFolder, job_id_of, wire_job
+from edgeloop.board.meter import open_meter
+from edgeloop.board.metering import MeterBeside
 from edgeloop.board.provision import bring_runtimes
 from edgeloop.board.session_files import samples_in, sizes_to_read
 from edgeloop.board.wheels import WheelSet, wheels_for
 from edgeloop.core.board import Board, Runtime
+from edgeloop.core.board import PowerMeter as DeclaredMeter
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Attempt, MeasureRequest
 from edgeloop.errors import (
@@ -39,7 +42,7 @@ from edgeloop.errors import (
     UnreachableError,
     UserError,
 )
-from edgeloop.ports import Link, Watch
+from edgeloop.ports import Link, PowerMeter, Watch
 from edgeloop_agent import wire
 
 RuntimeFor = Callable[[Mapping[str, Any], Sequence[str]], WheelSet]
@@ -72,6 +75,7 @@ class BoardBench:
         *,
         runtime_for: RuntimeFor | None = None,
         bundle: Callable[[], AgentBundle] = agent_bundle,
+        meter_for: Callable[[DeclaredMeter], PowerMeter] = open_meter,
         now_s: Callable[[], float] = time.monotonic,
         sleep_s: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -79,6 +83,7 @@ class BoardBench:
         self._link = link
         self._runtime_for = runtime_for or (lambda facts, engines: wheels_for(facts, engines, board.runtime.source))
         self._bundle = bundle
+        self._meter_for = meter_for
         self._now_s = now_s
         self._sleep_s = sleep_s
         self._facts: Mapping[str, Any] | None = None
@@ -116,7 +121,8 @@ class BoardBench:
         """Measure every step of the schedule; see the port for what is promised and raised."""
         folder = AttemptFolder(request.folder)
         data_sha256 = None if request.data is None else sha256_of(request.data)
-        job_id = job_id_of(request, data_sha256)
+        meter = self._board.power_meter if request.measures_energy else None
+        job_id = job_id_of(request, data_sha256, meter)
         if not (folder.holds(job_id) and folder.is_complete()):
             _Measuring(self, request, folder, job_id, data_sha256, watch).run()
         return _usable(folder.read())
@@ -168,6 +174,14 @@ class BoardBench:
     def acquire(self, token: str, seconds: float) -> Mapping[str, Any]:
         return self.agent.acquire_lease(self._owner, seconds, token)
 
+    def meter_beside(self, request: MeasureRequest) -> MeterBeside | None:
+        """The host's meter of this board, where the request needs it."""
+        declared = self._board.power_meter
+        if not request.measures_energy or declared is None or not declared.on_host:
+            return None
+        # The meter stamps its readings with this host's own clock, so the board's is placed on that one.
+        return MeterBeside(self._meter_for(declared), self.agent.monotonic_ns, time.monotonic)
+
     def now_s(self) -> float:
         return self._now_s()
 
@@ -199,6 +213,7 @@ class _Measuring:
         self._after = -1
         self._ends_s = bench.now_s() + request.deadline_s
         self._watch = watch
+        self._meter: MeterBeside | None = None
 
     def run(self) -> None:
         """Leave the folder complete, or raise."""
@@ -208,6 +223,8 @@ class _Measuring:
         samples = None if data is None else samples_in(data)
         if data is None and any(step.kind == "evaluate" for step in self._request.schedule):
             raise HarnessError("an `evaluate` session was asked for without data")
+        if self._request.measures_energy and self._bench.board.power_meter is None:
+            raise UserError(f"{self._name} has no power meter", next_step="add [power_meter] to its board file")
         self._say("connecting")
         facts = self._bench.facts()
         asked = asked_of(self._request, self._bench.board, self._job_id, facts, samples)
@@ -221,9 +238,12 @@ class _Measuring:
             self._folder.begin(asked)
         boot_id = None if adopted else self._take_board()
         try:
-            if not adopted:
-                self._start(runtimes)
-            done = self._collect(asked, boot_id)
+            with contextlib.ExitStack() as stack:
+                beside = self._bench.meter_beside(self._request)
+                self._meter = None if beside is None else stack.enter_context(beside)
+                if not adopted:
+                    self._start(runtimes)
+                done = self._collect(asked, boot_id)
         except UnreachableError:
             raise  # the job goes on there, and is adopted when the board answers again
         except EdgeloopError:
@@ -298,6 +318,8 @@ class _Measuring:
                 lambda: self._agent.look(self._job_id, after=self._after, wait_s=_LOOK_WAIT_S), self._ends_s
             )
             boot_id = self._same_boot(look, boot_id)
+            if self._meter is not None and look.done is None:
+                self._meter.check()
             for index in sorted(look.sessions):
                 if not self._after < index < self._total:
                     continue
@@ -321,7 +343,10 @@ class _Measuring:
         sizes = sizes_to_read(asked, look, index)
         files = self._agent.read(self._job_id, {wire.session_file(index, part): n for part, n in sizes.items()})
         parts = {part: files[wire.session_file(index, part)] for part in sizes}
-        self._folder.keep(asked, index, parts, boot_id)
+        self._folder.keep(asked, index, parts, boot_id, self._beside)
+
+    def _beside(self, record: wire.SessionRecord) -> Mapping[str, bytes]:
+        return {} if self._meter is None else self._meter.parts_of(record)
 
     def _same_boot(self, look: Look, boot_id: str | None) -> str:
         """The boot that the job ran on. Raises BoardError where the board rebooted: attempts never mix boots."""

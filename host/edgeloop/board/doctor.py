@@ -6,21 +6,28 @@ not of the right type counts as absent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
 from edgeloop.board.agent import BoardAgent
+from edgeloop.board.meter import open_meter
 from edgeloop.board.models import GENERIC, LOCAL, detect_model
 from edgeloop.board.wheels import ENGINE_DISTRIBUTIONS, EngineSupport, engine_support, interpreter_of
 from edgeloop.core.board import Board
+from edgeloop.core.board import PowerMeter as DeclaredMeter
 from edgeloop.core.check import Check, note, ok, printable, wrong
 from edgeloop.errors import EdgeloopError
+from edgeloop.ports import PowerMeter
 from edgeloop_agent import wire
 
 PROVISIONED_MIB = 200
 """What agent, one runtime and numpy take, packed and unpacked."""
 SKEW_MAX_S = 5.0
+METER_LOOK_S = 2.0
+"""How long a meter on this host is listened to."""
 _MEMORY_SHARE = 0.75
 """Firmware and graphics keep a part of a small board's memory for themselves."""
 _FOREIGN_LOAD_PCT = 5.0
@@ -30,7 +37,9 @@ def diagnose(board: Board, agent: BoardAgent, now: Callable[[], datetime]) -> li
     """Ask the board and compare. `now` is this host's clock. Raises where the board can't be asked at all."""
     system = board.runtime.source == "system"
     asked = now()
-    facts = agent.probe(engines=tuple(ENGINE_DISTRIBUTIONS) if system else ())
+    meter = board.power_meter
+    sensor = meter.hwmon if meter is not None else None
+    facts = agent.probe(engines=tuple(ENGINE_DISTRIBUTIONS) if system else (), power_sensor=sensor)
     answered = now()
     support = engine_support(interpreter_of(facts), board.runtime.source)
     return [
@@ -38,6 +47,8 @@ def diagnose(board: Board, agent: BoardAgent, now: Callable[[], datetime]) -> li
         *state_checks(board, facts),
         *condition_checks(board, facts),
         *clock_checks(facts, asked, answered),
+        *(sensor_checks(facts) if sensor is not None else ()),
+        *(meter_checks(meter, open_meter(meter)) if meter is not None and meter.on_host else ()),
         *support_checks(support),
         *(() if system else import_checks(board, agent, support)),
         *lease_checks(agent),
@@ -190,6 +201,41 @@ def clock_checks(facts: Mapping[str, Any], asked: datetime, answered: datetime) 
         yield note("time", found, "set its clock: timestamps of sessions come from it", f"within {SKEW_MAX_S:g} s")
     else:
         yield ok("time", found, f"within {SKEW_MAX_S:g} s")
+
+
+def sensor_checks(facts: Mapping[str, Any]) -> Iterator[Check]:
+    """What the board's own power sensor reads now."""
+    said = facts.get("power")
+    power: Mapping[str, Any] = said if isinstance(said, dict) else {}
+    watts, sensor = _number(power, "watts"), _text(power, "sensor")
+    if watts is None or sensor is None:
+        found = _text(power, "error") or "the board says nothing of it"
+        yield wrong("power meter", found, "correct power_meter.hwmon in the board's file")
+        return
+    update_s, interval_s = _number(power, "update_s"), _number(power, "interval_s")
+    often = "" if interval_s is None else f", read {1 / interval_s:.0f} times a second"
+    often += "" if update_s is None else f", a new value every {update_s * 1e3:g} ms"
+    yield ok("power meter", f"{sensor}: {watts:.4g} W{often}")
+
+
+def meter_checks(declared: DeclaredMeter, meter: PowerMeter, look_s: float = METER_LOOK_S) -> Iterator[Check]:
+    """Whether the meter's command runs on this host, and what it reads."""
+    try:
+        with closing(meter):
+            meter.start()
+            began_s = meter.readings(-math.inf, math.inf)[0, -1]
+            meter.wait_until(began_s + look_s, 2 * look_s)
+            seconds, watts = meter.readings(began_s, math.inf)
+    except EdgeloopError as error:
+        yield wrong("power meter", error.message, error.next_step or "correct power_meter.command in the board's file")
+        return
+    took_s = float(seconds[-1] - seconds[0])
+    if took_s <= 0:
+        step = "energy needs ten readings in a window: take a faster meter, or raise plan.time_s_min"
+        yield note("power meter", f"`{declared}` reads {watts[-1]:.4g} W, no second time in {2 * look_s:g} s", step)
+        return
+    found = f"`{declared}` reads {watts.mean():.4g} W, {(len(watts) - 1) / took_s:.3g} times a second"
+    yield ok("power meter", found)
 
 
 def support_checks(support: Mapping[str, EngineSupport]) -> Iterator[Check]:

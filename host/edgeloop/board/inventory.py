@@ -17,7 +17,7 @@ from platformdirs import user_config_path
 from pydantic import Field
 
 from edgeloop.board.models import GENERIC, LOCAL, load_model, model_names, read_model
-from edgeloop.core.board import Board, BoardEnvironment, BoardModel, Runtime, Ssh
+from edgeloop.core.board import Board, BoardEnvironment, BoardModel, PowerMeter, Runtime, Ssh
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.parse import parse_toml, validated
 from edgeloop.errors import ConfigError, Fault, UserError
@@ -25,7 +25,6 @@ from edgeloop.errors import ConfigError, Fault, UserError
 _UNBUILT = {
     "delegate": "delegates are not supported by this version",
     "power_switch": "power switches are not supported by this version",
-    "power_meter": "power meters are not supported by this version",
 }
 _NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _ADDRESS = re.compile(
@@ -45,6 +44,7 @@ class BoardFile(Frozen):
     ssh: Ssh | None = None
     runtime: Runtime = Runtime()
     environment: BoardEnvironment = BoardEnvironment()
+    power_meter: PowerMeter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,7 @@ def local_board() -> Board:
         kind="local",
         runtime=model.runtime.model_copy(update={"python": sys.executable}),
         environment=model.environment,
+        power_meter=model.power_meter,
     )
 
 
@@ -208,8 +209,17 @@ def _joined(path: Path, declared: BoardFile, model: BoardModel) -> Board:
         emulated=declared.emulated,
         runtime=Runtime.model_validate(runtime),
         environment=BoardEnvironment.model_validate(environment),
+        power_meter=_from_its_folder(declared.power_meter, path) or model.power_meter,
         path=str(path),
     )
+
+
+def _from_its_folder(meter: PowerMeter | None, path: Path) -> PowerMeter | None:
+    """A command that is a path is taken from the folder of the file that names it; a bare name from PATH."""
+    if meter is None or not meter.command or "/" not in meter.command[0]:
+        return meter
+    program = path.resolve().parent / Path(meter.command[0]).expanduser()
+    return meter.model_copy(update={"command": (str(program), *meter.command[1:])})
 
 
 def _unbuilt(plain: dict[str, Any], where: str) -> Iterator[Fault]:
@@ -229,7 +239,14 @@ def _ad_hoc(address: str) -> Board:
     name = re.sub(r"[^A-Za-z0-9._-]", "-", ssh.host).lstrip("._-") or "board"
     if ssh.port is not None:
         name = f"{name}-{ssh.port}"
-    return Board(name=name, model=model, ssh=ssh, runtime=model.runtime, environment=model.environment)
+    return Board(
+        name=name,
+        model=model,
+        ssh=ssh,
+        runtime=model.runtime,
+        environment=model.environment,
+        power_meter=model.power_meter,
+    )
 
 
 def _tagged(tag: str, beside: Path | None) -> list[Board]:

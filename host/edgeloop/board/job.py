@@ -10,10 +10,11 @@ Reading is strict: a file that does not fit what was asked is refused with Board
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from edgeloop.board.asked import Asked
+from edgeloop.board.metering import HOST_PARTS, trace_of
 from edgeloop.board.session_files import (
     checked_arrays,
     checked_record,
@@ -22,7 +23,7 @@ from edgeloop.board.session_files import (
     wanted_parts,
     written,
 )
-from edgeloop.core.board import Board
+from edgeloop.core.board import Board, PowerMeter
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Session
 from edgeloop.core.plan import SOAK_SLOPE_MAX_C_PER_MIN, SOAK_WINDOW_S
@@ -32,13 +33,18 @@ from edgeloop_agent import wire
 REQUEST_FILE = "request.json"
 
 
-def job_id_of(request: MeasureRequest, data_sha256: str | None) -> str:
-    """The job's name on the board: the same request always has the same, so a restarted controller finds it."""
+def job_id_of(request: MeasureRequest, data_sha256: str | None, meter: PowerMeter | None = None) -> str:
+    """The job's name on the board: the same request always has the same, so a restarted controller finds it.
+
+    `meter` is the board's, where energy is measured: with another one it is another job.
+    """
     subjects = [[s.label, s.artifact.sha256, s.engine, s.threads] for s in request.subjects]
     steps = [[step.index, step.label, step.kind] for step in request.schedule]
     parts = [request.key, request.plan, request.environment, subjects, steps, data_sha256, request.attempt]
     if request.pipeline is not None:
         parts.append(["pipeline", request.pipeline.sha256, request.pipeline.class_name])
+    if meter is not None:
+        parts.append(["meter", meter.model_dump(mode="json")])
     return key_of("job", *parts)[:32]
 
 
@@ -84,6 +90,7 @@ def wire_job(
             time_s_min=plan.time_s_min,
             timing=plan.timing,
             period_ms=plan.period_ms,
+            energy_window_s=plan.energy_window_s,
             deadline_s=plan.deadline_s,
         ),
         conditions=wire.Conditions(
@@ -102,6 +109,7 @@ def wire_job(
         if request.pipeline is None
         else wire.Pipeline(request.pipeline.sha256, request.pipeline.class_name, request.pipeline.label),
         python_path=list(python_path),
+        power_sensor=board.power_meter.hwmon if board.power_meter is not None and request.measures_energy else None,
         seed=plan.seed,
         deadline_s=deadline_s,
     )
@@ -144,12 +152,23 @@ class AttemptFolder:
             index += 1
         return index
 
-    def keep(self, asked: Asked, index: int, parts: Mapping[str, bytes], boot_id: str) -> wire.SessionRecord:
-        """Check one session's files and write them. Raises BoardError for what does not fit what was asked."""
+    def keep(
+        self,
+        asked: Asked,
+        index: int,
+        parts: Mapping[str, bytes],
+        boot_id: str,
+        beside: Callable[[wire.SessionRecord], Mapping[str, bytes]] = lambda _record: {},
+    ) -> wire.SessionRecord:
+        """Check one session's files and write them. Raises BoardError for what does not fit what was asked.
+
+        `beside` gives what this host has to add, once the session's own files are found good.
+        """
         record = checked_record(asked, index, parts.get("json", b""))
         if record.boot_id != boot_id:
             raise BoardError(f"{asked.target}: session {index} comes from another boot of the board")
         checked_arrays(asked, record, parts)
+        parts = {**parts, **beside(record)}
         for part in sorted(parts, key=lambda name: name == "json"):
             self._write(wire.session_file(index, part), parts[part])
         return record
@@ -169,7 +188,7 @@ class AttemptFolder:
             parts = self._parts(asked, step.index)
             record = checked_record(asked, step.index, parts["json"])
             arrays = checked_arrays(asked, record, parts)
-            sessions.append(session_of(step, record, arrays))
+            sessions.append(session_of(step, record, arrays, trace_of(record, asked.power_meter, arrays, parts)))
             if record.engine_version:
                 engine = asked.subject_of(step.index).engine
                 versions[step.label] = f"{engine} {record.engine_version.removeprefix(engine).strip()}"
@@ -197,7 +216,7 @@ class AttemptFolder:
 
     def _parts(self, asked: Asked, index: int) -> dict[str, bytes]:
         found = {}
-        for part in wanted_parts(asked, index):
+        for part in (*wanted_parts(asked, index), *HOST_PARTS):
             path = self.folder / wire.session_file(index, part)
             if path.is_file():
                 found[part] = path.read_bytes()

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from edgeloop.board import surroundings
 from edgeloop.board.agent import Look
 from edgeloop.board.asked import Asked, AskedStep
-from edgeloop.core.measurement import Session
+from edgeloop.board.metering import BOARD_PART, check_readings, check_windows
+from edgeloop.core.measurement import PowerTrace, Session
 from edgeloop.errors import BoardError, DataError
 from edgeloop_agent import wire
 
@@ -37,6 +38,8 @@ def wanted_parts(asked: Asked, index: int) -> tuple[str, ...]:
     if kind == "evaluate":
         count = len(asked.subject_of(index).outputs) if asked.pipeline is None else RESULTS_MAX
         return ("json", "latency.npy", "warmup.npy", *(f"out.{i}.npy" for i in range(count)))
+    if kind == "energy":
+        return ("json", "latency.npy", "warmup.npy", BOARD_PART)
     return ("json", "latency.npy", "warmup.npy", *(["stages.npy"] if asked.pipeline is not None else []))
 
 
@@ -105,6 +108,7 @@ def checked_record(asked: Asked, index: int, raw: bytes) -> wire.SessionRecord:
         raise BoardError(f"{where} is refused: its periods or stages are none of the protocol's")
     for key in surroundings.faults(record.conditions):
         raise BoardError(f"{where} is refused: conditions.{key} is not of the protocol's types")
+    check_windows(record, where)
     return record
 
 
@@ -125,6 +129,9 @@ def checked_arrays(asked: Asked, record: wire.SessionRecord, parts: Mapping[str,
             raise BoardError(f"{where}: {part} is refused: {array.dtype} {array.shape} where {length} times were told")
         arrays[part] = array
     arrays |= _stages(record, parts, where)
+    if record.energy is not None and record.energy.sensor is not None:
+        arrays[BOARD_PART] = load_npy(parts.get(BOARD_PART, b""), f"{where}: {BOARD_PART}")
+        check_readings(arrays[BOARD_PART], record, where)
     if record.kind == "evaluate" and record.outcome == "ok":
         names = asked.subject_of(record.index).outputs
         if len(record.outputs) != len(names):
@@ -160,7 +167,9 @@ def _check_results(asked: Asked, record: wire.SessionRecord, where: str) -> None
         raise BoardError(f"{where} is refused: {len(names)} results, or names that are none")
 
 
-def session_of(step: AskedStep, record: wire.SessionRecord, arrays: Mapping[str, NDArray[Any]]) -> Session:
+def session_of(
+    step: AskedStep, record: wire.SessionRecord, arrays: Mapping[str, NDArray[Any]], power: PowerTrace | None
+) -> Session:
     outcome: Any = record.outcome
     return Session(
         index=step.index,
@@ -178,5 +187,6 @@ def session_of(step: AskedStep, record: wire.SessionRecord, arrays: Mapping[str,
         boot_id=record.boot_id,
         overhead_ns=record.overhead_ns,
         missed_periods=record.missed_periods,
+        power=power,
         stages_ns=dict(zip(record.stages, arrays["stages.npy"], strict=True)) if record.stages else {},
     )

@@ -49,6 +49,8 @@ class Asked:
     plan: PlanWords = field(default_factory=PlanWords)
     environment: Path | None = None
     """A file with what is declared; None declares the defaults."""
+    energy: bool = False
+    """Whether energy is measured though no limit needs it."""
     extend: bool = False
     """Whether a latency limit that the first look leaves open gets as many sessions again, and one more look."""
 
@@ -87,6 +89,7 @@ class _Checked:
     pipeline: Pipeline | None
     scorer: Scorer | None
     looks: int
+    energy: bool
     undecidable: tuple[Fault, ...]
 
 
@@ -135,7 +138,15 @@ def carry_out(asked: Asked, watch: Watch) -> list[Measured]:
 def dry_run(asked: Asked) -> PlanCost:
     """Samples, minutes and undecidable limits. Reads model and data, reaches no board."""
     checked = _checked(asked)
-    return PlanCost(board_names(checked.boards), checked.plan, 1, checked.samples.n, checked.looks, checked.undecidable)
+    return PlanCost(
+        board_names(checked.boards),
+        checked.plan,
+        1,
+        checked.samples.n,
+        checked.looks,
+        checked.undecidable,
+        energies=int(checked.energy),
+    )
 
 
 def _checked(asked: Asked) -> _Checked:
@@ -157,6 +168,7 @@ def _checked(asked: Asked) -> _Checked:
     limits = _limits(asked.limits, scorer)
     looks = 2 if asked.extend else 1
     plan = plan.model_copy(update={"confidence": limits.confidence})
+    unmetered = [board.name for board in boards if board.power_meter is None]
     undecided = undecidable(
         limits,
         plan,
@@ -165,7 +177,11 @@ def _checked(asked: Asked) -> _Checked:
         has_labels=bool(samples.y),
         metrics=tuple(scorer.metrics) if scorer else None,
         looks=looks,
+        unmetered=unmetered,
     )
+    if asked.energy and unmetered:
+        step = "add [power_meter] to its board file"
+        undecided.append(Fault("--energy", f"{', '.join(unmetered)} has no power meter", step))
     if limits.limit and not plan.may_pass:
         undecided.append(Fault("--profile", "a quick plan passes nothing", "leave out --limit, or use standard"))
     return _Checked(
@@ -178,6 +194,7 @@ def _checked(asked: Asked) -> _Checked:
         pipeline=pipeline,
         scorer=scorer,
         looks=looks,
+        energy=asked.energy or limits.needs_energy,
         undecidable=tuple(undecided),
     )
 
@@ -203,6 +220,7 @@ def _on(board: Board, checked: _Checked, watch: Watch) -> Measured:
             clock=clock,
             watch=watch,
             pipeline=checked.pipeline,
+            energy=checked.energy,
         )
         jobs = [look(plan=checked.plan)]
         judged = _judged(bench, jobs, checked)

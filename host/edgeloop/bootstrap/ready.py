@@ -27,7 +27,7 @@ from edgeloop.core.verdict import Outcome
 from edgeloop.data.files import read_measure_npz, write_board_npz
 from edgeloop.errors import ConfigError, DataError, Fault, ModelError, UserError
 from edgeloop.measure.accuracy import Scores
-from edgeloop.measure.plans import preview, schedule
+from edgeloop.measure.plans import PlanPreview, preview, schedule
 from edgeloop.measure.scoring import Scorer
 from edgeloop.measure.verdict import Observed, observe
 from edgeloop.ports import Bench, Clock, Watch
@@ -191,9 +191,15 @@ class PlanCost:
     samples_scored: int | None
     looks: int = 1
     faults: tuple[Fault, ...] = ()
+    energies: int = 0
+    """Models that have energy sessions too."""
+
+    @property
+    def cost(self) -> PlanPreview:
+        return preview(self.plan, self.subjects, self.samples_scored, energies=self.energies)
 
     def document(self) -> dict[str, Any]:
-        cost = preview(self.plan, self.subjects, self.samples_scored)
+        cost = self.cost
         least = cost.samples_per_session_min
         return {
             "schema": 1,
@@ -206,12 +212,13 @@ class PlanCost:
             "samples_per_session_min": least,
             "samples": None if cost.samples_per_session is None else cost.sessions * cost.samples_per_session,
             "samples_min": cost.sessions * least,
+            "energy_sessions": self.energies * self.plan.sessions,
             "minutes": cost.minutes,
             "undecidable": [str(fault) for fault in self.faults],
         }
 
     def lines(self) -> list[str]:
-        cost, plan = preview(self.plan, self.subjects, self.samples_scored), self.plan
+        cost, plan = self.cost, self.plan
         least = cost.samples_per_session_min
         known = cost.samples_per_session is not None
         interleaved = f" of each of {self.subjects} models, interleaved" if self.subjects > 1 else ""
@@ -223,6 +230,11 @@ class PlanCost:
             f"  {at_least}{least} samples in each session, {at_least}{cost.sessions * least:,} in all",
             f"  about {cost.minutes:.1f} minutes a board, waiting for it not counted"
             + ("" if known else "; a model slower than the time floor takes longer"),
+            *(
+                [f"  {plan.sessions} energy sessions beside them, {plan.energy_window_s:g} s idle and active each"]
+                if self.energies
+                else []
+            ),
             *(["  a second look, of as much again, where the first leaves a limit open"] if self.looks > 1 else []),
             *(f"can't be decided: {fault}" for fault in self.faults),
         ]
@@ -261,8 +273,11 @@ def run_job(
     *,
     pipeline: Pipeline | None = None,
     evaluated: bool = True,
+    energy: bool = False,
 ) -> Job:
     """Time every subject, interleaved, and evaluate each on the samples where there are any and `evaluated` says so.
+
+    With `energy` each has energy sessions too.
 
     A measurement that is asked for is made: the key is new each time, so no earlier job answers for it.
     """
@@ -270,16 +285,17 @@ def run_job(
     shown = [[s.label, s.artifact.sha256, s.engine, s.threads] for s in subjects]
     key = key_of("measure", board.name, shown, plan, secrets.token_hex(16))
     folder = user_state_path("edgeloop") / "measure" / key[:32]
+    cost = preview(plan, len(subjects), samples.n, energies=len(subjects) if energy else 0)
     request = MeasureRequest(
         key=key,
         subjects=tuple(subjects),
-        schedule=schedule(labels, labels if samples.n and evaluated else [], plan),
+        schedule=schedule(labels, labels if samples.n and evaluated else [], plan, labels if energy else []),
         plan=plan,
         environment=environment,
         folder=folder / "samples",
         data=_written(samples, folder / "data.npz", for_pipeline=pipeline is not None),
         pipeline=pipeline,
-        deadline_s=max(_JOB_DEADLINE_S_MIN, _WAITING * 60 * preview(plan, len(subjects), samples.n).minutes)
+        deadline_s=max(_JOB_DEADLINE_S_MIN, _WAITING * 60 * cost.minutes)
         + environment.on(board.environment).waiting_s_max,
     )
     began = clock.monotonic_s()

@@ -12,6 +12,7 @@ from rich.console import RenderableType
 
 from edgeloop.board.inventory import resolve_all
 from edgeloop.bootstrap.pipeline import read_pipeline
+from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet
 from edgeloop.core.events import Entry, Finished
@@ -89,17 +90,18 @@ class RunPreview:
 
 def preview(campaign: Campaign, beside: Path) -> RunPreview:
     """Samples, minutes and undecidable limits of a campaign. Reads the data, reaches no board."""
-    resolve_all(campaign.targets, beside)
+    boards = resolve_all(campaign.targets, beside)
     pipeline_of(campaign)
     data, scorer = load(campaign.data), Scorer(campaign.task)
     subjects = 2 if campaign.limits.interleaves_reference else 1
     n = min(len(data.validation), campaign.data.board_samples_max)
+    energies = int(campaign.limits.needs_energy)
     return RunPreview(
         campaign=campaign,
-        search=preview_plan(campaign.plan, subjects, n),
-        confirmation=preview_plan(campaign.confirmation, subjects, n),
+        search=preview_plan(campaign.plan, subjects, n, energies=energies),
+        confirmation=preview_plan(campaign.confirmation, subjects, n, energies=energies),
         subjects=subjects,
-        faults=tuple(undecidable_limits(campaign, data, scorer)),
+        faults=tuple(undecidable_limits(campaign, boards, data, scorer)),
     )
 
 
@@ -137,7 +139,7 @@ class RunResult:
         return [*lines, f"report:  {self.folder / REPORT}", f"ledger:  {self.folder / LEDGER}"]
 
 
-def undecidable_limits(campaign: Campaign, data: DataSet, scorer: Scorer) -> list[Fault]:
+def undecidable_limits(campaign: Campaign, boards: Sequence[Board], data: DataSet, scorer: Scorer) -> list[Fault]:
     """Limits that the confirming plan could not decide; quick plans decide nothing, so they are not asked."""
     return undecidable(
         campaign.limits,
@@ -147,6 +149,7 @@ def undecidable_limits(campaign: Campaign, data: DataSet, scorer: Scorer) -> lis
         has_labels=bool(data.validation.y) or campaign.task.kind == "autoencoder",
         metrics=tuple(scorer.metrics),
         proportions=tuple(scorer.proportions),
+        unmetered=[board.name for board in boards if board.power_meter is None],
     )
 
 

@@ -113,7 +113,7 @@ class Study:
         pipeline = pipeline_of(self.campaign)
         data, scorer = load(self.campaign.data), Scorer(self.campaign.task)
         network_io(data, self.campaign.task)
-        faults = undecidable_limits(self.campaign, data, scorer)
+        faults = undecidable_limits(self.campaign, boards, data, scorer)
         if faults:
             raise ConfigError(faults)
         with ExitStack() as opened:

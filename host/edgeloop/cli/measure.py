@@ -27,6 +27,9 @@ def measure(
     time_s_min: options.TimeSMin = None,
     period_ms: options.PeriodMs = None,
     seed: options.Seed = None,
+    energy: Annotated[
+        bool, typer.Option("--energy", help="Energy too, by the board's power meter; a limit on it implies this.")
+    ] = False,
     extend: Annotated[
         bool,
         typer.Option("--extend", help="Twice the sessions where a limit is left open; both looks share the error."),
@@ -51,6 +54,7 @@ def measure(
         threads=threads,
         plan=PlanWords(profile, timing, sessions, runs_min, time_s_min, period_ms, seed, pipeline),
         environment=environment,
+        energy=energy,
         extend=extend,
     )
     if dry_run:

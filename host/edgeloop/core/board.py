@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import shlex
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgeloop.core.frozen import Frozen
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+SENSOR_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_ .-]{0,63}(@[A-Za-z0-9_.:-]{1,64})?(/[a-z]{2,8}[0-9]{1,3})?$"
 
 
 class Ssh(Frozen):
@@ -45,6 +47,30 @@ class BoardEnvironment(Frozen):
     cool_down_max_s: float = Field(default=300, ge=0)
 
 
+class PowerMeter(Frozen):
+    """How a board's power is read: a command on the host, or a sensor on the board itself."""
+
+    command: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Prints a line for each reading, `WATTS` or `SECONDS WATTS`, until it is ended; see docs/reference/targets.md."""
+    hwmon: str | None = Field(default=None, pattern=SENSOR_PATTERN)
+    """`ina226`, or where a board has several: `ina226@1-0040`, `ina226/power1`, `ina226@1-0040/power1`."""
+    accuracy_pct: float = Field(ge=0, lt=100)
+    """Of a reading. Energies are judged as if it were wrong by so much, to the bad side."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.command) == (self.hwmon is not None):
+            raise ValueError("name one of command and hwmon")
+        return self
+
+    @property
+    def on_host(self) -> bool:
+        return bool(self.command)
+
+    def __str__(self) -> str:
+        return self.hwmon or shlex.join(self.command)
+
+
 class BoardModel(Frozen):
     """Shared by all boards of a model; shipped in `targets/`."""
 
@@ -64,6 +90,7 @@ class BoardModel(Frozen):
     """Widths are rounded to a multiple of this many channels."""
     runtime: Runtime = Runtime()
     environment: BoardEnvironment = BoardEnvironment()
+    power_meter: PowerMeter | None = None
 
 
 class Board(Frozen):
@@ -78,6 +105,7 @@ class Board(Frozen):
     emulated: bool = False
     runtime: Runtime = Runtime()
     environment: BoardEnvironment = BoardEnvironment()
+    power_meter: PowerMeter | None = None
     path: str | None = None
     """The file that declares it."""
 

@@ -25,21 +25,30 @@ _BOUNDS_OF: dict[str, tuple[str, ...]] = {
     "peak_rss": ("max_bytes", "max_mib"),
     "rss_above_runtime": ("max_bytes", "max_mib"),
     "agreement": ("min_fraction",),
+    "energy_per_period": ("max_mj",),
+    "energy_above_idle": ("max_mj",),
 }
 _TASK_METRIC_BOUNDS = ("min_fraction", "min_value", "max_value", "max_drop_from_reference")
-_BOUNDS = ("max_ms", "max_ratio_to_reference", "max_bytes", "max_mib", *_TASK_METRIC_BOUNDS)
+_BOUNDS = ("max_ms", "max_ratio_to_reference", "max_bytes", "max_mib", "max_mj", *_TASK_METRIC_BOUNDS)
 _GUARD_OF = {
     "max_ms": "guard_ms",
     "max_ratio_to_reference": "guard_ratio",
     "max_bytes": "guard_bytes",
     "max_mib": "guard_mib",
+    "max_mj": "guard_mj",
     "min_fraction": "guard_fraction",
     "max_drop_from_reference": "guard_fraction",
     "min_value": "guard_value",
     "max_value": "guard_value",
 }
 """Every bound has a guard in its own unit."""
-_UNIT_OF = {"max_ms": " ms", "max_ratio_to_reference": " x M1", "max_bytes": " bytes", "max_mib": " MiB"}
+_UNIT_OF = {
+    "max_ms": " ms",
+    "max_ratio_to_reference": " x M1",
+    "max_bytes": " bytes",
+    "max_mib": " MiB",
+    "max_mj": " mJ",
+}
 _FAMILY_OF = {
     "latency": Family.SPEED,
     "first_inference": Family.SPEED,
@@ -47,6 +56,8 @@ _FAMILY_OF = {
     "deployed_size": Family.SIZE,
     "peak_rss": Family.MEMORY,
     "rss_above_runtime": Family.MEMORY,
+    "energy_per_period": Family.ENERGY,
+    "energy_above_idle": Family.ENERGY,
 }
 
 
@@ -61,6 +72,7 @@ class Limit(Frozen):
     max_ratio_to_reference: float | None = Field(default=None, gt=0)
     max_bytes: int | None = Field(default=None, gt=0)
     max_mib: float | None = Field(default=None, gt=0)
+    max_mj: float | None = Field(default=None, gt=0)
     min_fraction: float | None = Field(default=None, ge=0, le=1)
     min_value: float | None = None
     max_value: float | None = None
@@ -70,6 +82,7 @@ class Limit(Frozen):
     guard_ratio: float = Field(default=0.0, ge=0)
     guard_bytes: int = Field(default=0, ge=0)
     guard_mib: float = Field(default=0.0, ge=0)
+    guard_mj: float = Field(default=0.0, ge=0)
     guard_fraction: float = Field(default=0.0, ge=0)
     guard_value: float = Field(default=0.0, ge=0)
     about: Literal["population", "this_set"] = "population"
@@ -157,6 +170,11 @@ class LimitSet(Frozen):
     limit: tuple[Limit, ...] = ()
 
     @property
+    def needs_energy(self) -> bool:
+        """Whether energy sessions take part in every job."""
+        return any(limit.family is Family.ENERGY for limit in self.limit)
+
+    @property
     def interleaves_reference(self) -> bool:
         """Whether M1 takes part in every job: a ratio of latencies means something within one job only."""
         return any(limit.metric == "latency" and limit.needs_reference for limit in self.limit)
@@ -200,20 +218,21 @@ class LimitSet(Frozen):
 
 
 _SHORT = re.compile(
-    r"^(?P<metric>[a-z0-9_]+?)(?:\.(?P<statistic>p50|p90|p99|mean))?(?:_(?P<unit>ms|bytes|mib|ratio|drop))?$"
+    r"^(?P<metric>[a-z0-9_]+?)(?:\.(?P<statistic>p50|p90|p99|mean))?(?:_(?P<unit>ms|bytes|mib|mj|ratio|drop))?$"
 )
 _SHORT_METRIC = {"size": "deployed_size", "rss": "peak_rss"}
 _SHORT_BOUND = {
     "ms": "max_ms",
     "bytes": "max_bytes",
     "mib": "max_mib",
+    "mj": "max_mj",
     "ratio": "max_ratio_to_reference",
     "drop": "max_drop_from_reference",
 }
 
 
 def parse_limits(words: Iterable[str], lower_is_better: frozenset[str] = frozenset()) -> LimitSet:
-    """Parse `latency.p90_ms=40`, `top1=0.90`, `size_bytes=900000`, `rss_above_runtime_mib=48` from a command line.
+    """Parse words such as `latency.p90_ms=40`, `top1=0.90`, `size_bytes=900000`, `energy_per_period_mj=3400`.
 
     A task metric in `lower_is_better` gets an upper bound. Raises ValueError with the word that is wrong.
     """

@@ -18,7 +18,7 @@ from edgeloop.core.plan import Environment, Plan
 Arrays = Mapping[str, NDArray[Any]]
 """Arrays by tensor name; the first axis is the sample."""
 
-StepKind = Literal["latency", "evaluate"]
+StepKind = Literal["latency", "evaluate", "energy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,36 @@ class MeasureRequest:
     deadline_s: float = 3600.0
     """Of the whole job, waiting for the board's lease included."""
 
+    @property
+    def measures_energy(self) -> bool:
+        return any(step.kind == "energy" for step in self.schedule)
+
+
+@dataclass(frozen=True, slots=True)
+class PowerTrace:
+    """What a meter saw of one energy session. Times are seconds of the board's CLOCK_MONOTONIC."""
+
+    seconds: NDArray[np.float64]
+    """(n,), not decreasing; reaches beyond the windows on both sides."""
+    watts: NDArray[np.float64]
+    """(n,)"""
+    idle_s: tuple[float, float]
+    """Start and end of the window in which the process slept, its model loaded."""
+    active_s: tuple[float, float]
+    """Start and end of the window in which it inferred."""
+    inferences: int
+    """In the active window."""
+    period_ms: float | None
+    """How often one was meant to start; None: back to back."""
+    meter: str
+    accuracy_pct: float
+    clock_uncertainty_s: float = 0.0
+    """Of the host's clock against the board's; 0 where the board read its own sensor."""
+    update_s: float | None = None
+    """From one value of the meter to its next, where it says so."""
+    lost: str = ""
+    """Why there are no readings; empty where there are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -102,6 +132,8 @@ class Session:
     """Starts that were due while the run before was still going on."""
     stages_ns: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     """Of a session that is timed end to end: for each stage, in their order, its time in each run."""
+    power: PowerTrace | None = None
+    """Of an `energy` session that is `ok`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +184,31 @@ class StageSummary(Frozen):
     interval: Interval | None
 
 
+class EnergySummary(Frozen):
+    """Energy over sessions. What is None was not measured: `problems` says why."""
+
+    per: Literal["period", "inference"]
+    """Back to back there is no period: then it is each inference."""
+    per_period_mj: float | None
+    """Idle time included: what a battery sees."""
+    above_idle_mj: float | None
+    """Less what the board takes when the process only waits."""
+    idle_mw: float | None
+    active_mw: float | None
+    confidence: float
+    interval: dict[Literal["per_period", "above_idle"], Interval]
+    """In mJ; two-sided over sessions, then widened by the meter's accuracy and the clocks' uncertainty."""
+    meter: str
+    accuracy_pct: float
+    clock_uncertainty_ms: float
+    sessions: int
+    """That gave an energy."""
+    samples: int
+    """Readings in their windows."""
+    problems: tuple[str, ...] = ()
+    """Of each session that gave none."""
+
+
 class MetricSummary(Frozen):
     metric: str
     value: float
@@ -178,6 +235,8 @@ class Summary(Frozen):
     """In all sessions: starts that were due while the run before was still going on."""
     overhead_ns: int | None = None
     """Of the session where it was the most: what of each latency is the agent's own, at most."""
+    energy: EnergySummary | None = None
+    """None where no energy was asked for."""
 
 
 class Trust(Frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -59,11 +60,21 @@ class Plan(Frozen):
         return cls.model_validate({"profile": profile, **_PROFILES[profile], **paced, **overrides})
 
     @property
+    def energy_window_s(self) -> float:
+        """Of the idle and of the active window of an energy session: the time floor, in whole periods, many of them."""
+        if self.period_ms is None:
+            return self.time_s_min
+        period_s = self.period_ms / 1000
+        return max(ENERGY_PERIODS_MIN, math.ceil(self.time_s_min / period_s - 1e-9)) * period_s
+
+    @property
     def may_pass(self) -> bool:
         """A quick plan steers a search; it never passes anything."""
         return self.profile != "quick"
 
 
+ENERGY_PERIODS_MIN = 20
+"""Fewer periods in a window say little about the next ones."""
 _PROFILES: dict[ProfileName, dict[str, Any]] = {
     "quick": {"sessions": 3, "time_s_min": 0.5},
     "standard": {"sessions": 8, "time_s_min": 2.0},

@@ -29,6 +29,7 @@ class Family(StrEnum):
     SPEED = "speed"
     SIZE = "size"
     MEMORY = "memory"
+    ENERGY = "energy"
 
 
 class Finding(Frozen):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from edgeloop.core.measurement import Interval, MetricSummary, Session, Subject, Summary
 from edgeloop.measure.accuracy import Scores
+from edgeloop.measure.energy import summarise_energy
 from edgeloop.measure.spread import summarise
 from edgeloop.measure.statistics import latency_sessions, stage_summaries
 
@@ -89,6 +90,7 @@ def summarise_subject(observed: Observed, confidence: float) -> Summary:
         stages_ns=stage_summaries(timed, confidence),
         missed_periods=sum(s.missed_periods for s in timed),
         overhead_ns=max((s.overhead_ns for s in timed if s.overhead_ns is not None), default=None),
+        energy=summarise_energy(observed.sessions, confidence),
     )
 
 

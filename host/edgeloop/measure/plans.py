@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from edgeloop.core.limits import Limit, LimitSet
-from edgeloop.core.measurement import Step
-from edgeloop.core.plan import Plan
+from edgeloop.core.measurement import Step, StepKind
+from edgeloop.core.plan import ENERGY_PERIODS_MIN, Plan
 from edgeloop.core.verdict import Family
 from edgeloop.errors import Fault
 from edgeloop.measure.accuracy import tango_bound
@@ -23,28 +23,35 @@ about this long, a desktop half of it."""
 SAMPLES_MIN = 30
 """Fewest samples that a bootstrap about the population is let decide on; see docs/results/honesty.md."""
 _SAMPLES_MAX = 100_000_000
+ENERGY_AROUND_S = 1.4
+"""What an energy session does before and after its two windows, beside warming up."""
 EXTENSION_SEED = 1000
 """Added to the seed of the interleaving for the second look."""
 
 
-def schedule(labels_latency: Sequence[str], labels_evaluate: Sequence[str], plan: Plan) -> tuple[Step, ...]:
+def schedule(
+    labels_latency: Sequence[str], labels_evaluate: Sequence[str], plan: Plan, labels_energy: Sequence[str] = ()
+) -> tuple[Step, ...]:
     """Return the sessions in the order they run, with running indices from 0.
 
     Evaluate sessions come first: a model that the engine refuses, or that gives nonsense, is then known after
     seconds instead of after the whole plan, and the files are in the page cache before anything is timed. Latency
-    sessions follow in rounds: each round has every subject once, in an order drawn from `plan.seed`, so that a
-    drift of the board falls on all subjects alike and the k-th sessions of two subjects are neighbours in time.
+    and energy sessions follow in rounds: each round has every subject of each kind once, in an order drawn from
+    `plan.seed`, so that a drift of the board falls on all alike and the k-th sessions of two subjects are neighbours
+    in time.
     Raises ValueError for a label that is given twice.
     """
-    for labels in (labels_latency, labels_evaluate):
+    for labels in (labels_latency, labels_evaluate, labels_energy):
         if len(set(labels)) != len(labels):
             raise ValueError(f"labels of a job are unique, here {', '.join(labels)}")
     # Only random() is promised to give the same numbers on every version of Python; shuffle() is not.
     numbers = random.Random(plan.seed)
     steps = [Step(index, label, "evaluate") for index, label in enumerate(labels_evaluate)]
+    kinds: list[tuple[str, StepKind]] = [(label, "latency") for label in labels_latency]
+    kinds += [(label, "energy") for label in labels_energy]
     for _ in range(plan.sessions):
-        for label in sorted(labels_latency, key=lambda _: numbers.random()):
-            steps.append(Step(len(steps), label, "latency"))
+        for label, kind in sorted(kinds, key=lambda _: numbers.random()):
+            steps.append(Step(len(steps), label, kind))
     return tuple(steps)
 
 
@@ -67,11 +74,17 @@ class PlanPreview:
 
 
 def preview(
-    plan: Plan, subjects: int, samples_hint: int | None = None, latency_hint_ns: float | None = None
+    plan: Plan,
+    subjects: int,
+    samples_hint: int | None = None,
+    latency_hint_ns: float | None = None,
+    *,
+    energies: int = 0,
 ) -> PlanPreview:
     """Return samples and minutes for `subjects` models, each evaluated on `samples_hint` samples where given.
 
-    Without `latency_hint_ns` the minutes are those of the time floor alone: a slow model takes longer.
+    `energies` is how many of them have energy sessions too. Without `latency_hint_ns` the minutes are those of the
+    time floor alone: a slow model takes longer.
     """
     latency_s = None if latency_hint_ns is None else latency_hint_ns / 1e9
     step_s = _step_s(plan, latency_s)
@@ -81,7 +94,8 @@ def preview(
     warm_up_s = min(plan.warmup_s_max, max(plan.warmup_s_min, plan.warmup_runs_min * (latency_s or 0.0)))
     session_s = min(plan.deadline_s, PROCESS_START_S + warm_up_s + timed_s)
     evaluate_s = PROCESS_START_S + samples_hint * (latency_s or 0.0) if samples_hint else 0.0
-    total_s = subjects * (plan.sessions * session_s + evaluate_s)
+    energy_s = min(plan.deadline_s, PROCESS_START_S + warm_up_s + 2 * plan.energy_window_s + ENERGY_AROUND_S)
+    total_s = subjects * (plan.sessions * session_s + evaluate_s) + energies * plan.sessions * energy_s
     return PlanPreview(subjects * plan.sessions, samples, certain, total_s / 60)
 
 
@@ -109,12 +123,14 @@ def undecidable(
     proportions: Collection[str] = ("top1", "agreement"),
     latency_hint_ns: float | None = None,
     looks: int = 2,
+    unmetered: Sequence[str] = (),
 ) -> list[Fault]:
     """Return a fault for every limit that no result under this plan could pass, or that lacks what it compares with.
 
     `data_n` is the number of samples scored on the board, None without data. `metrics` are the names that the task
     scores, `proportions` those of them that are a share of samples (judged by Wilson's interval). `looks` as given
-    to `verdict.judge`. An empty list means that every limit can be decided.
+    to `verdict.judge`. `unmetered` are the boards without a power meter. An empty list means that every limit can be
+    decided.
     """
     faults = []
     for limit in limits.limit:
@@ -122,6 +138,8 @@ def undecidable(
         problem = _lacks(limit, data_n, has_reference, has_labels, metrics)
         if problem is None and limit.metric == "latency":
             problem = _too_few_timings(limit, plan, limits.confidence, latency_hint_ns)
+        if problem is None and limit.family is Family.ENERGY:
+            problem = _no_energy(limit, plan, unmetered)
         if problem is None and limit.needs_data and limit.about == "population":
             confidence = split_confidence(limits.confidence, 1, looks)
             problem = _too_few_samples(limit, data_n or 0, confidence, limit.metric in proportions)
@@ -185,6 +203,23 @@ def _too_few_timings(limit: Limit, plan: Plan, confidence: float, latency_hint_n
         ),
         f"set runs_min = {needed} in the plan, or limit a lower percentile",
     )
+
+
+def _no_energy(limit: Limit, plan: Plan, unmetered: Sequence[str]) -> Problem | None:
+    if unmetered:
+        return f"needs a power meter, and {', '.join(unmetered)} has none", "add [power_meter] to the board's file"
+    if limit.metric == "energy_per_period" and plan.period_ms is None:
+        return "is about a period, and the plan has none", "give period_ms, or limit energy_above_idle"
+    needed_s = plan.warmup_s_max + 2 * plan.energy_window_s + ENERGY_AROUND_S
+    if needed_s > plan.deadline_s:
+        return (
+            (
+                f"takes {needed_s:.3g} s a session (two windows of {ENERGY_PERIODS_MIN} periods or more), and its "
+                f"deadline is {plan.deadline_s:g} s"
+            ),
+            "raise deadline_s in the plan, or shorten period_ms",
+        )
+    return None
 
 
 def _impossible(limit: Limit, is_share: bool) -> Problem | None:

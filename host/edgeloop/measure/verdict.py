@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from edgeloop.core.limits import Limit, LimitSet
 from edgeloop.core.measurement import Trust
 from edgeloop.core.plan import Plan
-from edgeloop.core.verdict import Finding, Outcome, Verdict
+from edgeloop.core.verdict import Family, Finding, Outcome, Verdict
 from edgeloop.errors import Owner
 from edgeloop.measure.accuracy import Scores, difference_bound
 from edgeloop.measure.deciding import decide, decide_timing, too_short
+from edgeloop.measure.energy import EnergyMetric, energies
 from edgeloop.measure.observed import Observed, observe, summarise_subject
 from edgeloop.measure.percentiles import Side
 from edgeloop.measure.spread import DECISION_RULE, Rule, Spread, ratio_by_rounds, rule_named, spread_of
@@ -90,7 +91,9 @@ def _judge(
         return Verdict(outcome=Outcome.ERROR, findings=findings, reasons=broken, owner=Owner.MODEL)
     if Outcome.ERROR in outcomes:
         reasons = tuple(f"{f.limit_id}: {f.reason}" for f in findings if f.outcome is Outcome.ERROR)
-        return Verdict(outcome=Outcome.ERROR, findings=findings, reasons=reasons, owner=Owner.HARNESS)
+        families = {f.family for f in findings if f.outcome is Outcome.ERROR}
+        owner = Owner.LAB if families == {Family.ENERGY} else Owner.HARNESS
+        return Verdict(outcome=Outcome.ERROR, findings=findings, reasons=reasons, owner=owner)
     if not findings:
         return Verdict(outcome=Outcome.INCONCLUSIVE, reasons=("there are no limits, so nothing was judged",))
     undecided = Outcome.INCONCLUSIVE in outcomes
@@ -157,6 +160,8 @@ class _Judging:
                 return self._bytes(limit, self.candidate.peak_rss_bytes, " in the worst session")
             case "rss_above_runtime":
                 return self._bytes(limit, self.candidate.rss_above_runtime_bytes, " in the worst session")
+            case "energy_per_period" | "energy_above_idle":
+                return self._energy(limit, limit.metric)
             case "agreement":
                 return self._score(limit, self.candidate.agreement)
             case _:
@@ -246,6 +251,40 @@ class _Judging:
             exact=True,
         )
         return _finding(limit, case, case.outcome(), case.seen)
+
+    # Energy: Student's t over sessions, then the meter and the clocks at their worst
+
+    def _energy(self, limit: Limit, metric: EnergyMetric) -> Finding:
+        found = energies(self.candidate.sessions)
+        estimate = found.estimate(metric)
+        without = f"{len(found.problems)} of {found.asked} energy sessions gave none: {'; '.join(found.problems[:3])}"
+        if estimate is None:
+            asked = without if found.asked else f"no energy session of {self.candidate.label} ran"
+            return _unmeasured(limit, "mJ", asked)
+        bar = limit.bound - limit.guard
+        low, high = (estimate.bound(self.confidence, side) for side in ("lower", "upper"))
+        case = _Case(
+            bar=bar,
+            observed=estimate.mj,
+            low=low,
+            high=high,
+            unit="mJ",
+            upper_bar=True,
+            seen=f"{estimate.mj:.4g} mJ, limit {bar:.4g} mJ{_guarded(limit)}",
+        )
+        outcome = case.outcome()
+        reason = f"{case.seen}; " + (
+            f"{self.confidence:.4g} bounds {low:.4g} to {high:.4g} mJ over {estimate.n} sessions, the meter's "
+            f"{estimate.accuracy:.2%} taken in"
+            if estimate.n > 1
+            else f"1 session of {self.planned}, and an interval needs 2"
+        )
+        reason += f"; {without}" if found.problems else ""
+        if outcome is not Outcome.INCONCLUSIVE or estimate.n < 2:
+            return _finding(limit, case, outcome, reason, sessions=None if estimate.n > 1 else 1)
+        more = estimate.more_needed(bar, self.next_confidence)
+        told = f"about {more} more sessions would decide" if more else "too near to the limit for this meter to decide"
+        return _finding(limit, case, outcome, f"{reason}; {told}", sessions=more)
 
     # Scores: an interval about the population, or the number on exactly these samples
 

@@ -90,7 +90,21 @@ def _costs(limits: LimitSet) -> list[_Reading]:
     return [
         _Reading(FrontAxis(name=f"latency {statistic}", unit="ms", better="lower"), latency_ms),
         _Reading(FrontAxis(name="deployed_size", unit="bytes", better="lower"), deployed_bytes),
+        *_energy(limits),
     ]
+
+
+def _energy(limits: LimitSet) -> list[_Reading]:
+    """What the first limit on energy is about; without one, energy is not measured."""
+    metric = next((limit.metric for limit in limits.limit if limit.family is Family.ENERGY), None)
+
+    def millijoules(judged: Judged) -> float | None:
+        energy = judged.summary.energy if judged.summary is not None else None
+        if energy is None:
+            return None
+        return energy.per_period_mj if metric == "energy_per_period" else energy.above_idle_mj
+
+    return [] if metric is None else [_Reading(FrontAxis(name=metric, unit="mJ", better="lower"), millijoules)]
 
 
 def _worst(reading: _Reading, trial: Trial) -> float | None:

@@ -279,7 +279,7 @@ class Measuring:
         return MeasureRequest(
             key=key,
             subjects=tuple(subjects),
-            schedule=schedule(timed, evaluated, plan),
+            schedule=schedule(timed, evaluated, plan, ["candidate"] if self._campaign.limits.needs_energy else []),
             plan=plan,
             environment=self._campaign.environment,
             folder=self._samples / key[:32],

@@ -1,7 +1,7 @@
 """The judge's half of the method (S705): what a finished trial says, and which way the lightening turns next.
 
 Claims 3 to 5: accuracy at or under its threshold lowers the degree of lightening, speed at or under its
-threshold raises it; size and memory turn like speed. Only *measured* numbers turn anything: what was not
+threshold raises it; energy, size and memory turn like speed. Only *measured* numbers turn anything: what was not
 measured, or was measured outside the declared environment, says nothing of the network. What the claims
 leave open (both fail, nothing faster, nothing decided) is a reconstruction: docs/explanation/method.md.
 """
@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from edgeloop.core.events import Judged, Trial
-from edgeloop.core.measurement import LatencySummary
+from edgeloop.core.measurement import EnergySummary, LatencySummary
 from edgeloop.core.verdict import Family, Finding, Outcome
 from edgeloop.method.determine import score_j
 
-COSTS = (Family.SPEED, Family.SIZE, Family.MEMORY)
+COSTS = (Family.SPEED, Family.ENERGY, Family.SIZE, Family.MEMORY)
 _MEMORY_NOISE = 0.01
 """Resident memory of two fresh processes differs by less than this share."""
 
@@ -161,10 +161,11 @@ class Compared:
 
 @dataclass
 class Costs:
-    """Latency and memory by (network, setting, rung), as measured in this campaign."""
+    """Latency, energy and memory by (network, setting, rung), as measured in this campaign."""
 
     _latency: dict[tuple[int, int, int], LatencySummary] = field(default_factory=dict)
     _memory: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    _energy: dict[tuple[int, int, int], EnergySummary] = field(default_factory=dict)
 
     def learn(self, network: int, setting: int, rung: int, judged: Judged) -> None:
         if judged.summary is None or judged.verdict.outcome in (Outcome.ERROR, Outcome.INVALID):
@@ -173,22 +174,24 @@ class Costs:
             self._latency[network, setting, rung] = judged.summary.latency
         if judged.summary.peak_rss_bytes is not None:
             self._memory[network, setting, rung] = judged.summary.peak_rss_bytes
+        if judged.summary.energy is not None and judged.summary.energy.per_period_mj is not None:
+            self._energy[network, setting, rung] = judged.summary.energy
 
     def compare(self, family: Family, here: int, setting: int, one: int, other: int) -> Compared | None:
         """Compare two rungs, at the network nearest to `here` where both were measured; None where none was."""
         found = [
             compared
-            for network in {key[0] for key in (*self._latency, *self._memory)}
+            for network in {key[0] for key in (*self._latency, *self._memory, *self._energy)}
             if (compared := self._at(family, (network, setting, one), (network, setting, other))) is not None
         ]
         return min(found, key=lambda c: (abs(c.network - here), c.network), default=None)
 
-    def compare_settings(self, here: int, rung: int, one: int, other: int) -> Compared | None:
-        """Compare the latency of two settings (engine and threads) for one rung, as `compare` does."""
+    def compare_settings(self, family: Family, here: int, rung: int, one: int, other: int) -> Compared | None:
+        """Compare two settings (engine and threads) for one rung, as `compare` does."""
         found = [
             compared
-            for network in {key[0] for key in self._latency}
-            if (compared := self._at(Family.SPEED, (network, one, rung), (network, other, rung))) is not None
+            for network in {key[0] for key in (*self._latency, *self._energy)}
+            if (compared := self._at(family, (network, one, rung), (network, other, rung))) is not None
         ]
         return min(found, key=lambda c: (abs(c.network - here), c.network), default=None)
 
@@ -198,12 +201,24 @@ class Costs:
                 return None
             ratio = self._memory[other] / self._memory[one]
             return Compared(ratio, ratio < 1 - _MEMORY_NOISE, one[0])
+        if family is Family.ENERGY:
+            return self._energies(one, other)
         if one not in self._latency or other not in self._latency:
             return None
         first, second = self._latency[one], self._latency[other]
         noise_first, noise_second = first.interval.get("p50"), second.interval.get("p50")
         better = (noise_second.high if noise_second else second.p50) < (noise_first.low if noise_first else first.p50)
         return Compared(second.p50 / first.p50, better, one[0])
+
+    def _energies(self, one: tuple[int, int, int], other: tuple[int, int, int]) -> Compared | None:
+        """Per period: above idle may be near zero, where a ratio says nothing."""
+        if one not in self._energy or other not in self._energy:
+            return None
+        first, second = self._energy[one], self._energy[other]
+        from_mj, to_mj = first.per_period_mj or 0.0, second.per_period_mj or 0.0
+        noise_first, noise_second = first.interval.get("per_period"), second.interval.get("per_period")
+        better = (noise_second.high if noise_second else to_mj) < (noise_first.low if noise_first else from_mj)
+        return Compared(to_mj / from_mj, better, one[0])
 
 
 def figure(finding: Finding) -> str:
@@ -238,6 +253,14 @@ def percent_faster(compared: Compared) -> str:
     if compared.better:
         return f"{share:.0f} % faster"
     return f"{share:.0f} % slower" if compared.ratio > 1 else f"not faster beyond the noise ({share:.0f} %)"
+
+
+def percent_less_energy(compared: Compared) -> str:
+    """Say a comparison of energies: `41 % less energy`, `12 % more energy`, `no less energy beyond the noise (2 %)`."""
+    share = abs(1 - compared.ratio) * 100
+    if compared.better:
+        return f"{share:.0f} % less energy"
+    return f"{share:.0f} % more energy" if compared.ratio > 1 else f"no less energy beyond the noise ({share:.0f} %)"
 
 
 def _number(value: float) -> str:

@@ -18,6 +18,8 @@ Tier = tuple[float, ...]
 """Where a rule puts a point, the smallest first: the rule's step, then the distance within the step."""
 ELSEWHERE: Tier = (9.0,)
 """Points that the rule does not name: swept in the order of E."""
+_OF_WORK = frozenset({Family.SPEED, Family.ENERGY})
+"""Costs of what an engine computes: where two rungs run the same kernels, they have both alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Order:
             return False
         return any(
             family in failure.families and not self.may_cost_less(family, failure.point, point.rung)
-            for family in (Family.SPEED, Family.MEMORY)
+            for family in (Family.SPEED, Family.ENERGY, Family.MEMORY)
         )
 
     def compared(self, family: Family, here: Point, rung: int) -> Compared | None:
@@ -102,7 +104,7 @@ class Order:
             return self.space.predicted(Point(here.network, rung, here.setting)) < self.space.predicted(here)
         likely = self._likely(family, here, rung)
         if likely is None:
-            return family is not Family.SPEED or self.answers_latency(here, rung)
+            return family not in _OF_WORK or self.answers_latency(here, rung)
         return likely.better
 
     def known(self, families: frozenset[Family], here: Point, rung: int) -> bool:
@@ -175,32 +177,36 @@ class Order:
     def _raise(self, here: Point, point: Point, families: frozenset[Family]) -> Tier:
         up, turn = point.network - here.network, point.rung - here.rung
         if point.setting != here.setting:
-            if up or turn or families != {Family.SPEED}:
+            if up or turn or not families <= {Family.SPEED, Family.ENERGY}:
                 return ELSEWHERE
             # The same file: it costs a measurement and no training.
-            compared = self.costs.compare_settings(here.network, here.rung, here.setting, point.setting)
-            return (1.0, point.setting) if compared is None or compared.better else ELSEWHERE
+            known = [
+                self.costs.compare_settings(family, here.network, here.rung, here.setting, point.setting)
+                for family in families
+            ]
+            return (1.0, point.setting) if all(c is None or c.better for c in known) else ELSEWHERE
         if up == 0 and turn and all(self.may_cost_less(family, here, point.rung) for family in families):
             pruned = self.space.rungs[point.rung].pruned_pct - self.space.rungs[here.rung].pruned_pct
             # Least lightened among those that are predicted to fit, if the file was too large.
             misfit = Family.SIZE in families and not self.space.fits(point)
             if pruned == 0 and turn > 0:
-                # Whether 4 bit is faster here is asked of all layers before it is asked of some.
-                part = Family.SPEED in families and self.space.whole(point.rung) is not None
+                # Whether 4 bit costs less here is asked of all layers before it is asked of some.
+                part = bool(families & _OF_WORK) and self.space.whole(point.rung) is not None
                 # What was measured to cost less goes before what nobody has measured.
                 return (0.0 if self.known(families, here, point.rung) else 1.5, misfit, part, turn)
             if pruned > 0:
-                return (2.0, misfit, pruned, self._relative_speed(here, point, families), abs(turn))
+                return (2.0, misfit, pruned, self._relative_work(here, point, families), abs(turn))
         if up >= 0:
             return ELSEWHERE
-        return (3.0, -up, self._relative_speed(here, point, families), abs(turn))
+        return (3.0, -up, self._relative_work(here, point, families), abs(turn))
 
-    def _relative_speed(self, here: Point, point: Point, families: frozenset[Family]) -> float:
-        """Latency of a point's bits over that of the bits at `here`, as far as is measured: the fastest come first.
+    def _relative_work(self, here: Point, point: Point, families: frozenset[Family]) -> float:
+        """Latency, else energy, of a point's bits over that of the bits at `here`, as far as is measured.
 
         Of a pruned rung, what is known of its bits without pruning.
         """
-        if Family.SPEED not in families:
+        family = next((family for family in (Family.SPEED, Family.ENERGY) if family in families), None)
+        if family is None:
             return 1.0
-        known = (self.compared(Family.SPEED, here, rung) for rung in self.space.same_bits(point.rung))
+        known = (self.compared(family, here, rung) for rung in self.space.same_bits(point.rung))
         return next((compared.ratio for compared in known if compared is not None), 1.0)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeloop.core.events import Entry
+from edgeloop.core.measurement import EnergySummary
 from edgeloop.reports.front import front_rows
 from edgeloop.reports.story import Story, TrialRow
 
@@ -42,6 +43,15 @@ COLUMNS = (
     "latency_p90_high_ns",
     "peak_rss_bytes",
     "runtime_rss_bytes",
+    "energy_per",
+    "energy_per_period_mj",
+    "energy_per_period_low_mj",
+    "energy_per_period_high_mj",
+    "energy_above_idle_mj",
+    "energy_above_idle_low_mj",
+    "energy_above_idle_high_mj",
+    "power_idle_mw",
+    "power_active_mw",
     "plan",
     "outcome",
     "passed",
@@ -116,4 +126,19 @@ def _row(row: TrialRow) -> dict[str, object]:
         for name, interval in latency.interval.items():
             if name != "p99":
                 cells |= {f"latency_{name}_low_ns": interval.low, f"latency_{name}_high_ns": interval.high}
+    if summary is not None and summary.energy is not None:
+        cells |= _energy(summary.energy)
+    return cells
+
+
+def _energy(energy: EnergySummary) -> dict[str, object]:
+    cells: dict[str, object] = {
+        "energy_per": energy.per,
+        "energy_per_period_mj": energy.per_period_mj,
+        "energy_above_idle_mj": energy.above_idle_mj,
+        "power_idle_mw": energy.idle_mw,
+        "power_active_mw": energy.active_mw,
+    }
+    for name, interval in energy.interval.items():
+        cells |= {f"energy_{name}_low_mj": interval.low, f"energy_{name}_high_mj": interval.high}
     return cells

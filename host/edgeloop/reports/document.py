@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Entry, Finished, Judged, Started, Trial, fold
-from edgeloop.core.measurement import Interval, LatencySummary, MetricSummary, Summary
+from edgeloop.core.measurement import EnergySummary, Interval, LatencySummary, MetricSummary, Summary
 from edgeloop.measure.comparison import Comparison
 
 SCHEMA = 1
@@ -136,6 +136,7 @@ def _numbers(summary: Summary | None) -> dict[str, Any]:
         "overhead_ns": summary.overhead_ns if summary else None,
         "peak_rss_bytes": summary.peak_rss_bytes if summary else None,
         "runtime_rss_bytes": summary.runtime_rss_bytes if summary else None,
+        "energy": _energy(summary.energy) if summary and summary.energy else None,
         "accuracy": _accuracy(summary.metrics[0]) if summary and summary.metrics else None,
         "metrics": [_accuracy(metric) for metric in summary.metrics] if summary else [],
         "agreement": _accuracy(summary.agreement) if summary and summary.agreement else None,
@@ -161,6 +162,13 @@ def _stages(summary: Summary) -> dict[str, Any]:
         }
         for stage in summary.stages_ns
     }
+
+
+def _energy(energy: EnergySummary) -> dict[str, Any]:
+    """Energies in mJ, powers in mW; `per` says whether of a period or, back to back, of an inference."""
+    plain = energy.model_dump(mode="json", exclude={"interval", "confidence", "problems"})
+    interval = {name: [span.low, span.high] for name, span in energy.interval.items()}
+    return {**plain, "interval": {"confidence": energy.confidence, **interval}, "problems": list(energy.problems)}
 
 
 def _accuracy(metric: MetricSummary) -> dict[str, Any]:

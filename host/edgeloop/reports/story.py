@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from edgeloop.core.events import Entry, Finished, Judged, Started, Trial, fold
-from edgeloop.core.measurement import LatencySummary, MetricSummary, StageSummary, Summary
+from edgeloop.core.measurement import EnergySummary, LatencySummary, MetricSummary, StageSummary, Summary
 from edgeloop.core.verdict import Finding, Outcome
 
 MEASURED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
@@ -65,6 +66,10 @@ class TrialRow:
     @property
     def latency(self) -> LatencySummary | None:
         return self.summary.latency if self.summary else None
+
+    @property
+    def energy(self) -> EnergySummary | None:
+        return self.summary.energy if self.summary else None
 
     @property
     def deployed_bytes(self) -> int | None:
@@ -215,6 +220,11 @@ class Story:
         ]
 
     @property
+    def energy_per(self) -> Literal["period", "inference"] | None:
+        """What the energies are of; None where none was measured."""
+        return next((row.energy.per for row in self.rows if row.energy), None)
+
+    @property
     def several_targets(self) -> bool:
         return len({row.target for row in self.rows if row.target}) > 1
 
@@ -290,6 +300,19 @@ def stage_with_interval(stage: StageSummary) -> str:
     """`load 0.123 [0.121, 0.126]` in ms."""
     interval = f" [{ms(stage.interval.low)}, {ms(stage.interval.high)}]" if stage.interval else ""
     return f"{stage.stage} {ms(stage.p50)}{interval}"
+
+
+EACH = {"period": "a period", "inference": "an inference"}
+"""What an energy is of, in words."""
+
+
+def energy_with_interval(energy: EnergySummary | None, which: Literal["per_period", "above_idle"]) -> str:
+    """`12.3 [12.1, 12.6]` in mJ; `-` for none."""
+    value = None if energy is None else energy.per_period_mj if which == "per_period" else energy.above_idle_mj
+    if energy is None or value is None:
+        return "-"
+    interval = energy.interval.get(which)
+    return f"{value:.4g} [{interval.low:.4g}, {interval.high:.4g}]" if interval else f"{value:.4g}"
 
 
 def metric_with_interval(metric: MetricSummary | None) -> str:

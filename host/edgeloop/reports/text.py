@@ -15,12 +15,15 @@ from rich.text import Text
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Entry, Judged
+from edgeloop.core.measurement import EnergySummary, Summary
 from edgeloop.core.verdict import Finding, Outcome
 from edgeloop.reports.front import front_rows, front_table
 from edgeloop.reports.story import (
+    EACH,
     LimitRow,
     Story,
     TrialRow,
+    energy_with_interval,
     latency_with_interval,
     metric_with_interval,
     mib,
@@ -149,11 +152,9 @@ class _MeasureReport:
                 yield "period", f"{plan.period_ms:g} ms, {missed}"
             if summary.overhead_ns is not None:
                 yield "agent's own", f"at most {summary.overhead_ns / 1000:.2g} us in each latency"
-        if summary is not None and summary.peak_rss_bytes is not None:
-            above = ""
-            if summary.runtime_rss_bytes is not None:
-                above = f", {mib(summary.peak_rss_bytes - summary.runtime_rss_bytes)} MiB above the runtime alone"
-            yield "memory", f"{mib(summary.peak_rss_bytes)} MiB at the peak{above}"
+        if summary is not None:
+            yield from _memory_facts(summary)
+            yield from _energy_facts(summary.energy)
         for metric in (*summary.metrics, *((summary.agreement,) if summary.agreement else ())) if summary else ():
             yield metric.metric, f"{metric_with_interval(metric)} on {metric.n:,} samples"
         if judged.environment is not None:
@@ -162,6 +163,35 @@ class _MeasureReport:
             yield "found", found(judged.conditions)
         if judged.trust is not None and judged.trust.unknown:
             yield "not known", ", ".join(judged.trust.unknown)
+
+
+def _memory_facts(summary: Summary) -> Iterator[tuple[str, str]]:
+    if summary.peak_rss_bytes is None:
+        return
+    above = ""
+    if summary.runtime_rss_bytes is not None:
+        above = f", {mib(summary.peak_rss_bytes - summary.runtime_rss_bytes)} MiB above the runtime alone"
+    yield "memory", f"{mib(summary.peak_rss_bytes)} MiB at the peak{above}"
+
+
+def _energy_facts(energy: EnergySummary | None) -> Iterator[tuple[str, str]]:
+    if energy is None:
+        return
+    if energy.per_period_mj is not None and energy.idle_mw is not None and energy.active_mw is not None:
+        told = f"{energy_with_interval(energy, 'per_period')} mJ, {energy.confidence:.0%} interval, idle time included"
+        yield f"energy {EACH[energy.per]}", told
+        yield "energy above idle", f"{energy_with_interval(energy, 'above_idle')} mJ {EACH[energy.per]}"
+        yield "power", f"{energy.idle_mw:.4g} mW idle, {energy.active_mw:.4g} mW active"
+    clock = f", clocks to {energy.clock_uncertainty_ms:.3g} ms" if energy.clock_uncertainty_ms else ""
+    readings = f"{energy.sessions} sessions, {energy.samples:,} readings"
+    yield "power meter", f"{energy.meter}, accuracy {energy.accuracy_pct:g} %{clock}: {readings}"
+    for problem in energy.problems:
+        yield "no energy", problem
+
+
+def _energy_clause(energy: EnergySummary | None) -> str:
+    told = energy_with_interval(energy, "per_period")
+    return "" if energy is None else f"; energy {told} mJ {EACH[energy.per]}"
 
 
 def _limit_table(rows: Sequence[LimitRow], *, by_target: bool) -> Table:
@@ -190,7 +220,8 @@ def _trial_table(story: Story, *, wide: bool) -> Table:
     table.add_column("candidate", overflow="fold")
     if by_target:
         table.add_column("target")
-    for heading in ("params", "G", story.accuracy_name, "p50 ms", "p90 ms", "bytes", "MiB"):
+    energy = [f"mJ/{story.energy_per}"] if story.energy_per else []
+    for heading in ("params", "G", story.accuracy_name, "p50 ms", "p90 ms", *energy, "bytes", "MiB"):
         table.add_column(heading, justify="right")
     table.add_column("verdict", overflow="fold")
     for row in story.rows:
@@ -199,6 +230,7 @@ def _trial_table(story: Story, *, wide: bool) -> Table:
             metric_with_interval(row.accuracy),
             latency_with_interval(row.latency, "p50"),
             latency_with_interval(row.latency, "p90"),
+            *([energy_with_interval(row.energy, "per_period")] if energy else []),
         )
         table.add_row(
             row.name,
@@ -238,7 +270,7 @@ def _trial_line(row: TrialRow, accuracy_name: str) -> str:
     return (
         f"{told}; {accuracy_name} {metric_with_interval(row.accuracy)}; "
         f"p50 {latency_with_interval(row.latency, 'p50')} ms; p90 {latency_with_interval(row.latency, 'p90')} ms; "
-        f"memory {mib(row.summary.peak_rss_bytes)} MiB"
+        f"memory {mib(row.summary.peak_rss_bytes)} MiB" + _energy_clause(row.energy)
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Built, Errored, Judged, Trial
 from edgeloop.core.limits import Limit, LimitSet
-from edgeloop.core.measurement import Interval, LatencySummary, MetricSummary, Summary
+from edgeloop.core.measurement import EnergySummary, Interval, LatencySummary, MetricSummary, Summary
 from edgeloop.core.network import Candidate, LayerSize, NetworkSizes, NetworkSpec
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Finding, Outcome, Verdict
@@ -29,6 +29,8 @@ class Truth:
     accuracy: float
     deployed_bytes: int
     peak_rss_bytes: int
+    energy_mj: float | None = None
+    """Of a period; None: no power meter."""
 
 
 def simulated_sizes(network: NetworkSpec, channels: int = 16, blocks: int = 3) -> NetworkSizes:
@@ -147,6 +149,31 @@ class SimulatedBoard:
             peak_rss_bytes=truth.peak_rss_bytes,
             runtime_rss_bytes=truth.peak_rss_bytes // 2,
             metrics=(MetricSummary(metric="top1", value=truth.accuracy, interval=None, n=1000),),
+            energy=None if truth.energy_mj is None else self._energy(truth.energy_mj),
+        )
+
+    def _energy(self, per_period_mj: float) -> EnergySummary:
+        """A third of it above idle, over periods of 100 ms."""
+        active_mw = per_period_mj * 10
+        of = {"per_period": per_period_mj, "above_idle": per_period_mj / 3}
+        return EnergySummary.model_validate(
+            {
+                "per": "period",
+                "per_period_mj": of["per_period"],
+                "above_idle_mj": of["above_idle"],
+                "idle_mw": active_mw * 2 / 3,
+                "active_mw": active_mw,
+                "confidence": 0.95,
+                "interval": {
+                    name: Interval(low=value * (1 - self.noise), high=value * (1 + self.noise))
+                    for name, value in of.items()
+                },
+                "meter": "simulated",
+                "accuracy_pct": 1.0,
+                "clock_uncertainty_ms": 0.0,
+                "sessions": 8,
+                "samples": 640,
+            }
         )
 
     def _finding(self, limit: Limit, candidate: Candidate) -> Finding:
@@ -161,6 +188,8 @@ class SimulatedBoard:
                 observed, unit = float(truth.deployed_bytes), "bytes"
             case "peak_rss":
                 observed, unit = float(truth.peak_rss_bytes), "bytes"
+            case "energy_per_period" if truth.energy_mj is not None:
+                observed, unit = truth.energy_mj, "mJ"
             case "top1":
                 observed, unit = truth.accuracy, ""
             case _:

@@ -72,7 +72,9 @@ def objectives_of(limits: LimitSet, lower_is_better: frozenset[str]) -> list[Obj
 def _named(limit: Limit) -> str:
     """The metric with its unit: `latency p90, ms`."""
     what = f"{limit.metric} {limit.statistic}" if limit.statistic else limit.metric
-    unit = {Family.SPEED: ", ms", Family.SIZE: ", bytes", Family.MEMORY: ", bytes"}.get(limit.family, "")
+    unit = {Family.SPEED: ", ms", Family.SIZE: ", bytes", Family.MEMORY: ", bytes", Family.ENERGY: ", mJ"}.get(
+        limit.family, ""
+    )
     return what + unit
 
 

@@ -17,6 +17,7 @@ from edgeloop.method.moves import (
     decisive,
     near_misses,
     percent_faster,
+    percent_less_energy,
     read,
     told_in_figures,
 )
@@ -232,6 +233,8 @@ class PatentStrategy(Tour):
             where = "here" if compared.network == here.network else f"at {self.space.networks[compared.network].label}"
             if family is Family.SPEED:
                 parts.append(f"{other} measured {percent_faster(compared)} than {one} {where}")
+            elif family is Family.ENERGY:
+                parts.append(f"{other} took {percent_less_energy(compared)} than {one} {where}")
             else:
                 parts.append(f"{other} took {100 * (1 - compared.ratio):.0f} % less memory than {one} {where}")
         return ", ".join(dict.fromkeys(parts))
@@ -241,18 +244,26 @@ class PatentStrategy(Tour):
         known, open_ = [], []
         for rung in range(here.rung + 1, len(self.space.rungs)):
             name = self.space.rungs[rung].name
-            compared = self._order.compared(Family.SPEED, here, rung) if Family.SPEED in families else None
-            if compared is not None and not compared.better:
-                known.append(f"{name} measured {percent_faster(compared)}")
-            elif Family.SPEED in families and not self._order.answers_latency(here, rung):
+            measured = [
+                said(compared)
+                for family, said in ((Family.SPEED, percent_faster), (Family.ENERGY, percent_less_energy))
+                if family in families
+                and (compared := self._order.compared(family, here, rung)) is not None
+                and not compared.better
+            ]
+            if measured:
+                known.append(f"{name} measured {', '.join(measured)}")
+            elif families & {Family.SPEED, Family.ENERGY} and not self._order.answers_latency(here, rung):
                 known.append(f"{name} has the latency of {self.space.rungs[here.rung].name} by nature")
             elif not self._order.known(families, here, rung) and self._same_channels(here, rung):
                 open_.append(name)
         if open_:
             waiting = f"{', '.join(open_[:3])} {'is' if len(open_) == 1 else 'are'} not measured yet"
-            return f"no rung further up measured faster ({', '.join([*known, waiting])}): "
+            what = "to take less energy" if families == {Family.ENERGY} else "faster"
+            return f"no rung further up measured {what} ({', '.join([*known, waiting])}): "
         if known:
-            return f"no rung further up is faster ({', '.join(known)}): "
+            what = "is faster" if Family.SPEED in families else "takes less energy"
+            return f"no rung further up {what} ({', '.join(known)}): "
         return "no rung further up is left: " if here.rung + 1 < len(self.space.rungs) else "no rung is further up: "
 
     def _same_channels(self, here: Point, rung: int) -> bool:
