@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeloop.board.doctor import clock_checks, condition_checks, declared_checks, state_checks, support_checks
+from edgeloop.board.doctor import (
+    clock_checks,
+    condition_checks,
+    declared_checks,
+    sensor_checks,
+    state_checks,
+    support_checks,
+)
 from edgeloop.board.models import load_model
 from edgeloop.board.wheels import Interpreter, engine_support
 from edgeloop.bootstrap.host_doctor import package_checks, pair_checks
@@ -178,3 +185,26 @@ def test_the_next_step_stands_under_its_line_and_the_end_counts() -> None:
         "               -> look",
         "1 wrong, 1 to note, 1 ok",
     ]
+
+
+@pytest.mark.parametrize(
+    ("power", "state", "said"),
+    [
+        (
+            {"sensor": "ina226@1-0040/power1", "watts": 3.412, "interval_s": 0.05, "update_s": 0.002, "error": None},
+            "ok",
+            "ina226@1-0040/power1: 3.412 W, read 20 times a second, a new value every 2 ms",
+        ),
+        (
+            {"sensor": "ina226", "watts": None, "error": "the board has no power sensor ina226; found: none"},
+            "wrong",
+            "the board has no power sensor ina226; found: none",
+        ),
+        ({"sensor": "ina226", "watts": "much", "error": None}, "wrong", "the board says nothing of it"),
+        (None, "wrong", "the board says nothing of it"),
+    ],
+)
+def test_a_sensor_on_the_board_is_told_with_what_it_reads(power: Any, state: str, said: str) -> None:
+    (check,) = sensor_checks({"power": power})
+    assert (check.state, check.found) == (state, said)
+    assert (check.next_step is None) == (state == "ok")

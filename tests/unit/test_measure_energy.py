@@ -212,7 +212,7 @@ class TestVerdict:
     def test_sessions_without_an_energy_are_counted_and_said(self) -> None:
         (finding,) = judged("energy_per_period_mj=320", trace(), trace(), trace(lost="nobody watched")).findings
         assert finding.outcome is Outcome.PASS
-        assert "1 of 3 energy sessions gave none: session 2: nobody watched" in finding.reason
+        assert "1 of 3 energy sessions gave none: nobody watched (session 2)" in finding.reason
 
     def test_one_session_judges_nothing(self) -> None:
         (finding,) = judged("energy_per_period_mj=900", trace()).findings

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -15,7 +16,7 @@ from edgeloop.core.campaign import Search
 from edgeloop.core.events import Asked, Built, Entry, Event, Finished, Judged, Moved, Started, Trained, Trial
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import parse_limits
-from edgeloop.core.measurement import Trust
+from edgeloop.core.measurement import EnergySummary, Interval, Trust
 from edgeloop.core.network import Candidate, NetworkSpec
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.verdict import Outcome, Verdict
@@ -450,3 +451,42 @@ def test_a_chart_over_two_decades_has_a_logarithmic_axis() -> None:
 def test_whiskers_show_intervals_in_both_directions() -> None:
     mark = Mark(1.0, 0.9, "1", "t", "pass", x_interval=(0.9, 1.1), y_interval=(0.88, 0.92))
     assert scatter([mark], [], "ms", "top1", str).count('class="whisker"') == 2
+
+
+@pytest.mark.parametrize(("per", "told"), [("period", "energy a period"), ("inference", "energy an inference")])
+def test_a_measurement_tells_its_energy_powers_meter_and_what_was_lost(
+    per: Literal["period", "inference"], told: str
+) -> None:
+    built = next(e.event for e in PASSED if isinstance(e.event, Built))
+    judged = next(e.event for e in PASSED if isinstance(e.event, Judged))
+    energy = EnergySummary(
+        per=per,
+        per_period_mj=40.0,
+        above_idle_mj=-0.2,
+        idle_mw=2000.0,
+        active_mw=2002.0,
+        confidence=0.95,
+        interval={"per_period": Interval(low=39.0, high=41.0), "above_idle": Interval(low=-1.0, high=0.6)},
+        meter="meter stream",
+        accuracy_pct=1.0,
+        clock_uncertainty_ms=12.0,
+        sessions=7,
+        samples=700,
+        problems=("session 4: no reading for 0.7 s of the idle window of 2 s",),
+    )
+    assert judged.summary is not None
+    measured = judged.model_copy(update={"summary": judged.summary.model_copy(update={"energy": energy})})
+    lines = printed(text_report.measure_report(measured, built.artifact), terminal=False)
+    for words in (
+        f"{told}: 40 [39, 41] mJ, 95% interval, idle time included",
+        "energy above idle: -0.2 [-1, 0.6] mJ a",
+        "power: 2000 mW idle, 2002 mW active",
+        "power meter: meter stream, accuracy 1 %, clocks to 12 ms: 7 sessions, 700 readings",
+        "no energy: session 4: no reading for 0.7 s",
+    ):
+        assert words in lines
+    nothing = energy.model_copy(update={"per_period_mj": None, "above_idle_mj": None, "idle_mw": None, "sessions": 0})
+    measured = judged.model_copy(update={"summary": judged.summary.model_copy(update={"energy": nothing})})
+    lines = printed(text_report.measure_report(measured, built.artifact), terminal=False)
+    assert told not in lines
+    assert "no energy: session 4" in lines

@@ -27,16 +27,13 @@ from edgeloop.core.verdict import Outcome
 from edgeloop.data.files import read_measure_npz, write_board_npz
 from edgeloop.errors import ConfigError, DataError, Fault, ModelError, UserError
 from edgeloop.measure.accuracy import Scores
-from edgeloop.measure.plans import PlanPreview, preview, schedule
+from edgeloop.measure.plans import PlanPreview, job_deadline_s, preview, schedule
 from edgeloop.measure.scoring import Scorer
 from edgeloop.measure.verdict import Observed, observe
 from edgeloop.ports import Bench, Clock, Watch
 
 _T = TypeVar("_T")
 PIPELINE = re.compile(r".+\.py:[A-Za-z_]\w*\Z")
-_JOB_DEADLINE_S_MIN = 3600.0
-_WAITING = 3.0
-"""Of the time that a plan is expected to take, what a job may take: slow models, slow boards, waiting for the lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +282,6 @@ def run_job(
     shown = [[s.label, s.artifact.sha256, s.engine, s.threads] for s in subjects]
     key = key_of("measure", board.name, shown, plan, secrets.token_hex(16))
     folder = user_state_path("edgeloop") / "measure" / key[:32]
-    cost = preview(plan, len(subjects), samples.n, energies=len(subjects) if energy else 0)
     request = MeasureRequest(
         key=key,
         subjects=tuple(subjects),
@@ -295,8 +291,13 @@ def run_job(
         folder=folder / "samples",
         data=_written(samples, folder / "data.npz", for_pipeline=pipeline is not None),
         pipeline=pipeline,
-        deadline_s=max(_JOB_DEADLINE_S_MIN, _WAITING * 60 * cost.minutes)
-        + environment.on(board.environment).waiting_s_max,
+        deadline_s=job_deadline_s(
+            plan,
+            len(subjects),
+            samples.n,
+            energies=len(subjects) if energy else 0,
+            waiting_s=environment.on(board.environment).waiting_s_max,
+        ),
     )
     began = clock.monotonic_s()
     attempt = bench.measure(request, watch)

@@ -107,8 +107,20 @@ class EnergyEstimate:
         low, high = self.bound(one_sided, "lower"), self.bound(one_sided, "upper")
         return None if low is None or high is None else Interval(low=low, high=high)
 
+    def bounds_in_words(self, confidence: float, planned: int) -> str:
+        """Say the bounds of one look, and what is in them."""
+        low, high = self.bound(confidence, "lower"), self.bound(confidence, "upper")
+        if low is None or high is None:
+            return f"1 session of {planned}, and an interval needs 2"
+        return (
+            f"{confidence:.4g} bounds {low:.4g} to {high:.4g} mJ over {self.n} sessions, the meter's "
+            f"{self.accuracy:.2%} taken in"
+        )
+
     def more_needed(self, bar: float, confidence: float) -> int | None:
         """About how many more sessions like these put `bar` outside the bounds; None if 1000 would not."""
+        if self.n < 2:
+            return 1
 
         def decides(n: int) -> bool:
             like_these = type(self.over_sessions)(n, self.over_sessions.mean, self.over_sessions.deviation)
@@ -140,14 +152,30 @@ class Energies:
     """What the energy sessions of one subject came to."""
 
     of_sessions: tuple[SessionEnergy, ...]
-    problems: tuple[str, ...]
-    """A line for each session that gave no energy."""
+    lost: tuple[tuple[int, str], ...]
+    """Index of each session that gave no energy, and why."""
     traces: tuple[PowerTrace, ...]
     """Of the sessions that gave one."""
 
     @property
+    def without(self) -> str:
+        """What is said of sessions that gave none; empty where all did."""
+        if not self.lost:
+            return ""
+        by_reason: dict[str, list[str]] = {}
+        for index, reason in self.lost:
+            by_reason.setdefault(reason, []).append(str(index))
+        told = "; ".join(f"{reason} (session {', '.join(at)})" for reason, at in list(by_reason.items())[:3])
+        return f"{len(self.lost)} of {self.asked} energy sessions gave none: {told}"
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A line for each session that gave none."""
+        return tuple(f"session {index}: {reason}" for index, reason in self.lost)
+
+    @property
     def asked(self) -> int:
-        return len(self.of_sessions) + len(self.problems)
+        return len(self.of_sessions) + len(self.lost)
 
     def estimate(self, metric: EnergyMetric) -> EnergyEstimate | None:
         """Return a figure over sessions; None where no session gave an energy."""
@@ -166,7 +194,7 @@ class Energies:
 def energies(sessions: Sequence[Session]) -> Energies:
     """Return the energy of each energy session that ran, or why it has none."""
     found: list[SessionEnergy] = []
-    problems: list[str] = []
+    lost: list[tuple[int, str]] = []
     traces: list[PowerTrace] = []
     for session in sessions:
         if session.kind != "energy" or session.outcome != "ok":
@@ -174,15 +202,15 @@ def energies(sessions: Sequence[Session]) -> Energies:
         trace = session.power
         problem = "its power was not recorded" if trace is None else _problem(trace)
         if trace is None or problem is not None:
-            problems.append(f"session {session.index}: {problem}")
+            lost.append((session.index, problem or ""))
             continue
         energy = session_energy(trace)
         if energy.per_period_j <= 0:
-            problems.append(f"session {session.index}: the meter read {energy.active_w:.4g} W on the average")
+            lost.append((session.index, f"the meter read {energy.active_w:.4g} W on the average"))
             continue
         found.append(energy)
         traces.append(trace)
-    return Energies(tuple(found), tuple(problems), tuple(traces))
+    return Energies(tuple(found), tuple(lost), tuple(traces))
 
 
 def summarise_energy(sessions: Sequence[Session], confidence: float) -> EnergySummary | None:

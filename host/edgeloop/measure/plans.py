@@ -25,6 +25,9 @@ SAMPLES_MIN = 30
 _SAMPLES_MAX = 100_000_000
 ENERGY_AROUND_S = 1.4
 """What an energy session does before and after its two windows, beside warming up."""
+JOB_DEADLINE_S_MIN = 3600.0
+JOB_DEADLINE_FACTOR = 3.0
+"""Of the time that a plan is expected to take, what a job may take."""
 EXTENSION_SEED = 1000
 """Added to the seed of the interleaving for the second look."""
 
@@ -97,6 +100,17 @@ def preview(
     energy_s = min(plan.deadline_s, PROCESS_START_S + warm_up_s + 2 * plan.energy_window_s + ENERGY_AROUND_S)
     total_s = subjects * (plan.sessions * session_s + evaluate_s) + energies * plan.sessions * energy_s
     return PlanPreview(subjects * plan.sessions, samples, certain, total_s / 60)
+
+
+def job_deadline_s(
+    plan: Plan, subjects: int, samples_hint: int | None, *, energies: int = 0, waiting_s: float = 0.0
+) -> float:
+    """Return how long a job may take, the wait for the board included: slow models and boards take a multiple.
+
+    `waiting_s` is what the declared environment may make it wait on the board itself.
+    """
+    expected_s = 60 * preview(plan, subjects, samples_hint, energies=energies).minutes
+    return max(JOB_DEADLINE_S_MIN, JOB_DEADLINE_FACTOR * expected_s) + waiting_s
 
 
 def samples_certain(plan: Plan, latency_under_s: float | None = None) -> int:

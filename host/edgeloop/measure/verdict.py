@@ -257,34 +257,25 @@ class _Judging:
     def _energy(self, limit: Limit, metric: EnergyMetric) -> Finding:
         found = energies(self.candidate.sessions)
         estimate = found.estimate(metric)
-        without = f"{len(found.problems)} of {found.asked} energy sessions gave none: {'; '.join(found.problems[:3])}"
         if estimate is None:
-            asked = without if found.asked else f"no energy session of {self.candidate.label} ran"
+            asked = found.without if found.asked else f"no energy session of {self.candidate.label} ran"
             return _unmeasured(limit, "mJ", asked)
-        bar = limit.bound - limit.guard
-        low, high = (estimate.bound(self.confidence, side) for side in ("lower", "upper"))
         case = _Case(
-            bar=bar,
+            bar=limit.bound - limit.guard,
             observed=estimate.mj,
-            low=low,
-            high=high,
+            low=estimate.bound(self.confidence, "lower"),
+            high=estimate.bound(self.confidence, "upper"),
             unit="mJ",
             upper_bar=True,
-            seen=f"{estimate.mj:.4g} mJ, limit {bar:.4g} mJ{_guarded(limit)}",
+            seen=f"{estimate.mj:.4g} mJ, limit {limit.bound - limit.guard:.4g} mJ{_guarded(limit)}",
         )
         outcome = case.outcome()
-        reason = f"{case.seen}; " + (
-            f"{self.confidence:.4g} bounds {low:.4g} to {high:.4g} mJ over {estimate.n} sessions, the meter's "
-            f"{estimate.accuracy:.2%} taken in"
-            if estimate.n > 1
-            else f"1 session of {self.planned}, and an interval needs 2"
-        )
-        reason += f"; {without}" if found.problems else ""
-        if outcome is not Outcome.INCONCLUSIVE or estimate.n < 2:
-            return _finding(limit, case, outcome, reason, sessions=None if estimate.n > 1 else 1)
-        more = estimate.more_needed(bar, self.next_confidence)
-        told = f"about {more} more sessions would decide" if more else "too near to the limit for this meter to decide"
-        return _finding(limit, case, outcome, f"{reason}; {told}", sessions=more)
+        told = [case.seen, estimate.bounds_in_words(self.confidence, self.planned), found.without]
+        more = None
+        if outcome is Outcome.INCONCLUSIVE:
+            more = estimate.more_needed(case.bar, self.next_confidence)
+            told.append(f"needs about {_count(more, 'session')}" if more else "too near to the limit for this meter")
+        return _finding(limit, case, outcome, "; ".join(filter(None, told)), sessions=more)
 
     # Scores: an interval about the population, or the number on exactly these samples
 

@@ -20,10 +20,10 @@ from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Pipeline,
 from edgeloop.core.network import Candidate
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome
-from edgeloop.errors import BoardError, HarnessError, ModelError
+from edgeloop.errors import BoardError, HarnessError, LabError, ModelError, Owner
 from edgeloop.measure.accuracy import Scores
 from edgeloop.measure.judging import judge_attempts
-from edgeloop.measure.plans import EXTENSION_SEED, schedule
+from edgeloop.measure.plans import EXTENSION_SEED, job_deadline_s, schedule
 from edgeloop.measure.scoring import Scorer
 from edgeloop.measure.verdict import observe
 from edgeloop.method.memo import Memo
@@ -31,7 +31,7 @@ from edgeloop.method.own import BASELINE, Figures, judged_figures
 from edgeloop.ports import Bench, Builder, Clock, Observer
 
 TAKES = 2
-"""How often a measurement is taken before INVALID stands."""
+"""How often a measurement is taken before INVALID stands, or an ERROR of the lab."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,8 @@ class Measuring:
     def reference(self, bench: Bench, candidate: Candidate, artifact: Artifact, run_on: RunOn) -> Reference:
         """Measure M1 alone: its outputs on validation data, and whether the limits that need no reference hold.
 
-        Raises BoardError where no measurement stayed inside the declared environment, ModelError where M1 does not
-        run: nothing can be compared with it then.
+        Raises BoardError where no measurement stayed inside the declared environment, LabError where a power meter
+        gave nothing, ModelError where M1 does not run: nothing can be compared with it then.
         """
         trial = OnTrial(0, candidate, artifact, bench, None)
         question = Question(self._campaign.plan, "validation")
@@ -125,6 +125,11 @@ class Measuring:
             raise BoardError(
                 f"{bench.board.name}: M1 was measured outside the declared environment: {judged.verdict.reasons[0]}",
                 next_step="change the board or the campaign's [environment], and start again with another --out",
+            )
+        if judged.verdict.outcome is Outcome.ERROR and judged.verdict.owner is Owner.LAB:
+            raise LabError(
+                f"{bench.board.name}: M1 was not measured: {'; '.join(judged.verdict.reasons)}",
+                next_step="look at the lab's side of it, and start again with another --out",
             )
         if judged.verdict.outcome is Outcome.ERROR:
             raise ModelError(f"{bench.board.name}: M1 does not run: {'; '.join(judged.verdict.reasons)}")
@@ -213,10 +218,10 @@ class Measuring:
         return judged.verdict.outcome
 
     def _taken(self, measure: Callable[[int], tuple[Judged, Attempt | None]]) -> tuple[Judged, Attempt | None]:
-        """Take a measurement; one outside the declared environment is taken again before INVALID stands."""
+        """Take a measurement; one that the board's or the lab's conditions spoilt is taken again before that stands."""
         judged, attempt = measure(0)
         for take in range(1, TAKES):
-            if judged.verdict.outcome is not Outcome.INVALID:
+            if not _spoilt(judged):
                 break
             judged, attempt = measure(take)
         return judged, attempt
@@ -226,7 +231,7 @@ class Measuring:
         for take in range(TAKES):
             request = self._request(trial, question, take)
             judged = self._memo.judged(trial.number, request.key)
-            if judged is not None and judged.verdict.outcome is not Outcome.INVALID:
+            if judged is not None and not _spoilt(judged):
                 return self._measure(trial, question, request, run_on)
         raise HarnessError(f"ledger: trial {trial.number} was judged, and its samples are not in {self._samples}")
 
@@ -276,15 +281,23 @@ class Measuring:
             [question.split, question.look, take, self._data.sha256, len(split)],
             *([] if self._pipeline is None else [self._pipeline.sha256]),
         )
+        metered = ["candidate"] if self._campaign.limits.needs_energy else []
         return MeasureRequest(
             key=key,
             subjects=tuple(subjects),
-            schedule=schedule(timed, evaluated, plan, ["candidate"] if self._campaign.limits.needs_energy else []),
+            schedule=schedule(timed, evaluated, plan, metered),
             plan=plan,
             environment=self._campaign.environment,
             folder=self._samples / key[:32],
             data=self._board_data(split, f"{question.split}-{len(split)}"),
             pipeline=self._pipeline,
+            deadline_s=job_deadline_s(
+                plan,
+                len(timed),
+                len(split),
+                energies=len(metered),
+                waiting_s=self._campaign.environment.on(board.environment).waiting_s_max,
+            ),
         )
 
     def _measure(self, trial: OnTrial, question: Question, request: MeasureRequest, run_on: RunOn) -> Attempt:
@@ -367,3 +380,9 @@ class Measuring:
 
     def _scores(self, split: DataSplit, outputs: Arrays | None) -> dict[str, Scores]:
         return self._scorer.scores(outputs, self._scorer.targets(split.x, split.y)) if outputs else {}
+
+
+def _spoilt(judged: Judged) -> bool:
+    """Whether it says nothing of the network, and another take may: outside the environment, or nobody could see."""
+    verdict = judged.verdict
+    return verdict.outcome is Outcome.INVALID or (verdict.outcome is Outcome.ERROR and verdict.owner is Owner.LAB)

@@ -1,8 +1,9 @@
 """Networks, trainer, builder and bench of a whole run, simulated: the real controller and the real judge over a table.
 
-Nothing is trained, built or timed: a candidate's latency, accuracy, bytes and memory come from its `Truth`, sessions
-and outputs are made up to fit. Accuracy is exact on the samples (write limits on it with `about = "this_set"`); session
-medians spread by 0.3 % to each side, so a latency limit within about 1 % of the truth may stay undecided.
+Nothing is trained, built or timed: a candidate's latency, accuracy, bytes, memory and energy come from its `Truth`,
+sessions and outputs are made up to fit. Accuracy is exact on the samples (write limits on it with
+`about = "this_set"`); session medians and powers spread by 0.3 % to each side, so a limit within about 1 % of the truth
+may stay undecided.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from edgeloop.core.campaign import Campaign, Data, Task
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.events import Entry, Finished
 from edgeloop.core.frozen import key_of
-from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Session, Step, Subject
+from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, PowerTrace, Session, Step, Subject
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
+from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome
 from edgeloop.errors import BuildError, ModelError
 from edgeloop.measure.scoring import Scorer
@@ -138,7 +140,7 @@ class SimulatedWorkshop:
             board_model=self.board.model.name,
             emulated=False,
             engine_versions={},
-            sessions=tuple(self._session(step, subjects[step.label], request.key) for step in request.schedule),
+            sessions=tuple(self._session(step, subjects[step.label], request) for step in request.schedule),
             outputs={
                 step.label: self._outputs(self._candidate(subjects[step.label]), inputs)
                 for step in request.schedule
@@ -164,10 +166,10 @@ class SimulatedWorkshop:
         network, lightening = self._networks[subject.artifact.sha256]
         return Candidate(network=network, lightening=lightening, engine=subject.engine, threads=subject.threads)
 
-    def _session(self, step: Step, subject: Subject, key: str) -> Session:
+    def _session(self, step: Step, subject: Subject, request: MeasureRequest) -> Session:
         candidate = self._candidate(subject)
         truth, fault = self.truth(candidate), self.faults.get(str(candidate))
-        draw = np.random.default_rng(int(hashlib.sha256(f"{key}/{step.index}".encode()).hexdigest()[:8], 16))
+        draw = np.random.default_rng(int(hashlib.sha256(f"{request.key}/{step.index}".encode()).hexdigest()[:8], 16))
         median_ns = truth.latency_ms * 1e6 * (1 + _SPREAD * draw.uniform(-1, 1))
         if fault is Outcome.INCONCLUSIVE:
             median_ns = self.undecided_ms * 1e6 * (5.0 if step.index % 2 else 0.2)
@@ -188,6 +190,7 @@ class SimulatedWorkshop:
             runtime_rss_bytes=None if broken else truth.peak_rss_bytes // 2,
             conditions={"before": throttled, "during": [], "after": throttled},
             boot_id="b",
+            power=None if broken or step.kind != "energy" else _trace(truth, request.plan, draw.uniform(-1, 1)),
         )
 
     def _outputs(self, candidate: Candidate, inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -196,6 +199,24 @@ class SimulatedWorkshop:
         right = np.floor((at + 1) * self.truth(candidate).accuracy) > np.floor(at * self.truth(candidate).accuracy)
         answers = (at + np.where(right, 0, 1)) % CLASSES
         return {"y": np.eye(CLASSES, dtype=np.float32)[answers]}
+
+
+def _trace(truth: Truth, plan: Plan, drawn: float) -> PowerTrace:
+    """Steady power in both windows, a third of the energy above idle. Without a power meter nothing is recorded."""
+    period_s, window_s = (plan.period_ms or truth.latency_ms) / 1000, plan.energy_window_s
+    seconds = np.linspace(0.0, 2 * window_s, 201)
+    active_w = (truth.energy_mj or 0.0) / 1000 / period_s * (1 + _SPREAD * drawn)
+    return PowerTrace(
+        seconds=seconds,
+        watts=np.where(seconds <= window_s, active_w * 2 / 3, active_w),
+        idle_s=(0.0, window_s - 1e-9),
+        active_s=(window_s + 1e-9, 2 * window_s),
+        inferences=round(window_s / period_s),
+        period_ms=plan.period_ms,
+        meter="simulated",
+        accuracy_pct=0.1,
+        lost="" if truth.energy_mj is not None else "the simulated board has no power meter",
+    )
 
 
 def simulated_run(
