@@ -54,6 +54,7 @@ _PAUSE_MIN_S = 0.2
 _PAUSE_MAX_S = 5.0
 _PREPARE_AGAIN_S = 60.0
 """How long to try again where the connection drops before the job was started."""
+_LONGER = "give the measurement a longer deadline"
 _LEASE_MARGIN_S = 60.0
 """The job's deadline lies so much before the lease's."""
 _BY_OWNER: dict[str, type[EdgeloopError]] = {
@@ -312,7 +313,7 @@ class _Measuring:
                 raise BoardError(
                     f"{self._name}: {self._after + 1} of {self._total} sessions within {self._request.deadline_s:g} s;"
                     " the job was cancelled",
-                    next_step="give the measurement a longer deadline",
+                    next_step=_LONGER,
                 )
             look = self._again(
                 lambda: self._agent.look(self._job_id, after=self._after, wait_s=_LOOK_WAIT_S), self._ends_s
@@ -367,6 +368,8 @@ class _Measuring:
             return LeaseError(text, next_step="measure again")
         if done.outcome == "cancelled":
             return BoardError(text, next_step="measure again: a new attempt starts from nothing")
+        if done.outcome == "deadline":  # the same deadline as this host's, whoever's clock tells it first
+            return BoardError(text, next_step=_LONGER)
         return _BY_OWNER.get(done.owner, BoardError)(text)
 
     def _died(self) -> BoardError:
