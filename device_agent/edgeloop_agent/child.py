@@ -38,6 +38,7 @@ def write_arguments(state: Path, job: wire.Job, step: wire.Step, work: Path) -> 
         inputs=subject.inputs,
         outputs=subject.outputs,
         data=str(cache / (job.data_sha256 + ".npz")) if job.data_sha256 is not None else None,
+        parts=None if subject.parts_sha256 is None else str(cache / (subject.parts_sha256 + ".zip")),
         pipeline=None if job.pipeline is None else _user_code(cache, job.pipeline),
         python_path=[str(state / wire.RUNTIMES_DIR / name) for name in job.python_path],
         plan=job.session_plan,

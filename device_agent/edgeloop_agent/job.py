@@ -17,12 +17,12 @@ from typing import Any, BinaryIO, Iterator, Optional
 from edgeloop_agent import cache, conditions, folder, power, wire
 
 READABLE = re.compile(
-    r"\A(?:sessions/\d{3,6}\.(?:json|(?:latency|warmup|stages|power|out\.\d{1,3})\.npy)"
+    r"\A(?:sessions/\d{3,6}\.(?:json|(?:latency|warmup|stages|operators|power|out\.\d{1,3})\.npy)"
     r"|(?:job|state|done)\.json|agent\.log)\Z"
 )
 LOOK_SESSIONS_MAX = 500
 _SUFFIX = re.compile(r"\A\.[A-Za-z0-9]{1,16}\Z")
-_SESSION = re.compile(r"\A(\d{3,6})\.(json|(?:latency|warmup|stages|power|out\.\d{1,3})\.npy)\Z")
+_SESSION = re.compile(r"\A(\d{3,6})\.(json|(?:latency|warmup|stages|operators|power|out\.\d{1,3})\.npy)\Z")
 _THREADS_MAX = 256
 _SECONDS_MAX = 7 * 24 * 3600.0
 _POLL_S = 0.05
@@ -72,7 +72,8 @@ def _faults(job: wire.Job, job_id: str) -> Iterator[str]:
 def _step_faults(job: wire.Job, place: int, step: wire.Step) -> Iterator[str]:
     if step.index != place:
         yield "step %d has the index %d" % (place, step.index)
-    if not 0 <= step.subject < len(job.subjects):
+    known = 0 <= step.subject < len(job.subjects)
+    if not known:
         yield "step %d names subject %d of %d" % (place, step.subject, len(job.subjects))
     if step.kind not in wire.STEP_KINDS:
         yield "step %d is of the kind %r" % (place, step.kind[:40])
@@ -80,6 +81,8 @@ def _step_faults(job: wire.Job, place: int, step: wire.Step) -> Iterator[str]:
         yield "step %d evaluates, and there are no data" % place
     if step.kind == "energy" and job.session_plan.energy_window_s <= 0:
         yield "step %d measures energy, and energy_window_s is 0" % place
+    if step.kind == "profile" and known and job.subjects[step.subject].parts_sha256 is None:
+        yield "step %d profiles, and its subject has no parts" % place
 
 
 def _subject_faults(subject: wire.Subject) -> Iterator[str]:
@@ -88,6 +91,8 @@ def _subject_faults(subject: wire.Subject) -> Iterator[str]:
         yield "%s: no engine is called %r" % (where, subject.engine[:40])
     if not wire.SHA256.match(subject.model_sha256) or not _SUFFIX.match(subject.model_suffix):
         yield "%s: the model's name is not a hash and a suffix" % where
+    if subject.parts_sha256 is not None and not wire.SHA256.match(subject.parts_sha256):
+        yield "%s: the name of its parts is not a hash" % where
     if not 1 <= subject.threads <= _THREADS_MAX:
         yield "%s: %d threads" % (where, subject.threads)
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from edgeloop_agent import conditions, timing, wire
+from edgeloop_agent import conditions, memory, timing, wire
 
 if TYPE_CHECKING:
     from edgeloop_agent.engines.interpreter import Engine
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ARGS_FILE = "args.json"
 RESULT_FILE = "result.json"
 AFTER_LOADING = "after loading the model"
+PROFILE = "profile"
 SOAK = "soak"
 """The kind of a process that heats the board as the latency sessions do, until it is killed; never recorded."""
 _PR_SET_PDEATHSIG = 1
@@ -55,6 +56,7 @@ class Arguments:
     outputs: list[str]
     data: Optional[str]
     pipeline: Optional[UserCode]
+    parts: Optional[str]
     python_path: list[str]
     plan: wire.SessionPlan
     seed: int
@@ -78,12 +80,13 @@ def main(folder: Path) -> int:
         "pinned_cores": conditions.allowed_cores(),
     }
     sys.path[:0] = arguments.python_path
+    phases = memory.Phases() if arguments.kind == PROFILE else None
     try:
-        from edgeloop_agent import energy, engines, evaluate, intervals, samples  # noqa: F401 -- before memory is read
+        from edgeloop_agent import energy, engines, evaluate, intervals, profile, samples  # noqa: F401 -- memory is read next
         from edgeloop_agent.engines.interpreter import RefusedError
         from edgeloop_agent.pipeline import PipelineError
 
-        store = timing.store_for(arguments.plan)
+        store = timing.store_for(arguments.plan) if phases is None else array.array("q")
         engine = engines.load_engine(arguments.engine)
     except Exception as error:  # noqa: BLE001 -- a runtime that does not fit the board fails in any way; it is one line
         line = "%s can't be imported on the board: %s: %s" % (arguments.engine, type(error).__name__, _last(error))
@@ -91,13 +94,19 @@ def main(folder: Path) -> int:
         return 0
     try:
         result.update(engine_version=engine.version, runtime_rss_bytes=conditions.vm_bytes("VmRSS"))
+        if phases is not None:
+            phases.end("runtime")
         start = time.perf_counter_ns()
         engine.load(arguments.model, arguments.threads)
         result.update(load_ns=time.perf_counter_ns() - start)
+        if phases is not None:
+            phases.end("load")
         result.update(inputs=list(map(asdict, engine.inputs())), outputs=list(map(asdict, engine.outputs())))
         _say(folder, {**result, "outcome": "crashed", "detail": AFTER_LOADING})
         _check_tensors(arguments, engine)
-        if arguments.pipeline is not None:
+        if phases is not None:
+            result.update(profile=_profiled(arguments, engine, phases, folder))
+        elif arguments.pipeline is not None:
             result.update(_through_pipeline(arguments, arguments.pipeline, engine, store, folder, result))
         else:
             result.update(_bare(arguments, engine, store, folder))
@@ -123,6 +132,20 @@ def _check_tensors(arguments: Arguments, engine: Engine) -> None:
     ):
         if len(wanted) != len(found):
             raise RefusedError("the model has %d %s, the job names %d" % (len(found), what, len(wanted)))
+
+
+def _profiled(arguments: Arguments, engine: Engine, phases: memory.Phases, folder: Path) -> dict[str, Any]:
+    """The pass of its own: on the first sample, random where a pipeline would have to make one."""
+    from edgeloop_agent import profile, samples
+    from edgeloop_agent.engines.interpreter import RefusedError
+
+    if arguments.parts is None:
+        raise RefusedError("a profile needs the model's parts")
+    data = None
+    if arguments.data is not None and arguments.pipeline is None:
+        data = samples.Data(arguments.data, arguments.inputs, engine.inputs())
+    sample = samples.for_latency(data, engine.inputs(), arguments.seed)[0]
+    return profile.profile(engine, arguments.model, arguments.parts, arguments.threads, sample, phases, folder)
 
 
 def _bare(arguments: Arguments, engine: Engine, store: array.array[int], folder: Path) -> dict[str, Any]:

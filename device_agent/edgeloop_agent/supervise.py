@@ -320,6 +320,7 @@ class _Supervisor:
             "stages": result.get("stages", []) if ok else [],
             "inputs": result.get("inputs", []),
             "outputs": result.get("outputs", []),
+            "profile": result.get("profile") if ok else None,
             "results": result.get("results", []) if ok else [],
             "boot_id": self._boot,
             "started_utc": started,

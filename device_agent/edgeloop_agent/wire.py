@@ -7,7 +7,8 @@ Layout of a state folder on the board (one for the whole board, not one for each
     runtimes/<sha256>/                          unpacked wheel sets, put on sys.path
     jobs/<job id>/job.json                      written by the host
                   agent.log state.json done.json        written by the agent, each atomically
-                  sessions/NNN.json NNN.latency.npy NNN.warmup.npy NNN.stages.npy NNN.power.npy NNN.out.<i>.npy
+                  sessions/NNN.json NNN.latency.npy NNN.warmup.npy NNN.stages.npy NNN.operators.npy
+                                NNN.power.npy NNN.out.<i>.npy
 
 Arrays are .npy without pickle. Messages are JSON objects of bounded size; what does not fit is refused with
 WireError. Standard library only; Python 3.9.
@@ -42,7 +43,7 @@ DONE_FILE = "done.json"
 LOG_FILE = "agent.log"
 
 SESSION_OUTCOMES = ("ok", "crashed", "timeout", "refused")
-STEP_KINDS = ("latency", "evaluate", "energy")
+STEP_KINDS = ("latency", "evaluate", "energy", "profile")
 TIMINGS = ("invoke", "copy_in_out", "end_to_end")
 STAGES = ("load", "preprocess", "copy_in", "invoke", "copy_out", "postprocess")
 """Of an inference that is timed end to end, in this order."""
@@ -64,6 +65,8 @@ class Subject:
     threads: int
     inputs: list[str]
     outputs: list[str]
+    parts_sha256: Optional[str] = None
+    """A cached .zip of the model cut into its operators, for `profile` sessions."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ class Job:
     def cached_files(self) -> list[str]:
         """Names in the cache that the job can't do without, its agent apart."""
         names = [subject.model_sha256 + subject.model_suffix for subject in self.subjects]
+        names += [subject.parts_sha256 + ".zip" for subject in self.subjects if subject.parts_sha256 is not None]
         names += [self.data_sha256 + ".npz"] if self.data_sha256 is not None else []
         names += [self.pipeline.sha256 + ".py"] if self.pipeline is not None else []
         return sorted(set(names))
@@ -250,6 +254,9 @@ class SessionRecord:
     """Starts in the timed window that were due while the run before was still going on."""
     stages: list[str] = field(default_factory=list)
     """Rows of NNN.stages.npy (int64, ns, a column for each run); empty but for `end_to_end`."""
+    profile: Optional[dict[str, Any]] = None
+    """Of a `profile` session: `memory`; `outputs_equal`; `runs`, a list for each round of how many of NNN.operators.npy
+    (int64, ns, flat) belong to the whole model and then to each part."""
     results: list[Tensor] = field(default_factory=list)
     """Of an `evaluate` session through a pipeline: what is in NNN.out.<i>.npy instead; shapes of one sample."""
     schema: int = SCHEMA

@@ -28,6 +28,7 @@ JOB: dict[str, Any] = {
             "threads": 1,
             "inputs": ["x"],
             "outputs": ["y"],
+            "parts_sha256": None,
         }
     ],
     "schedule": [{"index": 0, "subject": 0, "kind": "latency"}],
@@ -96,6 +97,9 @@ def written(state: Path, path: str, value: Any) -> Path:
         ("schedule/0/subject", 1, "step 0 names subject 1 of 1", "harness"),
         ("schedule/0/kind", "dance", "of the kind 'dance'", "harness"),
         ("schedule/0/kind", "evaluate", "there are no data", "harness"),
+        ("schedule/0/kind", "profile", "profiles, and its subject has no parts", "harness"),
+        ("subjects/0/parts_sha256", "../x", "the name of its parts is not a hash", "harness"),
+        ("subjects/0/parts_sha256", "6" * 64, "is not in the board's cache", "harness"),
         ("session_plan/timing", "all_of_it", "no timing is called 'all_of_it'", "harness"),
         ("session_plan/runs_min", 0, "at least one run", "harness"),
         ("session_plan/period_ms", 0, "must be more than 0", "harness"),

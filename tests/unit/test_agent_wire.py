@@ -27,7 +27,15 @@ NUMBER = st.floats(allow_nan=False, allow_infinity=False)
 INTEGER = st.integers(-(2**63), 2**63 - 1)
 
 subjects = st.builds(
-    wire.Subject, TEXT, TEXT, TEXT, TEXT, INTEGER, st.lists(TEXT, max_size=3), st.lists(TEXT, max_size=3)
+    wire.Subject,
+    TEXT,
+    TEXT,
+    TEXT,
+    TEXT,
+    INTEGER,
+    st.lists(TEXT, max_size=3),
+    st.lists(TEXT, max_size=3),
+    st.none() | TEXT,
 )
 steps = st.builds(wire.Step, INTEGER, INTEGER, TEXT)
 plans = st.builds(wire.SessionPlan, INTEGER, NUMBER, NUMBER, INTEGER, NUMBER, TEXT, st.none() | NUMBER, NUMBER, NUMBER)

@@ -73,5 +73,5 @@ def test_matches_reach_over_the_whole_window() -> None:
 
 def test_a_bundle_that_grew_too_large_is_refused(tmp_path: Path) -> None:
     (tmp_path / "big.py").write_bytes(random.Random(0).randbytes(BUNDLE_BYTES_MAX + 1))  # noise can't be packed
-    with pytest.raises(HarnessError, match="at most 100000"):
+    with pytest.raises(HarnessError, match=f"at most {BUNDLE_BYTES_MAX}"):
         bundle_of(tmp_path)

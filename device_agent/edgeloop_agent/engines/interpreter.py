@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib import metadata
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -38,8 +39,15 @@ class Engine:
 
     def load(self, path: str, threads: int) -> None:
         """Read a model and allocate its tensors. Raises RefusedError."""
+        self._open(threads, model_path=path)
+
+    def load_content(self, content: bytes, threads: int) -> None:
+        """The same with a model's bytes."""
+        self._open(threads, model_content=content)
+
+    def _open(self, threads: int, **model: Any) -> None:
         try:
-            self._interpreter = self._interpreter_class(model_path=path, num_threads=threads)
+            self._interpreter = self._interpreter_class(num_threads=threads, **model)
             self._interpreter.allocate_tensors()
             self._sources = self._interpreter.get_input_details()
             self._sinks = self._interpreter.get_output_details()
@@ -63,6 +71,21 @@ class Engine:
     def getters(self) -> list[tuple[Callable[[int], Any], int]]:
         """For each output the function that returns a copy, and its index."""
         return [(self._interpreter.get_tensor, int(detail["index"])) for detail in self._sinks]
+
+    def places(self) -> dict[int, Optional[tuple[int, int]]]:
+        """Address and bytes of every tensor, scratch buffers included, by its number; None where it has no memory.
+
+        A tensor inside a delegate has none: the delegate keeps its own, and does not tell.
+        """
+        found: dict[int, Optional[tuple[int, int]]] = {}
+        for detail in self._interpreter.get_tensor_details():
+            index = int(detail["index"])
+            found[index] = None
+            with contextlib.suppress(ValueError, RuntimeError):
+                view = self._interpreter.tensor(index)()
+                found[index] = (int(view.__array_interface__["data"][0]), int(view.nbytes))
+                del view  # a runtime refuses to run while somebody holds one
+        return found
 
     def invoker(self) -> Callable[[], None]:
         """The call that runs one inference."""

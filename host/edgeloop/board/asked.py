@@ -10,6 +10,7 @@ from pydantic import Field
 from edgeloop.core.board import Board, PowerMeter
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.measurement import MeasureRequest, StepKind
+from edgeloop.core.profile import Parts
 
 
 class AskedSubject(Frozen):
@@ -21,6 +22,8 @@ class AskedSubject(Frozen):
     model_sha256: str
     outputs: tuple[str, ...]
     """Names, in the model's order."""
+    parts: Parts | None = None
+    """Of a subject that is profiled."""
 
 
 class AskedStep(Frozen):
@@ -67,6 +70,7 @@ def asked_of(
                 threads=s.threads,
                 model_sha256=s.artifact.sha256,
                 outputs=tuple(spec.name for spec in s.artifact.outputs),
+                parts=s.parts,
             )
             for s in request.subjects
         ),

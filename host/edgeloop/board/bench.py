@@ -135,6 +135,7 @@ class BoardBench:
         files = {subject.artifact.sha256: Path(subject.artifact.path) for subject in request.subjects}
         if request.data is not None and data_sha256 is not None:
             files[data_sha256] = request.data
+        files |= {s.parts.sha256: Path(s.parts.path) for s in request.subjects if s.parts is not None}
         if request.pipeline is not None:
             files[request.pipeline.sha256] = request.pipeline.path
         named = {cache_name(sha256, path): (sha256, path) for sha256, path in files.items()}

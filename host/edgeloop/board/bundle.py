@@ -19,7 +19,7 @@ from pathlib import Path
 from edgeloop.board.deflate import deflate
 from edgeloop.errors import HarnessError
 
-BUNDLE_BYTES_MAX = 100_000
+BUNDLE_BYTES_MAX = 150_000
 _MAIN = "import sys\nfrom edgeloop_agent.__main__ import main\nsys.exit(main())\n"
 
 

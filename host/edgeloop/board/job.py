@@ -19,6 +19,7 @@ from edgeloop.board.session_files import (
     checked_arrays,
     checked_record,
     dequantized,
+    profile_of,
     session_of,
     wanted_parts,
     written,
@@ -41,6 +42,8 @@ def job_id_of(request: MeasureRequest, data_sha256: str | None, meter: PowerMete
     subjects = [[s.label, s.artifact.sha256, s.engine, s.threads] for s in request.subjects]
     steps = [[step.index, step.label, step.kind] for step in request.schedule]
     parts = [request.key, request.plan, request.environment, subjects, steps, data_sha256, request.attempt]
+    if any(subject.parts is not None for subject in request.subjects):
+        parts.append(["parts", [subject.parts and subject.parts.sha256 for subject in request.subjects]])
     if request.pipeline is not None:
         parts.append(["pipeline", request.pipeline.sha256, request.pipeline.class_name])
     if meter is not None:
@@ -78,6 +81,7 @@ def wire_job(
                 threads=subject.threads,
                 inputs=[spec.name for spec in subject.artifact.inputs],
                 outputs=[spec.name for spec in subject.artifact.outputs],
+                parts_sha256=None if subject.parts is None else subject.parts.sha256,
             )
             for subject in request.subjects
         ],
@@ -169,6 +173,7 @@ class AttemptFolder:
             raise BoardError(f"{asked.target}: session {index} comes from another boot of the board")
         checked_arrays(asked, record, parts)
         parts = {**parts, **beside(record)}
+        profile_of(asked, record, parts)
         for part in sorted(parts, key=lambda name: name == "json"):
             self._write(wire.session_file(index, part), parts[part])
         return record
@@ -188,7 +193,8 @@ class AttemptFolder:
             parts = self._parts(asked, step.index)
             record = checked_record(asked, step.index, parts["json"])
             arrays = checked_arrays(asked, record, parts)
-            sessions.append(session_of(step, record, arrays, trace_of(record, asked.power_meter, arrays, parts)))
+            power = trace_of(record, asked.power_meter, arrays, parts)
+            sessions.append(session_of(step, record, arrays, power, profile_of(asked, record, parts)))
             if record.engine_version:
                 engine = asked.subject_of(step.index).engine
                 versions[step.label] = f"{engine} {record.engine_version.removeprefix(engine).strip()}"

@@ -11,16 +11,20 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 
 from edgeloop.board import surroundings
 from edgeloop.board.agent import Look
 from edgeloop.board.asked import Asked, AskedStep
 from edgeloop.board.metering import BOARD_PART, check_readings, check_windows
+from edgeloop.core.check import printable
+from edgeloop.core.frozen import Frozen
 from edgeloop.core.measurement import PowerTrace, Session
+from edgeloop.core.profile import MemoryPass, ProfileSamples
 from edgeloop.errors import BoardError, DataError
 from edgeloop_agent import wire
 
@@ -40,6 +44,8 @@ def wanted_parts(asked: Asked, index: int) -> tuple[str, ...]:
         return ("json", "latency.npy", "warmup.npy", *(f"out.{i}.npy" for i in range(count)))
     if kind == "energy":
         return ("json", "latency.npy", "warmup.npy", BOARD_PART)
+    if kind == "profile":
+        return ("json", "operators.npy")
     return ("json", "latency.npy", "warmup.npy", *(["stages.npy"] if asked.pipeline is not None else []))
 
 
@@ -168,7 +174,11 @@ def _check_results(asked: Asked, record: wire.SessionRecord, where: str) -> None
 
 
 def session_of(
-    step: AskedStep, record: wire.SessionRecord, arrays: Mapping[str, NDArray[Any]], power: PowerTrace | None
+    step: AskedStep,
+    record: wire.SessionRecord,
+    arrays: Mapping[str, NDArray[Any]],
+    power: PowerTrace | None,
+    profile: ProfileSamples | None,
 ) -> Session:
     outcome: Any = record.outcome
     return Session(
@@ -189,4 +199,41 @@ def session_of(
         missed_periods=record.missed_periods,
         power=power,
         stages_ns=dict(zip(record.stages, arrays["stages.npy"], strict=True)) if record.stages else {},
+        profile=profile,
     )
+
+
+class _Told(Frozen):
+    """SessionRecord.profile, as it must be."""
+
+    runs: tuple[tuple[Annotated[int, Field(ge=1)], ...], ...] = Field(min_length=1, max_length=100)
+    outputs_equal: bool
+    memory: MemoryPass
+
+
+def profile_of(asked: Asked, record: wire.SessionRecord, parts: Mapping[str, bytes]) -> ProfileSamples | None:
+    """What a `profile` session saw; None where it is of another kind, or broke. Raises BoardError."""
+    if record.kind != "profile" or record.outcome != "ok":
+        return None
+    where = f"{asked.target}: session {record.index}"
+    subject = asked.subject_of(record.index)
+    array = load_npy(parts.get("operators.npy", b""), f"{where}: operators.npy")
+    try:
+        told = _Told.model_validate(record.profile)
+    except ValidationError as error:
+        raise BoardError(f"{where} is refused: its profile is none of the protocol's") from error
+    counts = [count for runs in told.runs for count in runs]
+    whole = subject.parts is not None and all(len(runs) == 1 + len(subject.parts.parts) for runs in told.runs)
+    if (
+        subject.parts is None
+        or not whole
+        or array.dtype != np.int64
+        or array.shape != (sum(counts),)
+        or (array < 0).any()
+    ):
+        raise BoardError(f"{where}: operators.npy is refused: {array.dtype} {array.shape} for {sum(counts)} times")
+    pieces = iter(np.split(array, np.cumsum(counts)[:-1]))
+    times = tuple(tuple(next(pieces) for _ in runs) for runs in told.runs)
+    note = printable(told.memory.activation_note)
+    memory = told.memory.model_copy(update={"activation_note": note})
+    return ProfileSamples(subject.parts, times, told.outputs_equal, memory)

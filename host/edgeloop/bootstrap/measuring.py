@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from platformdirs import user_cache_path
 from pydantic import ValidationError
 from rich.console import RenderableType
 
@@ -18,6 +19,7 @@ from edgeloop.board.retry import RetryingBench
 from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
 from edgeloop.bootstrap.ready import Checks, Job, PlanCost, PlanWords, Samples, board_names, exit_code, fits, run_job
+from edgeloop.builders.prebuilt import cut_tflite
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
 from edgeloop.core.events import Judged
@@ -26,7 +28,7 @@ from edgeloop.core.measurement import Pipeline, Subject
 from edgeloop.core.network import Engine
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.verdict import Finding, Outcome
-from edgeloop.errors import ConfigError, Fault
+from edgeloop.errors import ConfigError, Fault, kept_on_disk
 from edgeloop.measure.judging import judge_attempts
 from edgeloop.measure.plans import extension, undecidable
 from edgeloop.measure.scoring import Scorer, infer_task
@@ -51,6 +53,8 @@ class Asked:
     """A file with what is declared; None declares the defaults."""
     energy: bool = False
     """Whether energy is measured though no limit needs it."""
+    per_op: bool = False
+    """Whether a pass of its own says where time and memory go."""
     extend: bool = False
     """Whether a latency limit that the first look leaves open gets as many sessions again, and one more look."""
 
@@ -132,6 +136,8 @@ def carry_out(asked: Asked, watch: Watch) -> list[Measured]:
     checked = _checked(asked)
     if checked.undecidable:
         raise ConfigError(checked.undecidable)
+    if asked.per_op:
+        checked = replace(checked, subject=_cut(checked.subject))
     return [_on(board, checked, watch) for board in checked.boards]
 
 
@@ -197,6 +203,15 @@ def _checked(asked: Asked) -> _Checked:
         energy=asked.energy or limits.needs_energy,
         undecidable=tuple(undecided),
     )
+
+
+def _cut(subject: Subject) -> Subject:
+    """The subject with its parts, which a board profiles. Raises ModelError where it can't be cut."""
+    artifact = subject.artifact
+    path = user_cache_path("edgeloop") / "parts" / f"{artifact.sha256}.zip"
+    with kept_on_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return replace(subject, parts=cut_tflite(artifact, path))
 
 
 def _limits(words: tuple[str, ...], scorer: Scorer | None) -> LimitSet:

@@ -273,6 +273,7 @@ def run_job(
     energy: bool = False,
 ) -> Job:
     """Time every subject, interleaved, and evaluate each on the samples where there are any and `evaluated` says so.
+    A subject that was cut into its parts is profiled then too, after all that is timed.
 
     With `energy` each has energy sessions too.
 
@@ -285,7 +286,13 @@ def run_job(
     request = MeasureRequest(
         key=key,
         subjects=tuple(subjects),
-        schedule=schedule(labels, labels if samples.n and evaluated else [], plan, labels if energy else []),
+        schedule=schedule(
+            labels,
+            labels if samples.n and evaluated else [],
+            plan,
+            labels if energy else [],
+            labels_profile=[s.label for s in subjects if s.parts is not None and evaluated],
+        ),
         plan=plan,
         environment=environment,
         folder=folder / "samples",

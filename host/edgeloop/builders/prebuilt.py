@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgeloop.builders.child import ChildError, ChildProcess, python_module
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.measurement import Arrays
+from edgeloop.core.profile import Operator, Parts
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import DataError, EdgeloopError, HarnessError, ModelError, UserError
 
@@ -78,6 +79,25 @@ def predict_tflite(
             _raise(error, artifact.path)
         with np.load(made) as arrays:
             return {s.name: arrays[str(i)] for i, s in enumerate(artifact.outputs)}
+
+
+def cut_tflite(artifact: Artifact, path: Path, *, deadline_s: float = _PREDICT_DEADLINE_S) -> Parts:
+    """Cut a .tflite into its operators, each a model of its own, into a .zip. Equal models give equal bytes.
+
+    Raises ModelError where it can't be run operator by operator, HarnessError where cutting crashes or takes too long.
+    """
+    try:
+        answer = _ask({"do": "cut", "model": artifact.path, "parts": str(path)}, deadline_s)
+    except ChildError as failure:
+        raise HarnessError(f"{artifact.path}: cutting it into its operators: the process {failure}") from failure
+    if error := answer.get("error"):
+        _raise(error, artifact.path)
+    return Parts(
+        path=str(path),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        operators=tuple(Operator.model_validate(operator) for operator in answer["operators"]),
+        parts=tuple(map(tuple, answer["parts"])),
+    )
 
 
 def _read(path: Path) -> bytes:

@@ -20,6 +20,8 @@ def _prepare() -> None:
 
 
 def _work(job: Mapping[str, Any]) -> dict[str, Any]:
+    if job["do"] == "cut":
+        return _cut(Path(job["model"]), Path(job["parts"]))
     return _inspect(Path(job["model"])) if job["do"] == "inspect" else _predict(job)
 
 
@@ -39,6 +41,14 @@ def _inspect(path: Path) -> dict[str, Any]:
         "inputs": _specs(interpreter.get_input_details(), named[0], "input"),
         "outputs": _specs(interpreter.get_output_details(), named[1], "output"),
     }
+
+
+def _cut(model: Path, parts: Path) -> dict[str, Any]:
+    from edgeloop.builders.operators import cut
+
+    content = model.read_bytes()
+    _walk(content)
+    return cut(content, parts)
 
 
 def _walk(content: bytes) -> None:

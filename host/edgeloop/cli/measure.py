@@ -30,6 +30,9 @@ def measure(
     energy: Annotated[
         bool, typer.Option("--energy", help="Energy too, by the board's power meter; a limit on it implies this.")
     ] = False,
+    per_op: Annotated[
+        bool, typer.Option("--per-op", help="A pass of its own: the time of each operator, and where memory goes.")
+    ] = False,
     extend: Annotated[
         bool,
         typer.Option("--extend", help="Twice the sessions where a limit is left open; both looks share the error."),
@@ -55,6 +58,7 @@ def measure(
         plan=PlanWords(profile, timing, sessions, runs_min, time_s_min, period_ms, seed, pipeline),
         environment=environment,
         energy=energy,
+        per_op=per_op,
         extend=extend,
     )
     if dry_run:

@@ -14,11 +14,12 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.network import Engine
 from edgeloop.core.plan import Environment, Plan
+from edgeloop.core.profile import Parts, Profile, ProfileSamples
 
 Arrays = Mapping[str, NDArray[Any]]
 """Arrays by tensor name; the first axis is the sample."""
 
-StepKind = Literal["latency", "evaluate", "energy"]
+StepKind = Literal["latency", "evaluate", "energy", "profile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Subject:
     artifact: Artifact
     engine: Engine = "litert"
     threads: int = 1
+    parts: Parts | None = None
+    """The model cut into its operators; needed where a step profiles it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,8 @@ class Session:
     """Of a session that is timed end to end: for each stage, in their order, its time in each run."""
     power: PowerTrace | None = None
     """Of an `energy` session that is `ok`."""
+    profile: ProfileSamples | None = None
+    """Of a `profile` session that is `ok`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +242,10 @@ class Summary(Frozen):
     """Of the session where it was the most: what of each latency is the agent's own, at most."""
     energy: EnergySummary | None = None
     """None where no energy was asked for."""
+    profile: Profile | None = None
+    """Of the pass of its own, where one was asked for."""
+    profile_problem: str = ""
+    """Why there is none, where one was asked for."""
 
 
 class Trust(Frozen):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edgeloop.core.measurement import Interval, MetricSummary, Session, Subject, Summary
 from edgeloop.measure.accuracy import Scores
 from edgeloop.measure.energy import summarise_energy
+from edgeloop.measure.profiling import profile_in
 from edgeloop.measure.spread import summarise
 from edgeloop.measure.statistics import latency_sessions, stage_summaries
 
@@ -32,8 +33,8 @@ class Observed:
 
     @property
     def broken(self) -> tuple[Session, ...]:
-        """Sessions that crashed, ran past their deadline, or were refused."""
-        return tuple(s for s in self.sessions if s.outcome != "ok")
+        """Sessions that crashed, ran past their deadline, or were refused; a profile is a pass of its own."""
+        return tuple(s for s in self.sessions if s.outcome != "ok" and s.kind != "profile")
 
     @property
     def peak_rss_bytes(self) -> int | None:
@@ -77,6 +78,7 @@ def summarise_subject(observed: Observed, confidence: float) -> Summary:
     """Return the summary for people: two-sided intervals at `confidence`."""
     timed = latency_sessions(observed.sessions)
     runtime = [s.runtime_rss_bytes for s in timed if s.runtime_rss_bytes is not None]
+    profile, profile_problem = profile_in(observed.sessions)
     return Summary(
         label=observed.label,
         engine=observed.engine,
@@ -88,6 +90,8 @@ def summarise_subject(observed: Observed, confidence: float) -> Summary:
         metrics=tuple(metric_summary(scores, confidence) for scores in observed.scores.values()),
         agreement=None if observed.agreement is None else metric_summary(observed.agreement, confidence),
         stages_ns=stage_summaries(timed, confidence),
+        profile=profile,
+        profile_problem=profile_problem,
         missed_periods=sum(s.missed_periods for s in timed),
         overhead_ns=max((s.overhead_ns for s in timed if s.overhead_ns is not None), default=None),
         energy=summarise_energy(observed.sessions, confidence),

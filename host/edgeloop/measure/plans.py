@@ -33,7 +33,12 @@ EXTENSION_SEED = 1000
 
 
 def schedule(
-    labels_latency: Sequence[str], labels_evaluate: Sequence[str], plan: Plan, labels_energy: Sequence[str] = ()
+    labels_latency: Sequence[str],
+    labels_evaluate: Sequence[str],
+    plan: Plan,
+    labels_energy: Sequence[str] = (),
+    *,
+    labels_profile: Sequence[str] = (),
 ) -> tuple[Step, ...]:
     """Return the sessions in the order they run, with running indices from 0.
 
@@ -44,7 +49,7 @@ def schedule(
     in time.
     Raises ValueError for a label that is given twice.
     """
-    for labels in (labels_latency, labels_evaluate, labels_energy):
+    for labels in (labels_latency, labels_evaluate, labels_energy, labels_profile):
         if len(set(labels)) != len(labels):
             raise ValueError(f"labels of a job are unique, here {', '.join(labels)}")
     # Only random() is promised to give the same numbers on every version of Python; shuffle() is not.
@@ -55,6 +60,8 @@ def schedule(
     for _ in range(plan.sessions):
         for label, kind in sorted(kinds, key=lambda _: numbers.random()):
             steps.append(Step(len(steps), label, kind))
+    # A profile perturbs what it looks at, so it is a pass of its own after everything that is timed.
+    steps += [Step(len(steps) + i, label, "profile") for i, label in enumerate(labels_profile)]
     return tuple(steps)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Entry, Finished, Judged, Started, Trial, fold
 from edgeloop.core.measurement import EnergySummary, Interval, LatencySummary, MetricSummary, Summary
+from edgeloop.core.profile import Profile
 from edgeloop.measure.comparison import Comparison
 
 SCHEMA = 1
@@ -134,6 +135,9 @@ def _numbers(summary: Summary | None) -> dict[str, Any]:
         "stages_ns": _stages(summary) if summary and summary.stages_ns else None,
         "missed_periods": summary.missed_periods if summary else 0,
         "overhead_ns": summary.overhead_ns if summary else None,
+        "per_op": _per_op(summary.profile) if summary and summary.profile else None,
+        "memory": summary.profile.memory.model_dump(mode="json") if summary and summary.profile else None,
+        "profile_problem": (summary.profile_problem or None) if summary else None,
         "peak_rss_bytes": summary.peak_rss_bytes if summary else None,
         "runtime_rss_bytes": summary.runtime_rss_bytes if summary else None,
         "energy": _energy(summary.energy) if summary and summary.energy else None,
@@ -150,6 +154,29 @@ def _latency(latency: LatencySummary) -> dict[str, Any]:
             "confidence": latency.confidence,
             **{name: [interval.low, interval.high] for name, interval in latency.interval.items()},
         },
+    }
+
+
+def _per_op(profile: Profile) -> dict[str, Any]:
+    """Times in ns. `timed_with` names the operators whose time holds this one's; `share` is of `sum_ns`."""
+    return {
+        "how": profile.how,
+        "whole_ns": profile.whole_ns,
+        "sum_ns": profile.sum_ns,
+        "rounds": profile.rounds,
+        "outputs_equal": profile.outputs_equal,
+        "operators": [
+            {
+                "index": time.operator.index,
+                "operator": time.operator.operator,
+                "outputs": [output.model_dump(mode="json") for output in time.operator.outputs],
+                "p50_ns": time.p50_ns,
+                "share": time.share,
+                "runs": time.runs,
+                "timed_with": list(time.timed_with),
+            }
+            for time in profile.operators
+        ],
     }
 
 

@@ -18,6 +18,7 @@ from edgeloop.core.events import Entry, Judged
 from edgeloop.core.measurement import EnergySummary, Summary
 from edgeloop.core.verdict import Finding, Outcome
 from edgeloop.reports.front import front_rows, front_table
+from edgeloop.reports.profiled import ProfileReport
 from edgeloop.reports.story import (
     EACH,
     LimitRow,
@@ -121,6 +122,11 @@ class _MeasureReport:
             yield table
         else:
             yield from (Text(f"{name}: {value}") for name, value in self._facts())
+        summary = self.judged.summary
+        if summary is not None and summary.profile is not None:
+            yield ProfileReport(summary.profile)
+        elif summary is not None and summary.profile_problem:
+            yield Text(f"no profile: {summary.profile_problem}")
         for finding in self.judged.verdict.findings:
             yield finding_line(finding, styled=console.is_terminal)
         outcome = self.judged.verdict.outcome
