@@ -64,3 +64,14 @@ def test_measure_stays_callable_beside_the_room_of_that_name() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "no.tflite" in done.stdout
+
+
+def test_what_the_command_can_ask_of_a_measurement_python_can_too() -> None:
+    program = (
+        "import dataclasses, inspect\n"
+        "from edgeloop.bootstrap.measuring import Asked, measure\n"
+        "asked = {field.name for field in dataclasses.fields(Asked)}\n"
+        "print(sorted(asked ^ set(inspect.signature(measure).parameters)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['watch']"

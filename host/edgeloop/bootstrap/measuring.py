@@ -107,15 +107,17 @@ def measure(
     threads: int = 1,
     plan: PlanWords | None = None,
     environment: str | os.PathLike[str] | None = None,
+    per_op: bool = False,
+    energy: bool = False,
     extend: bool = False,
     watch: Watch = lambda _what, _done, _total: None,
 ) -> list[Measured]:
     """Measure a ready model on every board that `target` names, one result each, in the order of the inventory.
 
     `limits` are words as `latency.p90_ms=12`, `top1=0.9`, `size_bytes=900000`; `data` is an .npz with x (or x/<input>)
-    and, for accuracy, y; `environment` is a file with what is declared; `watch` is told what is being done, sessions
-    done and sessions in all. Raises UserError and its kind before anything is sent, ModelError for a file that is no
-    model, BoardError and LabError for a board that could not be measured.
+    and, for accuracy, y; `environment` is a file with what is declared; the others are as in `Asked`; `watch` is told
+    what is being done, sessions done and sessions in all. Raises UserError and its kind before anything is sent,
+    ModelError for a file that is no model, BoardError and LabError for a board that could not be measured.
     """
     asked = Asked(
         model=Path(model),
@@ -126,6 +128,8 @@ def measure(
         threads=threads,
         plan=plan or PlanWords(),
         environment=None if environment is None else Path(environment),
+        per_op=per_op,
+        energy=energy,
         extend=extend,
     )
     return carry_out(asked, watch)
