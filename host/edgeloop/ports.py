@@ -125,6 +125,8 @@ class TrainingJob(Frozen):
     recipe: Training
     parent: str | None = None
     """Folder of the trained float network that a lightened one starts from."""
+    widened_from: str | None = None
+    """Folder of the trained float network whose function a wider one of the same factory starts with."""
     teacher: str | None = None
     """Folder of the trained float network that teaches."""
     goes_on_from: str | None = None

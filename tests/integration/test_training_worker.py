@@ -158,6 +158,35 @@ def test_a_lightened_network_says_in_the_runtime_what_it_said_in_training(digits
     assert artifact.ranges_matched[0] == artifact.ranges_matched[1]
 
 
+@pytest.mark.parametrize(
+    "lightening", [*(pytest.param(n, marks=pytest.mark.full) for n in ("w4a8:50", "w8a8-p25")), "w4a8:50-p25"]
+)
+def test_layers_of_4_bit_beside_8_and_fewer_channels_say_in_the_runtime_what_they_said_in_training(
+    digits, tmp_path, lightening
+):
+    networks, data, *_ = digits
+    network = NetworkSpec(family="mlp", width=2.0, depth=3)  # hidden fully connected layers have the choice
+    parent = run(job(network, data, epochs=6), networks)
+    trained = run(job(network, data, lightening=lightening, parent=parent.folder, lightened_epochs=3), networks)
+    choices = [layer for layer in trained.layers if layer.loss_rise is not None]
+    if lightening.startswith("w4a8"):
+        assert [layer.name for layer in choices] == [f"hidden.{2 * n}" for n in range(1, 5)]
+        assert {layer.bits for layer in choices} == {4, 8}
+    assert [layer.bits for layer in trained.layers if layer not in choices] == [8] * (
+        len(trained.layers) - len(choices)
+    )
+    builder = TfliteBuilder(tmp_path, Task())
+    artifact = builder.build(trained, lightening)
+    builder.close()
+    assert artifact.parity is not None
+    assert artifact.parity.agreement > 0.985
+    assert artifact.ranges_matched is not None
+    assert artifact.ranges_matched[0] == artifact.ranges_matched[1]
+    assert "not found" not in (Path(artifact.path).parent / "build.log").read_text()
+    again = run(job(network, data, lightening=lightening, parent=parent.folder, lightened_epochs=3), networks)
+    assert again.layers == trained.layers
+
+
 def test_two_processes_make_the_same_bytes(digits, tmp_path):
     _networks, data, network, _trained = digits
     wanted = job(network, data, None, "w8a8", epochs=1, lightened_epochs=1)

@@ -55,6 +55,22 @@ def test_widths_multiply_the_references_own_width_and_depth_steps_add_to_its_dep
     assert all(n.spec.weights is None for n in networks)
 
 
+def test_widened_networks_say_what_they_are_widened_from() -> None:
+    m1 = NetworkSpec(family="ds_cnn", width=0.5)
+    networks, _ = determine(m1, simulated_sizes(m1), Search(widths=(4.0,)), simulated_sizes, "widen")
+    assert [(n.spec.width, n.spec.widened_from) for n in networks] == [(2.0, 0.5)]
+
+
+def test_networks_of_a_list_have_no_width_and_come_from_the_smallest() -> None:
+    given = [
+        NetworkSpec(factory=f"/somewhere/big.py:{name}", source_sha256="0", width=w, listed=True)
+        for name, w in (("huge", 3.0), ("large", 2.0), ("tiny", 0.5))
+    ]
+    networks, left_out = determine(M1, M1_SIZES, Search(), simulated_sizes, tuple(given))
+    assert [n.label for n in networks] == ["big.py:large", "big.py:huge"]
+    assert left_out[0].startswith("big.py:tiny is left out: ")
+
+
 def evaluation(params_m1: int, params_m2: int, bytes_m1: int, predict: PredictBytes) -> float:
     return evaluated(tent, params_m1, params_m2, parity_delta(bytes_m1, predict))
 

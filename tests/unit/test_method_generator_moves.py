@@ -124,6 +124,16 @@ def test_lowering_a_share_gives_8_bit_back_to_the_most_sensitive_layers_first() 
     assert player.next()[0] == player.at_width_2("w8a8")
 
 
+def test_what_is_left_out_is_said_when_the_search_begins() -> None:
+    player = Player(["top1=0.9"], truth_of({}, {}), "w8a8", "w8a8-p1")  # 1 % is no multiple of 4 channels
+    asked = player.strategy.ask()
+    assert asked is not None
+    assert asked[1].endswith(
+        "; w8a8-p1 is left out at width 1.5, width 2: 1 % of its channels is less than the multiple that channels are "
+        "rounded to"
+    )
+
+
 def test_a_size_failure_asks_the_least_lightened_rung_that_is_predicted_to_fit() -> None:
     wide = sizes_of(M1.resized(2.0, 0))
     bound = sum(predicted_bytes(wide, Lightening.parse(name)) for name in ("w4a8:25", "w4a8:50")) // 2

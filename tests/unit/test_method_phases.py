@@ -33,6 +33,25 @@ def trial(number: int, lightening: str, key: str, engine: str = "litert") -> Tri
     )
 
 
+def test_a_widened_network_starts_from_m1_which_is_trained_once() -> None:
+    widened = M2.model_copy(update={"widened_from": 1.0})
+    for teacher, last in (("none", "M3 as w8a8"), ("m1", "M3 as w8a8, taught by M1")):
+        found = made(teacher, network=widened)  # type: ignore[arg-type]
+        assert [str(phase) for phase in found] == ["M1 trained on labels", "M1 widened to M2, trained on labels", last]
+        assert (found[1].widens, found[1].parent, found[2].parent, found[2].widens) == ("m1", None, "m2", None)
+    assert [phase.gives for phase in made("none", "fp32", widened)] == ["m1", "m2"]
+
+
+def test_a_pruned_rung_goes_on_from_no_network_of_other_shapes() -> None:
+    judged = [trial(1, "w8a8", "k1"), trial(2, "w4a8-p25", "k2")]
+    candidate = Candidate(network=M2, lightening="w8a8-p25")
+    assert phases(candidate, M1, judged, fine_tunes=True)[-1].goes_on_from == "k2"
+    candidate = Candidate(network=M2, lightening="w8a8-p50")
+    assert phases(candidate, M1, judged, fine_tunes=True)[-1].goes_on_from is None
+    candidate = Candidate(network=M2, lightening="w4a8:50")
+    assert phases(candidate, M1, judged, fine_tunes=True)[-1].goes_on_from == "k1"
+
+
 @pytest.mark.parametrize(
     ("teacher", "what"),
     [

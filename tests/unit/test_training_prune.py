@@ -17,7 +17,7 @@ from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape  # noqa: E
 from edgeloop.errors import ModelError  # noqa: E402
 from edgeloop.models.build import build_network  # noqa: E402
 from edgeloop.models.describe import exported, sizes_of  # noqa: E402
-from edgeloop.training.prune import kept_channels, pruned  # noqa: E402
+from edgeloop.training.prune import kept_channels, pruned, settle  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -117,6 +117,17 @@ def test_a_users_own_network_with_two_inputs_is_pruned():
     smaller = pruned(network, inputs, 50, 4)
     assert sum(p.numel() for p in smaller.parameters()) < 0.4 * sum(p.numel() for p in network.parameters())
     assert smaller(*inputs).shape == (2, 10)
+
+
+def test_batch_norms_take_the_statistics_of_what_is_left():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 2)).train()
+    x = torch.randn(40, 3, 4, 4)
+    settle(network, [(part,) for part in torch.split(x, 10)])
+    seen = network[0](x)
+    assert torch.allclose(network[1].running_mean, seen.mean((0, 2, 3)), atol=1e-5)
+    assert network[1].momentum == 0.1
+    assert not network[1].training
+    assert torch.allclose(network[1](seen).mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
 
 
 class Bare(nn.Module):

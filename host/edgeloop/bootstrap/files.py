@@ -17,6 +17,7 @@ from edgeloop.core.network import NetworkSpec
 from edgeloop.core.parse import parse_toml, validated
 from edgeloop.core.plan import PLAN_KEYS, Environment, Plan
 from edgeloop.errors import ConfigError, Fault, UserError
+from edgeloop.method.determine import Origin
 from edgeloop.models import FAMILIES
 
 _FILES = {  # keys whose value is a file (or `file.py:name`), by table
@@ -40,6 +41,7 @@ def load_campaign(path: Path) -> Campaign:
         if isinstance(plain.get(table), dict):
             for key in keys:
                 _resolve(plain[table], key, folder, f"{path}: {table}.{key}", faults)
+    _resolve_larger(plain.get("reference"), folder, f"{path}: reference.larger", faults)
     metrics = plain.get("task", {}).get("metrics") if isinstance(plain.get("task"), dict) else None
     if isinstance(metrics, dict):
         for name in metrics:
@@ -110,6 +112,23 @@ def reference_network(campaign: Campaign) -> NetworkSpec:
     )
 
 
+def larger_networks(campaign: Campaign) -> Origin:
+    """Where M2 comes from; a list as networks, with the digests of the files they come from."""
+    larger = campaign.reference.larger
+    if isinstance(larger, str):
+        return larger
+    return tuple(
+        NetworkSpec(
+            factory=factory,
+            source_sha256=sha256_of(Path(factory.rpartition(":")[0])),
+            layout=campaign.reference.layout,
+            seed=campaign.training.seed,
+            listed=True,
+        )
+        for factory in larger
+    )
+
+
 def read_text(path: Path, what: str) -> str:
     """Read a UTF-8 file the user named. Raises UserError in one line."""
     try:
@@ -142,6 +161,15 @@ def _resolve_storage(search: dict[str, Any], folder: Path) -> None:
     scheme, slashes, path = str(search.get("storage", "")).partition(":///")
     if slashes and scheme.startswith("sqlite") and path:
         search["storage"] = f"{scheme}:///{(folder / Path(path).expanduser()).resolve()}"
+
+
+def _resolve_larger(reference: Any, folder: Path, where: str, faults: list[Fault]) -> None:
+    """The same for a list of networks that are given as M2."""
+    if isinstance(reference, dict) and isinstance(reference.get("larger"), list):
+        given = {f"[{number}]": value for number, value in enumerate(reference["larger"])}
+        for place in given:
+            _resolve(given, place, folder, f"{where}{place}", faults)
+        reference["larger"] = list(given.values())
 
 
 def _limits(value: Any, folder: Path, path: Path, faults: list[Fault]) -> LimitSet | None:
@@ -193,6 +221,7 @@ def _named(campaign: Campaign) -> Iterator[str]:
         data.factory,
         campaign.plan.pipeline,
         *task.metrics.values(),
+        *(campaign.reference.larger if isinstance(campaign.reference.larger, tuple) else ()),
     ):
         if reference:
             yield reference.rpartition(":")[0]

@@ -12,10 +12,12 @@ from rich.console import RenderableType
 
 from edgeloop.board.inventory import resolve_all
 from edgeloop.bootstrap.pipeline import read_pipeline
+from edgeloop.bootstrap.searched import SearchPreview, searched
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet
 from edgeloop.core.events import Entry, Finished
+from edgeloop.core.lightening import Lightening
 from edgeloop.core.measurement import Pipeline
 from edgeloop.data.load import load
 from edgeloop.errors import Fault, MissingExtraError
@@ -46,6 +48,8 @@ class RunPreview:
     confirmation: PlanPreview
     subjects: int
     faults: tuple[Fault, ...]
+    asked: SearchPreview | None
+    """Networks and rungs; None where the train extra is not installed."""
 
     def document(self) -> dict[str, Any]:
         campaign = self.campaign
@@ -65,6 +69,7 @@ class RunPreview:
                 }
                 for plan, cost in self._plans()
             ],
+            "search": self.asked.document() if self.asked is not None else None,
             "undecidable": [str(fault) for fault in self.faults],
         }
 
@@ -78,6 +83,10 @@ class RunPreview:
                 f"  {plan.profile}: {plan.sessions} sessions{beside}, at least {cost.samples_per_session_min} samples "
                 f"each, about {cost.minutes:.1f} minutes a measurement"
             )
+        if self.asked is None:
+            lines.append("  sizes of the networks are told with the train extra: pip install 'edgeloop[train]'")
+        else:
+            lines += self.asked.lines()
         lines += [f"can't be decided: {fault}" for fault in self.faults]
         return lines
 
@@ -89,7 +98,7 @@ class RunPreview:
 
 
 def preview(campaign: Campaign, beside: Path) -> RunPreview:
-    """Samples, minutes and undecidable limits of a campaign. Reads the data, reaches no board."""
+    """Samples, minutes, undecidable limits, networks and rungs of a campaign. Reads the data, reaches no board."""
     boards = resolve_all(campaign.targets, beside)
     pipeline_of(campaign)
     data, scorer = load(campaign.data), Scorer(campaign.task)
@@ -102,6 +111,7 @@ def preview(campaign: Campaign, beside: Path) -> RunPreview:
         confirmation=preview_plan(campaign.confirmation, subjects, n, energies=energies),
         subjects=subjects,
         faults=tuple(undecidable_limits(campaign, boards, data, scorer)),
+        asked=searched(campaign, max(board.model.channel_multiple for board in boards)),
     )
 
 
@@ -158,11 +168,18 @@ def pipeline_of(campaign: Campaign) -> Pipeline | None:
     return None if campaign.plan.pipeline is None else read_pipeline(campaign.plan.pipeline)
 
 
+def prunes(campaign: Campaign) -> bool:
+    """Whether a rung of the search removes channels."""
+    return any(Lightening.parse(name).pruned_pct for name in campaign.search.lightenings)
+
+
 def needs_toolchain(campaign: Campaign) -> None:
     """Raise MissingExtraError for a package that this campaign needs and the install does not have."""
     for module, package, extra in (("torch", "torch", "train"), ("litert_torch", "litert-torch", "tflite")):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(package, extra, "edgeloop run")
+    if prunes(campaign) and importlib.util.find_spec("torch_pruning") is None:
+        raise MissingExtraError("torch-pruning", "train", "a lightening that ends in -p")
     if campaign.search.strategy == "optuna":
         needs_optuna()
         if campaign.search.storage is not None:

@@ -21,7 +21,7 @@ from edgeloop.board.inventory import resolve_all
 from edgeloop.board.retry import RetryingBench
 from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
-from edgeloop.bootstrap.files import campaign_key, load_campaign, reference_network
+from edgeloop.bootstrap.files import campaign_key, larger_networks, load_campaign, reference_network
 from edgeloop.bootstrap.output import write_best
 from edgeloop.bootstrap.running import (
     REPORT,
@@ -29,6 +29,7 @@ from edgeloop.bootstrap.running import (
     RunResult,
     needs_toolchain,
     pipeline_of,
+    prunes,
     undecidable_limits,
     with_targets,
 )
@@ -46,6 +47,7 @@ from edgeloop.data.shapes import network_io
 from edgeloop.errors import ConfigError, UserError, kept_on_disk
 from edgeloop.measure.scoring import Scorer
 from edgeloop.measure.spread import DECISION_RULE
+from edgeloop.method.determine import grid
 from edgeloop.method.loop import Controller
 from edgeloop.method.making import Means
 from edgeloop.method.measuring import Measuring
@@ -239,7 +241,7 @@ def _controller(
     memo: Memo,
     opened: ExitStack,
 ) -> Controller:
-    clock = SystemClock()
+    clock, larger = SystemClock(), larger_networks(campaign)
     benches = [RetryingBench(open_board(board)) for board in boards]
     for bench in benches:
         opened.callback(bench.close)
@@ -267,7 +269,7 @@ def _controller(
             m1_sizes=sizes,
             m1_lightening=campaign.reference.lightening,
             m1_bytes=m1_bytes,
-            larger=campaign.reference.larger,
+            larger=larger,
             teacher=campaign.training.teacher,
             limits=campaign.limits,
             sizes_of=sizes_of,
@@ -306,9 +308,11 @@ def _controller(
         campaign_key=campaign_key(campaign),
         compared_by=(campaign.limits, scorer.lower_is_better),
         strategy=strategy,
+        first_larger=next(iter(grid(reference_network(campaign), campaign.search, larger))),
     )
     return Controller(campaign, reference_network(campaign), means)
 
 
 def _tools(campaign: Campaign) -> tuple[str, ...]:
-    return (*TOOLS, "optuna") if campaign.search.strategy == "optuna" else TOOLS
+    more = ["optuna"] if campaign.search.strategy == "optuna" else []
+    return (*TOOLS, *more, *(["torch-pruning"] if prunes(campaign) else []))

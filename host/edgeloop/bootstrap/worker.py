@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,9 @@ def prepare(threads: int) -> None:
 
 def train(job: TrainingJob, networks: Path, report: Callable[[str, float], None]) -> TrainedNetwork:
     """Train a job, or find it done. Raises UserError (the user's code, data or recipe) or HarnessError."""
+    from edgeloop.data import network_io
+    from edgeloop.models.channel_last import BuiltNetwork
+
     key = training_key(job)
     done = read_trained(networks / key)
     if done is not None:
@@ -46,12 +50,13 @@ def train(job: TrainingJob, networks: Path, report: Callable[[str, float], None]
     if data.sha256 != job.data_sha256:
         raise DataError("the data changed since this run began", next_step="start a new run, or put the old data back")
     subject = _subject(job.network, job, data, job.parent)
-    teacher = None
-    if job.teacher is not None:
-        taught = read_trained(Path(job.teacher))
-        if taught is None:
-            raise HarnessError(f"{job.teacher}: the teacher's folder has no finished training in it")
-        teacher = _subject(taught[1].network, taught[1], data, job.teacher)
+    if job.widened_from is not None:
+        small = _trained_subject(job.widened_from, data)
+        assert isinstance(small.network, BuiltNetwork)
+        assert isinstance(subject.network, BuiltNetwork)
+        _widen(small.network, subject.network, network_io(data, job.task), job.network)
+        subject = replace(subject, started=True)
+    teacher = _trained_subject(job.teacher, data) if job.teacher is not None else None
     return run_training(job, key, subject, teacher, data, networks, report)
 
 
@@ -59,15 +64,30 @@ def describe(network: NetworkSpec, task: Task, data: Data, channel_multiple: int
     """What a network would cost. Raises UserError where it can't be built or exported, ModelError where channels are
     to be removed and can't be."""
     from edgeloop.data import network_io
+    from edgeloop.models.build import build_network
     from edgeloop.models.describe import describe as sizes
     from edgeloop.training.prune import pruned
 
     io = network_io(_data(data), task)
 
-    def smaller(built: BuiltNetwork) -> BuiltNetwork:
+    def changed(built: BuiltNetwork) -> BuiltNetwork:
+        if network.widened_from is not None:  # with weights of nobody: whether it can be done is known before M1's are
+            _widen(build_network(_widened_spec(network), io, channel_multiple), built, io, network)
         return pruned(built, _zeros(built, io), network.pruned_pct, channel_multiple) if network.pruned_pct else built
 
-    return sizes(network, io, channel_multiple, smaller)
+    return sizes(network, io, channel_multiple, changed)
+
+
+def _widened_spec(network: NetworkSpec) -> NetworkSpec:
+    """The network that a wider one is widened from."""
+    assert network.widened_from is not None
+    return network.model_copy(update={"width": network.widened_from, "widened_from": None, "pruned_pct": 0})
+
+
+def _widen(small: BuiltNetwork, wide: BuiltNetwork, io: NetworkIO, network: NetworkSpec) -> None:
+    from edgeloop.models.widen import widen
+
+    widen(small, wide, io, seed=network.seed, source=network.factory or f"family {network.family!r}")
 
 
 def _zeros(built: BuiltNetwork, io: NetworkIO) -> list[torch.Tensor]:
@@ -84,6 +104,14 @@ def _data(data: Data) -> DataSet:
     from edgeloop.data import load
 
     return load(data)
+
+
+def _trained_subject(folder: str, data: DataSet) -> Subject:
+    """The float network that was trained in a folder. Raises HarnessError where none was."""
+    trained = read_trained(Path(folder))
+    if trained is None:
+        raise HarnessError(f"{folder}: the folder has no finished training in it")
+    return _subject(trained[1].network, trained[1], data, folder)
 
 
 def _subject(spec: NetworkSpec, job: TrainingJob, data: DataSet, folder: str | None) -> Subject:

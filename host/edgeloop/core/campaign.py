@@ -35,7 +35,9 @@ class Reference(Frozen):
     width: float = Field(default=1.0, gt=0)
     depth: int = Field(default=0, ge=0)
     weights: str | None = None
-    larger: Literal["factory", "none"] = "factory"
+    larger: Literal["factory", "widen", "none"] | Annotated[tuple[PyRef, ...], Field(min_length=1)] = "factory"
+    """Where M2 comes from: the same factory; the same, starting with M1's function; nowhere, M1 itself is lightened; or
+    a list of factories, each called with width 1 and depth 0."""
     lightening: Rung = "fp32"
     engine: Engine = "litert"
     threads: int = Field(default=1, ge=1)
@@ -137,6 +139,9 @@ class Training(Frozen):
     """Of a float training."""
     lightened_epochs: int | None = Field(default=None, ge=0)
     """Of a quantization-aware training; a third of epochs, at least 2, where absent; 0 only calibrates."""
+    widened_epochs: int | None = Field(default=None, ge=1)
+    """Of an M2 that starts with M1's function (reference.larger = 'widen'), at `lightened_learning_rate`; a third of
+    epochs, at least 2, where absent."""
     fine_tune_epochs: int | None = Field(default=None, ge=1)
     """Of going on from another rung's weights (schedule patent3); half of the lightened ones where absent."""
     batch: int = Field(default=64, ge=1)
@@ -169,6 +174,10 @@ class Training(Frozen):
         return max(2, self.epochs // 3) if self.lightened_epochs is None else self.lightened_epochs
 
     @property
+    def epochs_widened(self) -> int:
+        return max(2, self.epochs // 3) if self.widened_epochs is None else self.widened_epochs
+
+    @property
     def epochs_fine_tuned(self) -> int:
         return self.fine_tune_epochs or max(1, self.epochs_lightened // 2)
 
@@ -193,6 +202,17 @@ class Campaign(Frozen):
     plan: Plan = Plan.of("quick")
     """Of every candidate while searching; a quick plan's winner is confirmed at `standard`."""
     environment: Environment = Environment()
+
+    @model_validator(mode="after")
+    def _larger(self) -> Self:
+        larger, search = self.reference.larger, self.search
+        if larger == "widen" and search.depths != (0,):
+            raise ValueError("search.depths: widening changes widths alone; leave depths out where larger = 'widen'")
+        if isinstance(larger, tuple) and (search.widths, search.depths) != (Search().widths, (0,)):
+            raise ValueError("search.widths, search.depths: networks of a list have sizes of their own; leave both out")
+        if larger != "widen" and self.training.widened_epochs is not None:
+            raise ValueError("training.widened_epochs goes with reference.larger = 'widen'")
+        return self
 
     @property
     def confirmation(self) -> Plan:

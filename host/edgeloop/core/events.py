@@ -9,6 +9,7 @@ from pydantic import Field
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import Frozen
+from edgeloop.core.lightening import Lightening
 from edgeloop.core.measurement import Summary, Trust
 from edgeloop.core.mixing import LayerChoice
 from edgeloop.core.network import Candidate, NetworkSizes
@@ -217,6 +218,11 @@ class Trial(Frozen):
     judged: tuple[Judged, ...] = ()
     errored: Errored | None = None
     moved: Moved | None = None
+
+    @property
+    def peak_activation_bytes(self) -> int:
+        """The most that activations take at once, as they are lightened."""
+        return self.sizes.peak_activation_bytes(Lightening.parse(self.candidate.lightening))
 
     @property
     def measured(self) -> Judged | None:

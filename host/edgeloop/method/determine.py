@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from edgeloop.core.campaign import Search
 from edgeloop.core.network import NetworkSizes, NetworkSpec
@@ -40,25 +41,43 @@ def larger(m1: NetworkSizes, m2: NetworkSizes) -> bool:
     return m2.parameters > m1.parameters and m2.macs > m1.macs
 
 
-def grid(m1: NetworkSpec, search: Search) -> list[NetworkSpec]:
-    """Return the networks that the search space names: width multipliers and depth steps over M1."""
-    return [
+Origin = Literal["factory", "widen", "none"] | tuple[NetworkSpec, ...]
+"""Where M2 comes from: `reference.larger`, a list as networks."""
+
+
+def grid(m1: NetworkSpec, search: Search, origin: Origin) -> list[NetworkSpec]:
+    """Return the networks that may be M2: those of a list, or width multipliers and depth steps over M1.
+
+    With `none` it is M1 itself; with `widen` they start with M1's function.
+    """
+    if isinstance(origin, tuple):
+        return list(origin)
+    if origin == "none":
+        return [m1]
+    networks = [
         m1.resized(round(m1.width * width, 6), m1.depth + depth)
         for depth in dict.fromkeys(search.depths)
         for width in dict.fromkeys(search.widths)
     ]
+    if origin == "widen":
+        return [network.model_copy(update={"widened_from": m1.width}) for network in networks]
+    return networks
 
 
 def determine(
-    m1: NetworkSpec, m1_sizes: NetworkSizes, search: Search, sizes_of: Callable[[NetworkSpec], NetworkSizes]
+    m1: NetworkSpec,
+    m1_sizes: NetworkSizes,
+    search: Search,
+    sizes_of: Callable[[NetworkSpec], NetworkSizes],
+    origin: Origin = "factory",
 ) -> tuple[list[Larger], list[str]]:
-    """Return every M2 of the grid from the smallest to the largest, and a sentence for each network left out.
+    """Return every M2 from the smallest to the largest, and a sentence for each network left out.
 
     Left out is what is not larger than M1, and what channel rounding made equal to another network.
     """
     found: dict[tuple[int, int], Larger] = {}
     left_out = []
-    for spec in grid(m1, search):
+    for spec in grid(m1, search, origin):
         sizes = sizes_of(spec)
         same = (sizes.parameters, sizes.macs)
         if not larger(m1_sizes, sizes):

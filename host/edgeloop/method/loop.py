@@ -31,7 +31,7 @@ from edgeloop.method.ending import (
     unproven,
 )
 from edgeloop.method.front import Front, front
-from edgeloop.method.lighten import degree
+from edgeloop.method.lighten import degree, predicted_bytes
 from edgeloop.method.making import Making, Means
 from edgeloop.method.measuring import Contender, Reference, RunOn
 from edgeloop.method.own import Figures, measured_by_owner
@@ -172,6 +172,8 @@ class Controller:
 
     def _measure_m1(self, candidate: Candidate) -> None:
         """Make and measure M1; what will be asked first is trained meanwhile."""
+        if self._means.first_larger is not None:
+            self._making.describe(self._means.first_larger)
         artifact = self._making.make(0, candidate)
         strategy = self._strategy_beside(artifact.deployed_bytes)
         for bench in self._means.benches:
@@ -240,7 +242,7 @@ class Controller:
                 sizes=sizes,
                 degree=degree(sizes, rung, before=before),
                 evaluation=evaluation,
-                predicted_bytes=predicted,
+                predicted_bytes=predicted_bytes(sizes, rung) if predicted is None else predicted,
                 why=why,
             )
 

@@ -56,6 +56,8 @@ class Means:
     """What a front is compared by: the limits, and the metrics where small is good."""
     strategy: Callable[[NetworkSpec, NetworkSizes, int, Callable[[NetworkSpec], NetworkSizes]], Strategy]
     """(M1, its sizes, its deployed bytes, sizes of a network) -> the strategy of the campaign."""
+    first_larger: NetworkSpec | None = None
+    """An M2 that is looked at before anything is trained, so that what is wrong with it is said early."""
 
 
 class Making:
@@ -104,6 +106,7 @@ class Making:
             data_sha256=self._means.data_sha256,
             recipe=campaign.training,
             parent=folder(phase.parent),
+            widened_from=folder(phase.widens),
             teacher=folder(phase.teacher),
             goes_on_from=str(beside / phase.goes_on_from) if beside and phase.goes_on_from else None,
             channel_multiple=self._means.channel_multiple,

@@ -29,11 +29,15 @@ class Phase:
     lightening: str = "fp32"
     parent: Source | None = None
     teacher: Source | None = None
+    widens: Source | None = None
+    """The earlier phase whose network, and function, it starts with."""
     goes_on_from: str | None = None
     """Key of a lightened training of the same network whose weights it starts from instead."""
 
     def __str__(self) -> str:
         match self.gives:
+            case "m2" if self.widens is not None:
+                return "M1 widened to M2, trained on labels"
             case "m1" | "m2":
                 return f"{self.gives.upper()} trained on labels"
             case "m1-distilled":
@@ -53,10 +57,12 @@ def phases(candidate: Candidate, m1: NetworkSpec, judged: Sequence[Trial], *, fi
     to another rung, is where the training goes on from.
     """
     own: Source = "m1" if candidate.network == m1 else "m2"
-    found = [Phase(own, candidate.network)]
+    widened = candidate.network.widened_from is not None
+    found = [Phase("m1", m1)] if widened else []
+    found.append(Phase(own, candidate.network, widens="m1" if widened else None))
     if candidate.lightening == "fp32":
         return found
-    if candidate.teacher in {"m1", "m1-distilled"} and own != "m1":
+    if candidate.teacher in {"m1", "m1-distilled"} and own != "m1" and not widened:
         found.append(Phase("m1", m1))
     if candidate.teacher == "m1-distilled" and own != "m1":
         found.append(Phase("m1-distilled", m1, parent="m1", teacher="m2"))
@@ -64,7 +70,7 @@ def phases(candidate: Candidate, m1: NetworkSpec, judged: Sequence[Trial], *, fi
     if own == "m1" and teacher is not None:  # M1 itself is lightened: whoever was to teach, it is M1
         teacher = "m1"
     before = _trained_before(candidate, judged) if fine_tunes else None
-    found.append(Phase("m3", candidate.network, candidate.lightening, own, teacher, before))
+    found.append(Phase("m3", candidate.network, candidate.lightening, parent=own, teacher=teacher, goes_on_from=before))
     return found
 
 

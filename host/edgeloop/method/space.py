@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import log2
-from typing import Literal
 
 from edgeloop.core.campaign import Search
 from edgeloop.core.lightening import Lightening
@@ -21,7 +20,7 @@ from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec, 
 from edgeloop.core.reality import refusal
 from edgeloop.core.verdict import Family
 from edgeloop.errors import ConfigError, Fault, ModelError
-from edgeloop.method.determine import Larger, determine, evaluated, interpolated, parity_delta, shape_of
+from edgeloop.method.determine import Larger, Origin, determine, evaluated, interpolated, parity_delta, shape_of
 from edgeloop.method.lighten import Prediction, low_weights
 
 START_RUNG = Lightening.parse("w8a8")
@@ -50,7 +49,7 @@ class SearchSpace:
         m1_sizes: NetworkSizes,
         m1_lightening: str,
         m1_bytes: int,
-        larger: Literal["factory", "none"],
+        larger: Origin,
         teacher: Teacher,
         limits: LimitSet,
         sizes_of: Callable[[NetworkSpec], NetworkSizes],
@@ -87,10 +86,12 @@ class SearchSpace:
     def _determined(self) -> tuple[list[Larger], list[str]]:
         if self._larger == "none":
             return [Larger(self._m1, self._m1_sizes, self._m1.label)], []
-        networks, left_out = determine(self._m1, self._m1_sizes, self.search, self._sizes_of)
+        networks, left_out = determine(self._m1, self._m1_sizes, self.search, self._sizes_of, self._larger)
         if not networks:
-            step = "raise the width, or set reference.larger = 'none'"
-            raise ConfigError([Fault("search.widths", sentence, step) for sentence in left_out])
+            given = isinstance(self._larger, tuple)
+            step = f"{'name larger ones' if given else 'raise the width'}, or set reference.larger = 'none'"
+            where = "reference.larger" if given else "search.widths"
+            raise ConfigError([Fault(where, sentence, step) for sentence in left_out])
         return networks, left_out
 
     @property

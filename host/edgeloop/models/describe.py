@@ -18,6 +18,7 @@ from edgeloop.core.network import LayerSize, NetworkIO, NetworkSizes, NetworkSpe
 from edgeloop.errors import UserError
 from edgeloop.models.build import build_network
 from edgeloop.models.channel_last import BuiltNetwork
+from edgeloop.models.nodes import argument, operator_name, operator_of, shape_of
 
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 _TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
@@ -69,7 +70,7 @@ def exported(network: BuiltNetwork, io: NetworkIO, source: str) -> torch.export.
         composed = {str(n.target).split(".")[1] for n in program.graph.nodes if n.op == "call_function"}
         if any(name.startswith(_COMPOSED) for name in composed):
             table = torch.export.default_decompositions()
-            chosen = {op: table[op] for op in table if _operator_name(op).startswith(_COMPOSED)}
+            chosen = {op: table[op] for op in table if operator_name(op).startswith(_COMPOSED)}
             program = program.run_decompositions(chosen)
     except Exception as error:  # torch.export raises anything; the user's forward is the cause
         line = next((line for line in str(error).splitlines() if line.strip()), "")
@@ -106,11 +107,11 @@ def sizes_of(program: torch.export.ExportedProgram) -> NetworkSizes:
             )
         )
         counted |= {found.weight, *([found.bias] if found.bias else []), *graph.norm_state(norm)}
-    loose_norms = [n for n in program.graph.nodes if _operator(n) == "batch_norm" and not graph.is_folded(n)]
+    loose_norms = [n for n in program.graph.nodes if operator_of(n) == "batch_norm" and not graph.is_folded(n)]
     for norm in loose_norms:
         counted |= graph.norm_state(norm)
     # A batch norm that no layer precedes becomes a factor and an offset for each channel.
-    other = sum(2 * int(_shape(norm.args[0])[1]) for norm in loose_norms)
+    other = sum(2 * int(shape_of(norm.args[0])[1]) for norm in loose_norms)
     other += sum(_numel(node) for node in graph.state() if node.users and node.name not in counted)
     activations, peak = _activations(graph)
     return NetworkSizes(
@@ -169,24 +170,24 @@ class _Graph:
 
     def layer(self, node: Node) -> _Layer | None:
         """What the node multiplies, or None where it is no convolution, linear map or matrix product."""
-        operator = _operator(node)
+        operator = operator_of(node)
         if operator in _CONVOLUTIONS | _TRANSPOSED:
             return self._convolution(node, transposed=operator in _TRANSPOSED)
         if operator == "linear":
-            weight = _argument(node, 1, "weight")
+            weight = argument(node, 1, "weight")
             return _Layer(
-                macs=_numel(node) * int(_shape(weight)[-1]),
-                out_channels=int(_shape(weight)[0]),
+                macs=_numel(node) * int(shape_of(weight)[-1]),
+                out_channels=int(shape_of(weight)[0]),
                 weight=self._stored(weight),
-                bias=self._stored(_argument(node, 2, "bias")),
+                bias=self._stored(argument(node, 2, "bias")),
                 linear=True,
             )
         if operator in _PRODUCTS:
             second = _PRODUCTS[operator]
-            left, right = _argument(node, second - 1, "mat1"), _argument(node, second, "mat2")
+            left, right = argument(node, second - 1, "mat1"), argument(node, second, "mat2")
             return _Layer(
-                macs=_numel(node) * int(_shape(left)[-1]),
-                out_channels=int(_shape(node)[-1]),
+                macs=_numel(node) * int(shape_of(left)[-1]),
+                out_channels=int(shape_of(node)[-1]),
                 weight=self._stored(right) or self._stored(left),
                 bias=self._stored(node.args[0]) if second == 2 else None,
                 linear=True,
@@ -194,17 +195,17 @@ class _Graph:
         return None
 
     def _convolution(self, node: Node, *, transposed: bool) -> _Layer:
-        source, weight = _argument(node, 0, "input"), _argument(node, 1, "weight")
-        groups = int(_argument(node, 6, "groups", 1))
+        source, weight = argument(node, 0, "input"), argument(node, 1, "weight")
+        groups = int(argument(node, 6, "groups", 1))
         # Weights are (out, in / groups, kernel...), transposed ones (in, out / groups, kernel...): each output
         # element of the one, and each input element of the other, meets that many weights.
-        meetings = math.prod(_shape(weight)[1:])
+        meetings = math.prod(shape_of(weight)[1:])
         return _Layer(
             macs=_numel(source if transposed else node) * meetings,
-            out_channels=int(_shape(weight)[1] * groups if transposed else _shape(weight)[0]),
+            out_channels=int(shape_of(weight)[1] * groups if transposed else shape_of(weight)[0]),
             weight=self._stored(weight),
-            bias=self._stored(_argument(node, 2, "bias")),
-            depthwise=groups == _shape(source)[1] > 1,
+            bias=self._stored(argument(node, 2, "bias")),
+            depthwise=groups == shape_of(source)[1] > 1,
         )
 
     def _stored(self, node: Any) -> str | None:
@@ -220,7 +221,7 @@ class _Graph:
     def folded_norm(self, node: Node) -> Node | None:
         """The batch norm that is this layer's only user."""
         users = list(node.users)
-        return users[0] if len(users) == 1 and _operator(users[0]) == "batch_norm" else None
+        return users[0] if len(users) == 1 and operator_of(users[0]) == "batch_norm" else None
 
     def is_folded(self, norm: Node) -> bool:
         source = norm.args[0]
@@ -254,7 +255,7 @@ def _activations(graph: _Graph) -> tuple[list[int], int]:
 
 
 def _is_view(node: Node) -> bool:
-    return _operator(node) in _VIEWS or _operator(node) == "getitem"
+    return operator_of(node) in _VIEWS or operator_of(node) == "getitem"
 
 
 def _is_fused(node: Node) -> bool:
@@ -262,28 +263,9 @@ def _is_fused(node: Node) -> bool:
     source = node.all_input_nodes[0]
     if source.op != "call_function" or _is_view(source):
         return False
-    if _operator(node) == "batch_norm":
-        return _operator(source) in _CONVOLUTIONS | _TRANSPOSED | set(_PRODUCTS) | {"linear"}
-    return _operator(node) in _FUSED
-
-
-def _operator(node: Node) -> str:
-    """`conv2d` for torch.ops.aten.conv2d.default; empty for what is no operator."""
-    return _operator_name(node.target) if node.op == "call_function" else ""
-
-
-def _operator_name(target: Any) -> str:
-    text = str(target)
-    return text.split(".")[1] if text.startswith("aten.") else getattr(target, "__name__", "")
-
-
-def _argument(node: Node, place: int, name: str, default: Any = None) -> Any:
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
-
-
-def _shape(node: Any) -> torch.Size:
-    shape: torch.Size = node.meta["val"].shape
-    return shape
+    if operator_of(node) == "batch_norm":
+        return operator_of(source) in _CONVOLUTIONS | _TRANSPOSED | set(_PRODUCTS) | {"linear"}
+    return operator_of(node) in _FUSED
 
 
 def _numel(node: Node) -> int:

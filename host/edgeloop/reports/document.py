@@ -87,7 +87,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
         "evaluation": trial.evaluation,
         "parameters": trial.sizes.parameters,
         "macs": trial.sizes.macs,
-        "peak_activation_elements": trial.sizes.peak_activation_elements,
+        "peak_activation_bytes": trial.peak_activation_bytes,
         "predicted_bytes": trial.predicted_bytes,
         "deployed_bytes": built.artifact.deployed_bytes if built else None,
         "why": trial.why,

@@ -323,12 +323,13 @@ def metric_with_interval(metric: MetricSummary | None) -> str:
 
 
 def size_of(row: TrialRow) -> str:
-    """Size is four numbers, always together: parameters, MACs, deployed bytes, peak activation elements."""
-    sizes = row.trial.sizes
-    deployed = f"{row.deployed_bytes:,}" if row.deployed_bytes is not None else "not built"
+    """Size is four numbers, always together: parameters, MACs, deployed bytes, bytes of activations at the peak."""
+    trial = row.trial
+    deployed = f"{row.deployed_bytes:,} bytes deployed" if row.deployed_bytes is not None else "not built"
+    predicted = f" ({trial.predicted_bytes:,} predicted)" if trial.predicted_bytes is not None else ""
     return (
-        f"{sizes.parameters:,} parameters, {sizes.macs:,} MACs, {deployed} bytes deployed, "
-        f"{sizes.peak_activation_elements:,} activation elements at the peak"
+        f"{trial.sizes.parameters:,} parameters, {trial.sizes.macs:,} MACs, {deployed}{predicted}, "
+        f"{trial.peak_activation_bytes:,} bytes of activations at the peak"
     )
 
 

@@ -227,6 +227,9 @@ def simulated_run(
     memo = Memo(ledger, workshop)
     scorer = Scorer(campaign.task)
 
+    larger = campaign.reference.larger
+    assert isinstance(larger, str), "a list names files, which a simulated workshop does not read"
+
     def strategy(m1: NetworkSpec, sizes: NetworkSizes, m1_bytes: int, sizes_of: Any) -> Strategy:
         space = SearchSpace(
             search=campaign.search,
@@ -234,7 +237,7 @@ def simulated_run(
             m1_sizes=sizes,
             m1_lightening=campaign.reference.lightening,
             m1_bytes=m1_bytes,
-            larger=campaign.reference.larger,
+            larger=larger,
             teacher=campaign.training.teacher,
             limits=campaign.limits,
             sizes_of=sizes_of,

@@ -47,6 +47,7 @@ def training_key(job: TrainingJob) -> str:
         job.data_sha256,
         _recipe_parts(job),
         Path(job.parent).name if job.parent else None,
+        Path(job.widened_from).name if job.widened_from else None,
         Path(job.teacher).name if job.teacher else None,
         Path(job.goes_on_from).name if job.goes_on_from else None,
         versions,
@@ -82,7 +83,9 @@ def _recipe_parts(job: TrainingJob) -> dict[str, Any]:
     trained_float = job.parent is None and job.network.weights is None
     fine = lightened or job.parent is not None or job.teacher is not None
     parts: dict[str, Any] = {"batch": recipe.batch, "seed": recipe.seed}
-    if trained_float:
+    if job.widened_from is not None:
+        parts |= {"epochs_widened": recipe.epochs_widened, "rate_widened": recipe.lightened_learning_rate}
+    elif trained_float:
         parts |= {"epochs": recipe.epochs, "learning_rate": recipe.learning_rate}
     if trained_float or not lightened:
         parts |= {"precision": recipe.precision}

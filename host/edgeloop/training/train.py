@@ -7,7 +7,7 @@ tensor that the runtime quantizes, and that same graph, quantizers taken out and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from edgeloop.training.graph import exported_graph
 from edgeloop.training.insert import FakeQuantized
 from edgeloop.training.lessons import CoStudied, InTurn, Labels, Later, Lesson, Run, Taught, TaughtUnlabelled, Term
 from edgeloop.training.objective import Objective, Tensors
-from edgeloop.training.prune import pruned
+from edgeloop.training.prune import pruned, settle
 from edgeloop.training.quantizers import Phase
 from edgeloop.training.result import ProbeInputs, read_master, unpublished, write_result
 from edgeloop.training.sensitivity import choices, look
@@ -37,6 +37,8 @@ from edgeloop.training.summary import write_trained
 _EXPORT_BATCH = 4
 _FREEZE_AT = 2 / 3
 """Share of the steps after which ranges stay as they are."""
+_SETTLING_SAMPLES = 4096
+"""Training samples that batch norms of a pruned network take their statistics from."""
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 Report = Callable[[str, float], None]
@@ -86,6 +88,7 @@ def _trained(
     rung, network = Lightening.parse(job.lightening), subject.network
     if rung.pruned_pct:
         network = pruned(network, samples, rung.pruned_pct, job.channel_multiple)
+        settle(network, run.batches(_SETTLING_SAMPLES))
     looked = run.sensitivities(exported_graph(network, samples), rung) if rung.is_mixed else ()
     taken = {layer.name for layer in least_sensitive(looked, rung.share_pct)}
     fake = FakeQuantized(exported_graph(network, samples), rung, taken)
@@ -157,6 +160,8 @@ class _Run:
         taught = self._teacher is not None and not lightened
         if not self._subject.started:
             course = self._course(recipe.epochs, recipe.learning_rate, "learning_rate")
+        elif self._job.widened_from is not None:
+            course = self._course(recipe.epochs_widened, recipe.lightened_learning_rate, "lightened_learning_rate")
         elif not lightened and (self._job.parent is not None or taught):
             course = self._fine_course()
         else:
@@ -213,6 +218,12 @@ class _Run:
         )
         fake.enter(Phase.FROZEN)
         return history
+
+    def batches(self, samples_max: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        """The first training samples, on the processor."""
+        yield from zip(
+            *(torch.split(x[:samples_max].cpu(), self._job.recipe.batch) for x in self.train.inputs), strict=True
+        )
 
     def sensitivities(self, graph: GraphModule, rung: Lightening) -> tuple[Sensitivity, ...]:
         """What each layer that may take fewer bits adds to the loss on validation data if it alone takes them."""

@@ -115,12 +115,13 @@ class PatentStrategy(Tour):
             return "the next untried in the order"
         rung, label = self.space.rungs[point.rung].name, self.space.label(point)
         evaluated = self.space.evaluation(point)
+        without = "".join(f"; {sentence}" for sentence in self.space.left_out)
         if evaluated is None:
-            return f"M1 itself ({label}) is lightened, beginning at {rung}"
+            return f"M1 itself ({label}) is lightened, beginning at {rung}{without}"
         parameters = self.space.networks[point.network].sizes.parameters
         return (
             f"the search begins at {rung} with {label}: {parameters} parameters, size difference evaluation "
-            f"E = {evaluated:.2f}, predicted {self.space.predicted(point)} bytes"
+            f"E = {evaluated:.2f}, predicted {self.space.predicted(point)} bytes{without}"
         )
 
     def _move(self, here: Point, reading: Reading, families: frozenset[Family]) -> tuple[Direction, str]:

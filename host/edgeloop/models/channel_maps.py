@@ -1,0 +1,85 @@
+"""Which channel of the small network each channel of the wide one repeats, axis by axis of a tensor.
+
+A map is a vector as long as the wide axis, of places on the small axis; an axis without a map is the same in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+Maps = Mapping[int, torch.Tensor]
+"""Axis -> map, for the axes that differ."""
+
+
+def repeating(small: int, wide: int) -> torch.Tensor:
+    """Return the map that keeps every channel and repeats the first ones, round and round."""
+    return torch.arange(wide) % small
+
+
+def place(tensor: torch.Tensor, maps: Maps) -> torch.Tensor:
+    """Return a tensor of the small network as the wide one has it."""
+    for axis, chosen in maps.items():
+        tensor = tensor.index_select(axis, chosen)
+    return tensor
+
+
+def equal(one: Maps, other: Maps) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[axis], other[axis]) for axis in one)
+
+
+def aligned(maps: Maps, shape: Sequence[int], result: Sequence[int]) -> dict[int, torch.Tensor]:
+    """Maps of an operand as axes of the result that it is broadcast to; an axis of 1 is no channel of its own."""
+    offset = len(result) - len(shape)
+    return {axis + offset: chosen for axis, chosen in maps.items() if shape[axis] != 1}
+
+
+def moved(
+    inputs: Sequence[tuple[Sequence[int], Maps]],
+    small: Callable[[list[torch.Tensor]], Any],
+    wide: Callable[[list[torch.Tensor]], Any],
+) -> list[dict[int, torch.Tensor]] | None:
+    """Return the maps of what an operator that only moves values makes of its inputs; None where they mix axes.
+
+    `inputs` are shapes in the small network and maps; `small` and `wide` apply each network's own operator. Values are
+    numbered in the small network, the numbers are moved in both, and read off: whatever is done, reshaped, turned or
+    joined, is seen.
+    """
+    numbered, start = [], 0
+    for shape, _ in inputs:
+        count = 1
+        for size in shape:
+            count *= size
+        numbered.append(torch.arange(start, start + count).reshape(*shape))
+        start += count
+    ones = small(list(numbered))
+    twos = wide([place(numbers, maps) for numbers, (_, maps) in zip(numbered, inputs, strict=True)])
+    results = zip(*(x if isinstance(x, tuple | list) else [x] for x in (ones, twos)), strict=True)
+    found = [_read_off(one, two) for one, two in results]
+    return None if any(maps is None for maps in found) else [maps for maps in found if maps is not None]
+
+
+def _read_off(small: torch.Tensor, wide: torch.Tensor) -> dict[int, torch.Tensor] | None:
+    """The maps by which `small` becomes `wide`; None where it does not."""
+    if small.dim() != wide.dim() or 0 in (*small.shape, *wide.shape):
+        return None
+    maps: dict[int, torch.Tensor] = {}
+    for axis in range(small.dim()):
+        # Along each axis the numbers at the origin of all others tell which place is which.
+        origin = [0] * small.dim()
+        known = _line(small, axis, origin)
+        chosen = []
+        for value in _line(wide, axis, origin).tolist():
+            places = (known == value).nonzero()
+            if not len(places):
+                return None
+            chosen.append(int(places[0]))
+        if small.shape[axis] != wide.shape[axis] or chosen != list(range(len(chosen))):
+            maps[axis] = torch.tensor(chosen)
+    return maps if torch.equal(place(small, maps), wide) else None
+
+
+def _line(tensor: torch.Tensor, axis: int, origin: list[int]) -> torch.Tensor:
+    return tensor[tuple(slice(None) if i == axis else at for i, at in enumerate(origin))]
