@@ -269,3 +269,8 @@ def test_a_power_meter_is_one_source_with_its_accuracy(tmp_path: Path, keys: str
     with pytest.raises(ConfigError) as caught:
         read_board(write(tmp_path / "pi.toml", f"{PI}[power_meter]\n{keys}\n"))
     assert said in str(caught.value)
+
+
+def test_an_emulated_machine_is_told_apart_by_its_interpreter() -> None:
+    assert detect_model("linux,dummy-virt\0", "aarch64") == "virtual-arm64"
+    assert detect_model("linux,dummy-virt\0", "armv7l") == "virtual-armhf"

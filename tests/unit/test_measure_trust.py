@@ -408,3 +408,9 @@ def test_a_gate_that_never_opened_is_a_reason() -> None:
 def test_what_the_agent_could_not_read_is_listed_once() -> None:
     found = judged(session(unknown=["temperatures_c"]), session(unknown=["temperatures_c", "clocksource"], index=1))
     assert found.unknown == ("clocksource", "temperatures_c")
+
+
+def test_the_calibration_loop_of_an_emulated_board_times_its_host_and_judges_nothing() -> None:
+    slowed = session(calibration_ns=[1000, 4700])
+    assert not trust([slowed], Environment(), BoardEnvironment()).valid
+    assert trust([slowed], Environment(), BoardEnvironment(), emulated=True).valid

@@ -57,7 +57,7 @@ def diagnose(board: Board, agent: BoardAgent, now: Callable[[], datetime]) -> li
 
 def declared_checks(board: Board, facts: Mapping[str, Any]) -> Iterator[Check]:
     """What the board's file and its model say it is."""
-    calls_itself, detected = _text(facts, "model"), detect_model(_text(facts, "model"))
+    calls_itself, detected = _text(facts, "model"), detect_model(_text(facts, "model"), interpreter_of(facts).machine)
     if board.model.name in {LOCAL, GENERIC} and detected is None:
         yield ok("model", calls_itself or "does not say", board.model.name)
     elif detected == board.model.name:

@@ -40,12 +40,18 @@ def read_model(path: Path) -> BoardModel:
     return validated(BoardModel, parse_toml(path.read_text(encoding="utf-8"), str(path)), str(path))
 
 
-def detect_model(device_tree_model: str | None) -> str | None:
-    """The name of the shipped model whose detect text the board's device tree starts with; the longest text wins."""
+def detect_model(device_tree_model: str | None, machine: str | None = None) -> str | None:
+    """The name of the shipped model whose detect text the board's device tree starts with; the longest text wins.
+
+    Where the interpreter's machine is given, a model for other ones does not match.
+    """
     if not device_tree_model:
         return None
     text = device_tree_model.rstrip("\0 \n")
     matches = [
-        (len(start), name) for name in model_names() for start in load_model(name).detect if text.startswith(start)
+        (len(start), model.name)
+        for model in map(load_model, model_names())
+        for start in model.detect
+        if text.startswith(start) and (machine is None or machine in model.architectures)
     ]
     return max(matches)[1] if matches else None

@@ -1,4 +1,4 @@
-"""This host as found: Python, toolchains and their versions against what edgeloop asks for, disk, SSH programs.
+"""This host as found: Python, toolchains and their versions against what edgeloop asks for, disk, programs.
 
 Nothing heavy is imported: versions come from what the installer recorded, so a broken toolchain can't break this.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from platformdirs import user_cache_path
 
+from edgeloop.board.virtual import needs
 from edgeloop.core.check import Check, note, ok, wrong
 
 _EXTRAS = {
@@ -54,6 +55,7 @@ def host_checks(folder: Path) -> list[Check]:
         *package_checks(requirements, installed),
         *pair_checks(installed),
         *program_checks(),
+        *virtual_board_checks(),
         *disk_checks(folder),
     ]
 
@@ -117,6 +119,14 @@ def program_checks() -> Iterator[Check]:
     for program, use in _PROGRAMS.items():
         path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin:/sbin")
         yield ok(program, path) if path else note(program, "not found", f"for {use}")
+
+
+def virtual_board_checks() -> Iterator[Check]:
+    """What `edgeloop board` needs of this host."""
+    for need in needs.ALL:
+        path = needs.find(need.program)
+        step = f"for {need.use}: apt-get install {need.package}"
+        yield ok(need.program, path) if path else note(need.program, "not found", step)
 
 
 def disk_checks(folder: Path) -> Iterator[Check]:

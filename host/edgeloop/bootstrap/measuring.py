@@ -29,6 +29,7 @@ from edgeloop.core.network import Engine
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.verdict import Finding, Outcome
 from edgeloop.errors import ConfigError, Fault, kept_on_disk
+from edgeloop.measure.emulated import refused_when_emulated
 from edgeloop.measure.judging import judge_attempts
 from edgeloop.measure.plans import extension, undecidable
 from edgeloop.measure.scoring import Scorer, infer_task
@@ -57,6 +58,8 @@ class Asked:
     """Whether a pass of its own says where time and memory go."""
     extend: bool = False
     """Whether a latency limit that the first look leaves open gets as many sessions again, and one more look."""
+    allow_emulated: bool = False
+    """Whether absolute limits on time may be judged on an emulated board."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,8 @@ def _checked(asked: Asked) -> _Checked:
         undecided.append(Fault("--energy", f"{', '.join(unmetered)} has no power meter", step))
     if limits.limit and not plan.may_pass:
         undecided.append(Fault("--profile", "a quick plan passes nothing", "leave out --limit, or use standard"))
+    if not asked.allow_emulated:
+        undecided += refused_when_emulated(limits, boards, "--allow-emulated")
     return _Checked(
         boards=tuple(boards),
         subject=Subject(_LABEL, artifact, engine, asked.threads),

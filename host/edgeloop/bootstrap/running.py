@@ -21,6 +21,7 @@ from edgeloop.core.lightening import Lightening
 from edgeloop.core.measurement import Pipeline
 from edgeloop.data.load import load
 from edgeloop.errors import Fault, MissingExtraError
+from edgeloop.measure.emulated import refused_when_emulated
 from edgeloop.measure.plans import PlanPreview, undecidable
 from edgeloop.measure.plans import preview as preview_plan
 from edgeloop.measure.scoring import Scorer
@@ -150,8 +151,12 @@ class RunResult:
 
 
 def undecidable_limits(campaign: Campaign, boards: Sequence[Board], data: DataSet, scorer: Scorer) -> list[Fault]:
-    """Limits that the confirming plan could not decide; quick plans decide nothing, so they are not asked."""
-    return undecidable(
+    """Limits that the confirming plan could not decide; quick plans decide nothing, so they are not asked.
+
+    So are absolute times on an emulated board, unless the campaign allows them.
+    """
+    refused = [] if campaign.allow_emulated else refused_when_emulated(campaign.limits, boards, "allow_emulated = true")
+    return refused + undecidable(
         campaign.limits,
         campaign.confirmation,
         min(len(data.validation), campaign.data.board_samples_max),

@@ -151,7 +151,7 @@ def add(shown: Shown, *, model: str | None) -> Added:
     with closing(open_board(board)) as bench:
         facts = bench.facts()
     described_as = _words(facts.get("model"))
-    chosen = model or detect_model(described_as) or GENERIC
+    chosen = model or detect_model(described_as, _words(facts.get("machine"))) or GENERIC
     path = boards_folder() / f"{board.name}.toml"
     _write_new(path, _document(board, chosen, _words(facts.get("serial"))))
     return Added(resolve(board.name)[0], path, chosen, described_as)

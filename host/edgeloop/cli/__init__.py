@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeloop import __version__
-from edgeloop.cli import compare, doctor, init, measure, report, run, targets
+from edgeloop.cli import board, compare, doctor, init, measure, report, run, targets
 
 app = typer.Typer(
     name="edgeloop",
@@ -42,3 +42,4 @@ app.command()(compare.compare)
 app.command()(report.report)
 app.command()(doctor.doctor)
 app.add_typer(targets.app, name="targets")
+app.add_typer(board.app, name="board")

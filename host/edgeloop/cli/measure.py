@@ -38,6 +38,9 @@ def measure(
         typer.Option("--extend", help="Twice the sessions where a limit is left open; both looks share the error."),
     ] = False,
     environment: options.Environment = None,
+    allow_emulated: Annotated[
+        bool, typer.Option("--allow-emulated", help="Judge absolute limits on time on an emulated board too.")
+    ] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -60,6 +63,7 @@ def measure(
         energy=energy,
         per_op=per_op,
         extend=extend,
+        allow_emulated=allow_emulated,
     )
     if dry_run:
         raise typer.Exit(print_cost(measuring.dry_run(asked), json=json))

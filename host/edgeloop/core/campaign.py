@@ -202,6 +202,8 @@ class Campaign(Frozen):
     plan: Plan = Plan.of("quick")
     """Of every candidate while searching; a quick plan's winner is confirmed at `standard`."""
     environment: Environment = Environment()
+    allow_emulated: bool = False
+    """Whether absolute limits on time may be judged on an emulated board, where they mean nothing as times."""
 
     @model_validator(mode="after")
     def _larger(self) -> Self:

@@ -49,6 +49,7 @@ _UNIT_OF = {
     "max_mib": " MiB",
     "max_mj": " mJ",
 }
+_BOUNDS_OF_HARDWARE = frozenset({"max_ms", "max_mj"})
 _FAMILY_OF = {
     "latency": Family.SPEED,
     "first_inference": Family.SPEED,
@@ -127,6 +128,11 @@ class Limit(Frozen):
     @property
     def family(self) -> Family:
         return _FAMILY_OF.get(self.metric, Family.ACCURACY)
+
+    @property
+    def is_about_hardware(self) -> bool:
+        """True for a bound in units that only real hardware can meet or miss; an emulated board says nothing of it."""
+        return self.bound_name in _BOUNDS_OF_HARDWARE
 
     @property
     def needs_reference(self) -> bool:

@@ -29,7 +29,13 @@ def judge_attempts(
 ) -> Judged:
     """Judge what was observed over the attempts of all looks so far; conditions are told of the last one."""
     trusted = [
-        trust(attempt.sessions, request.environment, board.environment, profile=request.plan.profile)
+        trust(
+            attempt.sessions,
+            request.environment,
+            board.environment,
+            profile=request.plan.profile,
+            emulated=board.emulated,
+        )
         for attempt in attempts
     ]
     joined = Trust(
