@@ -25,13 +25,15 @@ lint: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP) system ## pushes against scp, the agent against a bare loop, time to verdict, what a search costs
+bench: $(STAMP) system ## pushes against scp, the agent against a bare loop, spread over sessions, ten runs, time to verdict, search
 	$(BIN)/python tests/bench/bench_push.py
 	$(BIN)/python tests/bench/bench_agent.py
+	$(BIN)/python tests/bench/bench_spread.py
+	$(BIN)/python tests/bench/bench_ten_runs.py
 	$(BIN)/python tests/bench/bench_verdict.py
 	$(BIN)/python tests/bench/bench_search_cost.py
 
-honesty: $(STAMP) ## docs/results/honesty.md: false passes and false fails at a known truth; about 15 minutes
+honesty: $(STAMP) ## docs/results/honesty.md: false passes and false fails at a known truth; about 6 minutes on an idle machine
 	$(BIN)/python -m edgeloop.testing.honesty
 
 # torch goes in first and by itself: resolved together with the rest, a CUDA build of several GB comes in.

@@ -304,7 +304,7 @@ def _controller(
         data_sha256=data.sha256,
         channel_multiple=max(board.model.channel_multiple for board in boards),
         has_room=lambda: shutil.disk_usage(folder).free >= ROOM_BYTES_MIN,
-        versions={name: metadata.version(name) for name in _tools(campaign)} | {"decision rule": str(DECISION_RULE)},
+        versions={name: metadata.version(name) for name in _tools(campaign)} | {"decision rule": DECISION_RULE},
         campaign_key=campaign_key(campaign),
         compared_by=(campaign.limits, scorer.lower_is_better),
         strategy=strategy,

@@ -102,8 +102,8 @@ def tango_bound(gained: int, lost: int, n: int, confidence: float, side: Side, *
     """Return Tango's one-sided score bound for (gained - lost) / n.
 
     `gained` samples are right only for the candidate, `lost` only for the reference, out of n. Not `continuous`: with
-    a correction of half a sample, since samples are lost whole; without it, 8.5 % of models that lose 3 of 1000
-    samples, which lay on the limit, failed.
+    a correction of half a sample, since samples are lost whole; without it, 8 % of models that lose 3 of 1000
+    samples failed a limit of just that.
     """
     z = normal_quantile(confidence) * (1 if side == "lower" else -1)
     half = 0.0 if continuous else math.copysign(0.5, z)

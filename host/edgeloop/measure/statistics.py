@@ -172,8 +172,8 @@ def share_bound(k: float, n: int, confidence: float, side: Side, *, exact: bool)
     """Return the one-sided bound of a proportion k of n that a verdict goes by.
 
     `exact`: the wider of Wilson's and the exact one (Clopper and Pearson, 1934). Wilson's holds its error on average
-    over proportions; near 1, where limits on accuracy are, it failed 10 % of models with 5 expected errors that lay on
-    the limit, and passed 7 % where none is expected.
+    over proportions; near 1, where limits on accuracy are, it failed up to 8 % of models that lay on the limit (`make
+    honesty` under the first rule).
     """
     wilsons = wilson_bound(k, n, confidence, side)
     if not exact:

@@ -157,10 +157,7 @@ _UNSEEN = (
     "eight sessions do not see a mode that one session in five is in: 17 % of jobs hold none. More sessions are "
     "the only cure: 14 see a share of 20 %, and 29 one of 10 %, in 95 % of jobs"
 )
-_SKEWED = (
-    "Student's t on eight numbers with one long tail is off where none of them shows the tail; the excess is small "
-    "beside the tail itself"
-)
+_SKEWED = "where none of eight sessions shows the tail that the mean is made of, Student's t does not know of it either"
 _ANOTHER_DAY = (
     "a verdict is about the time it was measured in; from inside an hour no rule sees what another day brings. Ratios "
     "to an interleaved reference hold"
@@ -193,7 +190,6 @@ NOISES = (
         _lognormal_sessions,
         _autocorrelated(0.98),
         _normal_cdf,
-        lasting=True,
     ),
     Noise("heavy tail", "samples with a Pareto tail, exponent 1.5", _lognormal_sessions, _heavy, _heavy_cdf),
     Noise(

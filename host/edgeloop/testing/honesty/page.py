@@ -25,9 +25,9 @@ limit gives the same sessions, so every FAIL is a false fail. Each cell is
 
     false passes % [95 % interval] / false fails % [95 % interval]
 
-of {trials} simulated measurements, decided by the functions that judge a real one
-(`measure.spread`, `measure.percentiles`, `measure.deciding`, `measure.accuracy`), rule **{rule}**. In bold: over 5 % by
-more than the number of trials explains. A cell that must not be and is, is simulated again, once, with four times the
+of {trials} simulated measurements, decided by the functions that judge a real one (`measure.spread`,
+`measure.percentiles`, `measure.deciding`, `measure.accuracy`), rule **{rule}**. In bold: over 5 % by more than the
+number of trials explains. A cell that must not be and is, is simulated again, once, with four times the
 trials and another seed (its interval is then half as wide); the second result stands.
 
 **Truth.** Every board has a percentile of its own in each session: that of infinitely many samples of the session. The
@@ -51,10 +51,8 @@ A session is a fresh process and adds something of its own. The simulated networ
 """
 
 _SHORTEST = """
-`{name}` has the fewest samples that a percentile may be passed with: 5 for p50, 29 for p90, 299 for p99. Where samples
-come in bursts that last as long as such a session, the session's percentile is that of one burst, and no rule can tell;
-the plans that ship take more.
-"""
+The fewest samples that a percentile may be passed with: 5 for p50, 29 for p90, 299 for p99. Where bursts last as long
+as such a session, its percentile is that of one burst, and no rule can tell."""
 
 
 def page(cells: Sequence[Cell], scores: Sequence[ScoreCell], *, trials: int, seed: int, rule: Rule) -> str:
@@ -113,7 +111,7 @@ def _of_setting(setting: Setting, cells: Sequence[Cell]) -> Iterator[str]:
     if setting.name == "quick":
         yield "A quick plan steers a search and passes nothing; what it *would* pass is shown. Its fails count."
     if setting is SHORTEST:
-        yield _SHORTEST.format(name=setting.name)
+        yield _SHORTEST
     for kind in KINDS:
         yield f"\n**{kind}**\n"
         yield "| noise | " + " | ".join(STATISTICS) + " |"

@@ -1,0 +1,51 @@
+"""The network that the benches measure: an untrained ds_cnn as it ships, fp32, built as any other."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from io import StringIO
+from pathlib import Path
+
+import torch
+
+from edgeloop.builders.tflite import float_model
+from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
+from edgeloop.models.build import build_network
+
+SPEC = NetworkSpec(family="ds_cnn", width=2.0)
+
+
+def write_network(folder: Path) -> Path:
+    """Write the .tflite and return its path; some seconds, and needs the tflite extra."""
+    io = NetworkIO(
+        kind="classification",
+        inputs=(TensorShape(name="x", shape=(28, 28, 1)),),
+        outputs=(TensorShape(name="y", shape=(10,)),),
+    )
+    exported = torch.export.export(build_network(SPEC, io, 4).eval(), (torch.zeros(1, 28, 28, 1),))
+    torch.export.save(exported, folder / "network.pt2")
+    path = folder / "ds_cnn.tflite"
+    with contextlib.redirect_stdout(StringIO()):  # the converter reports on it
+        path.write_bytes(float_model.convert(folder / "network.pt2", [{"shape": [1, 28, 28, 1], "dtype": "float32"}]))
+    return path
+
+
+def machine() -> str:
+    """This machine in words, for a page of results: kind of processor, cores, kernel, Python."""
+    cpu = "unknown processor"
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        named = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = f"{len(named)} x {named[0]}" if named else cpu
+    flags = info.read_text() if info.exists() else ""
+    kind = "a virtual machine, " if " hypervisor" in flags else ""
+    return f"{kind}{cpu}, {platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}"
+
+
+def load() -> str:
+    """How busy the machine is, as its kernel says."""
+    path = Path("/proc/loadavg")
+    return f"load {path.read_text().split()[0]} over the last minute" if path.exists() else "load unknown"
