@@ -170,7 +170,7 @@ def test_a_campaign_goes_through_the_pipeline_from_m1_to_the_test_data(tmp_path:
         ('["local"]', '["here"]'),
         ("epochs = 15", "epochs = 6"),
         ('"w8a8", "w4a8"', '"w8a8"'),
-        ("max_drop_from_reference = 0.02", "max_drop_from_reference = 0.3"),
+        ("max_drop_from_reference = 0.05", "max_drop_from_reference = 0.3"),
         ("min_fraction = 0.9", "min_fraction = 0.5"),
         ("max_ms = 5.0", "max_ms = 100.0"),
         ("max_ratio_to_reference = 0.8", "max_ratio_to_reference = 10.0"),

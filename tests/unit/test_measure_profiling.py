@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeloop.core.artifact import Artifact
-from edgeloop.core.measurement import Session, Subject
+from edgeloop.core.board import Board, BoardModel
+from edgeloop.core.limits import LimitSet
+from edgeloop.core.measurement import Attempt, MeasureRequest, Session, Step, Subject
+from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.profile import MemoryPass, Operator, OperatorOutput, Parts, ProfileSamples
+from edgeloop.measure.judging import judge_attempts
 from edgeloop.measure.observed import observe, summarise_subject
 from edgeloop.measure.profiling import summarised
 
@@ -91,3 +97,41 @@ def test_a_profile_that_broke_is_said_and_breaks_nothing_else() -> None:
     assert summary.profile_problem == "the profile session crashed: it broke"
     assert summary.latency is not None
     assert summary.latency.sessions == 2
+
+
+def test_what_happened_in_a_profile_session_invalidates_nothing(tmp_path: Path) -> None:
+    swapped = {"before": {"swap_in_pages": 0}, "after": {"swap_in_pages": 9999}}
+    artifact = Artifact(path="/m", sha256="0" * 64, deployed_bytes=1, inputs=(), outputs=())
+    subject = Subject("a", artifact)
+    plan = Plan.of("quick", sessions=2)
+    schedule = (Step(0, "a", "latency"), Step(1, "a", "latency"), Step(2, "a", "profile"))
+    request = MeasureRequest("k", (subject,), schedule, plan, Environment(), tmp_path)
+    board = Board(name="here", model=BoardModel.model_validate({"schema": 1, "name": "local"}), kind="local")
+
+    def valid(where: int) -> bool:
+        sessions = tuple(
+            replace(session(step.index, step.kind), conditions=swapped if step.index == where else {})
+            for step in schedule
+        )
+        attempt = Attempt(
+            "j", "here", "local", emulated=False, engine_versions={}, sessions=sessions, outputs={}, facts={}
+        )
+        observed = observe(subject, "litert 2", sessions)
+        judged = judge_attempts(
+            request,
+            board,
+            [attempt],
+            LimitSet(),
+            observed,
+            None,
+            trial=0,
+            split="validation",
+            look=1,
+            looks=1,
+            seconds=1.0,
+        )
+        assert judged.trust is not None
+        return judged.trust.valid
+
+    assert valid(2)
+    assert not valid(1)

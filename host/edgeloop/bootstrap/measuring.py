@@ -111,6 +111,7 @@ def measure(
     plan: PlanWords | None = None,
     environment: str | os.PathLike[str] | None = None,
     per_op: bool = False,
+    allow_emulated: bool = False,
     energy: bool = False,
     extend: bool = False,
     watch: Watch = lambda _what, _done, _total: None,
@@ -132,6 +133,7 @@ def measure(
         plan=plan or PlanWords(),
         environment=None if environment is None else Path(environment),
         per_op=per_op,
+        allow_emulated=allow_emulated,
         energy=energy,
         extend=extend,
     )

@@ -27,16 +27,20 @@ def judge_attempts(
     looks: int,
     seconds: float,
 ) -> Judged:
-    """Judge what was observed over the attempts of all looks so far; conditions are told of the last one."""
+    """Judge what was observed over the attempts of all looks so far; conditions are told of the last one.
+
+    A profile is a pass of its own, after everything that is judged: what happened in it is nobody's fault.
+    """
+    judged = [tuple(session for session in attempt.sessions if session.kind != "profile") for attempt in attempts]
     trusted = [
         trust(
-            attempt.sessions,
+            sessions,
             request.environment,
             board.environment,
             profile=request.plan.profile,
             emulated=board.emulated,
         )
-        for attempt in attempts
+        for sessions in judged
     ]
     joined = Trust(
         valid=all(t.valid for t in trusted),
@@ -55,7 +59,7 @@ def judge_attempts(
         reference=None if reference is None else summarise_subject(reference, limits.confidence),
         trust=joined,
         verdict=judge(limits, candidate, reference, request.plan, trust=joined, look=look, looks=looks),
-        conditions=digest(attempts[-1].sessions),
+        conditions=digest(judged[-1]),
         emulated=board.emulated,
         seconds=seconds,
     )
