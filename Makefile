@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := edgeloop-demo
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test lint test-full test-board bench honesty docs clean system
+.PHONY: demo test lint test-full bench honesty clean system
 
 demo: $(STAMP) ## the quickstart on data that comes with a package, against this machine
 	@rm -rf $(DEMO)
