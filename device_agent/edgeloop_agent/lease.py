@@ -17,6 +17,8 @@ from edgeloop_agent import folder, wire
 
 _TOKEN = re.compile(r"\A[A-Za-z0-9_.-]{8,128}\Z")
 SECONDS_MAX = 7 * 24 * 3600
+KEPT_S = 120.0
+"""What a running job keeps of its lease at the most, renewed at half of it."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,19 @@ class LeaseFile:
             "boot_id": self._boot,
         }
 
-    def refusal(self, token: str) -> Optional[str]:
-        """Return one line where this token is not the current one, None where it is."""
-        held = self.current()
-        return None if held is not None and held.token == token else self._lost(held)
+    def keep(self, token: str) -> Optional[str]:
+        """Hold on to the lease; return one line where this token is not the current one, None where it is.
+
+        Where less than KEPT_S is left, that much is left then: a lease lasts as long as somebody keeps it, and not
+        long after.
+        """
+        with folder.locked(self._path) as fd:
+            held = self._parse(folder.read_all(fd, 4096))
+            if held is None or held.token != token:
+                return self._lost(held)
+            if self._remaining_s(held) < KEPT_S / 2:
+                self._write(fd, token, held.owner, KEPT_S)
+        return None
 
     def _lost(self, held: Optional[Lease]) -> str:
         if held is None:

@@ -169,7 +169,7 @@ class _Supervisor:
             owner = "user" if self._phase == "running" else "lab"
             text = "the job's deadline of %g s passed while %s" % (found.deadline_s, self._message)
             raise EndedError("deadline", owner, text)
-        refusal = self._lease.refusal(found.lease_token)
+        refusal = self._lease.keep(found.lease_token)
         if refusal is not None:
             raise EndedError("lease_lost", "lab", refusal)
         if now - self._beat_ns >= _HEARTBEAT_NS:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeloop_agent.folder import AgentError
-from edgeloop_agent.lease import LeaseFile
+from edgeloop_agent.lease import KEPT_S, LeaseFile
 
 
 class Clock:
@@ -35,7 +35,7 @@ def test_a_free_board_is_given_with_a_token(lease: LeaseFile) -> None:
     answer = lease.acquire("anna@desk", 60)
     assert answer["acquired"] is True
     assert len(answer["token"]) == 32
-    assert lease.refusal(answer["token"]) is None
+    assert lease.keep(answer["token"]) is None
     assert lease.show() == {"held": True, "holder": "anna@desk", "remaining_s": 60.0, "boot_id": "boot-1"}
 
 
@@ -49,10 +49,10 @@ def test_a_held_board_says_who_has_it_and_for_how_long(lease: LeaseFile, clock: 
 def test_an_expired_lease_is_void_and_its_token_stale(lease: LeaseFile, clock: Clock) -> None:
     old = lease.acquire("anna@desk", 60)["token"]
     clock.advance(60.001)
-    assert lease.refusal(old) == "the lease has expired, was released, or is from before a reboot"
+    assert lease.keep(old) == "the lease has expired, was released, or is from before a reboot"
     new = lease.acquire("ben@rack", 30)["token"]
-    assert lease.refusal(old) == "the lease was taken over by ben@rack for another 30 s"
-    assert lease.refusal(new) is None
+    assert lease.keep(old) == "the lease was taken over by ben@rack for another 30 s"
+    assert lease.keep(new) is None
     with pytest.raises(AgentError, match="taken over by ben@rack"):
         lease.renew(old, 60)
     assert lease.release(old) == {"released": False}
@@ -62,8 +62,26 @@ def test_an_expired_lease_is_void_and_its_token_stale(lease: LeaseFile, clock: C
 def test_a_lease_of_another_boot_is_void(tmp_path: Path, clock: Clock, lease: LeaseFile) -> None:
     token = lease.acquire("anna@desk", 3600)["token"]
     after = LeaseFile(tmp_path, clock, "boot-2")
-    assert after.refusal(token) is not None
+    assert after.keep(token) is not None
     assert after.acquire("ben@rack", 60)["acquired"] is True
+
+
+def test_a_lease_that_is_kept_outlives_what_was_asked_and_ends_soon_after(lease: LeaseFile, clock: Clock) -> None:
+    token = lease.acquire("anna@desk", 30)["token"]
+    for _ in range(100):
+        assert lease.keep(token) is None
+        clock.advance(25)
+    assert 0 < lease.show()["remaining_s"] <= KEPT_S
+    assert lease.acquire("ben@rack", 60)["acquired"] is False
+    clock.advance(KEPT_S)
+    assert lease.keep(token) == "the lease has expired, was released, or is from before a reboot"
+    assert lease.acquire("ben@rack", 60)["acquired"] is True
+
+
+def test_keeping_never_shortens_a_lease(lease: LeaseFile) -> None:
+    token = lease.acquire("anna@desk", 3600)["token"]
+    assert lease.keep(token) is None
+    assert lease.show()["remaining_s"] == 3600.0
 
 
 def test_the_same_token_acquires_again_and_renews(lease: LeaseFile, clock: Clock) -> None:

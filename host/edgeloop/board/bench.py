@@ -55,8 +55,9 @@ _PAUSE_MAX_S = 5.0
 _PREPARE_AGAIN_S = 60.0
 """How long to try again where the connection drops before the job was started."""
 _LONGER = "give the measurement a longer deadline"
-_LEASE_MARGIN_S = 60.0
-"""The job's deadline lies so much before the lease's."""
+_LEASE_S = 120.0
+"""From taking a board to the job's start; from then on the job itself keeps the lease, so that a board whose controller
+and job are both gone is free again soon."""
 _BY_OWNER: dict[str, type[EdgeloopError]] = {
     Owner.USER: UserError,
     Owner.MODEL: ModelError,
@@ -284,8 +285,7 @@ class _Measuring:
         """Wait for the board's lease; return the boot id it was given under."""
         pause_s, began_s = 1.0, self._bench.now_s()
         while True:
-            seconds = self._longest_s() + _LEASE_MARGIN_S
-            answer = self._again(partial(self._bench.acquire, self._token, seconds), self._ends_s)
+            answer = self._again(partial(self._bench.acquire, self._token, _LEASE_S), self._ends_s)
             if answer.get("acquired") is True:
                 boot_id = answer.get("boot_id")
                 return boot_id if isinstance(boot_id, str) else None
