@@ -6,6 +6,7 @@ measuring.md.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, get_args
 
 from edgeloop.core.frozen import Frozen
@@ -16,6 +17,7 @@ from edgeloop.measure.accuracy import Scores, difference_bound, differing
 from edgeloop.measure.deciding import too_short
 from edgeloop.measure.observed import Observed, metric_summary
 from edgeloop.measure.spread import DECISION_RULE, ratio_by_rounds, rule_named
+from edgeloop.measure.statistics import two_sided
 
 RatioStatistic = Literal["p50", "p90", "p99", "mean"]
 
@@ -107,16 +109,15 @@ def _difference(a: int | None, b: int | None) -> int | None:
 
 
 def _paired(a: Scores, b: Scores, confidence: float) -> Paired:
-    one_sided = (1 + confidence) / 2
+    interval = two_sided(partial(difference_bound, b, a), confidence)
+    assert interval is not None, "paired scores have bounds"
     gained, lost = differing(b, a) if a.is_share and b.is_share else (None, None)
     return Paired(
         metric=b.metric,
         a=a.value,
         b=b.value,
         difference=b.value - a.value,
-        interval=Interval(
-            low=difference_bound(b, a, one_sided, "lower"), high=difference_bound(b, a, one_sided, "upper")
-        ),
+        interval=interval,
         n=b.n,
         gained=gained,
         lost=lost,

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from edgeloop.core.measurement import EnergySummary, Interval, PowerTrace, Session
 from edgeloop.measure.percentiles import Side
-from edgeloop.measure.statistics import LogMean, student_t
+from edgeloop.measure.statistics import SESSIONS_MAX, LogMean, more_until, student_t, two_sided
 
 EnergyMetric = Literal["energy_per_period", "energy_above_idle"]
 READINGS_MIN = 10
@@ -38,7 +38,6 @@ CLOCK_SHARE_MAX = 0.25
 PERIOD_TOLERANCE = 0.05
 """A period that is longer by more than this was not kept."""
 _SHIFTS = 9
-_SESSIONS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +102,7 @@ class EnergyEstimate:
         return self._guarded(self.over_sessions, confidence, side)
 
     def interval(self, confidence: float) -> Interval | None:
-        one_sided = (1 + confidence) / 2
-        low, high = self.bound(one_sided, "lower"), self.bound(one_sided, "upper")
-        return None if low is None or high is None else Interval(low=low, high=high)
+        return two_sided(self.bound, confidence)
 
     def bounds_in_words(self, confidence: float, planned: int) -> str:
         """Say the bounds of one look, and what is in them."""
@@ -127,13 +124,7 @@ class EnergyEstimate:
             low, high = (self._guarded(like_these, confidence, side) for side in ("lower", "upper"))
             return low is not None and high is not None and (high < bar or low > bar)
 
-        low, high = self.n, _SESSIONS_MAX
-        if not decides(high):
-            return None
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if decides(middle) else (middle, high)
-        return max(1, high - self.n)
+        return more_until(decides, self.n, SESSIONS_MAX)
 
     def _guarded(self, over_sessions: LogMean | PlainMean, confidence: float, side: Side) -> float | None:
         bound = over_sessions.bound(confidence, side)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edgeloop.core.measurement import Interval, MetricSummary, Session, Subject, Summary
+from edgeloop.core.measurement import MetricSummary, Session, Subject, Summary
 from edgeloop.measure.accuracy import Scores
 from edgeloop.measure.energy import summarise_energy
 from edgeloop.measure.profiling import profile_in
 from edgeloop.measure.spread import summarise
-from edgeloop.measure.statistics import latency_sessions, stage_summaries
+from edgeloop.measure.statistics import latency_sessions, stage_summaries, two_sided
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,5 @@ def summarise_subject(observed: Observed, confidence: float) -> Summary:
 
 def metric_summary(scores: Scores, confidence: float) -> MetricSummary:
     """Return a score for people: its two-sided interval about the population at `confidence`."""
-    one_sided = (1 + confidence) / 2
-    interval = Interval(low=scores.bound(one_sided, "lower"), high=scores.bound(one_sided, "upper"))
+    interval = two_sided(scores.bound, confidence)
     return MetricSummary(metric=scores.metric, value=scores.value, interval=interval, n=scores.n)

@@ -22,7 +22,7 @@ from edgeloop.measure.percentiles import (
     leaning,
     percentile,
 )
-from edgeloop.measure.statistics import PERCENT, LogMean, Statistic, estimate_in, latency_sessions
+from edgeloop.measure.statistics import PERCENT, LogMean, Statistic, estimate_in, latency_sessions, two_sided
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,7 @@ class Spread:
 
     def interval(self, confidence: float) -> Interval | None:
         """Return the two-sided interval: two one-sided bounds that each miss half."""
-        one_sided = (1 + confidence) / 2
-        low, high = self.bound(one_sided, "lower"), self.bound(one_sided, "upper")
-        return None if low is None or high is None else Interval(low=low, high=high)
+        return two_sided(self.bound, confidence)
 
     def more_needed(self, limit: float, confidence: float) -> int | None:
         """About how many more sessions like these decide; None where the limit is nearer than sessions can show."""

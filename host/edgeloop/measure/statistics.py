@@ -8,8 +8,9 @@ are in `accuracy`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
 from typing import Literal
 
@@ -22,7 +23,7 @@ from edgeloop.measure.percentiles import Side, percentile
 Statistic = Literal["p50", "p90", "p99", "mean", "min", "first", "load"]
 
 PERCENT: dict[str, float] = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
-_SESSIONS_MAX = 1000  # what a Plan can ask for
+SESSIONS_MAX = 1000  # what a Plan can ask for
 _TREND_MIN = 4
 _TREND_CONFIDENCE = 0.95
 
@@ -66,9 +67,7 @@ class LogMean:
 
     def interval(self, confidence: float) -> Interval | None:
         """Return the two-sided interval: two one-sided bounds that each miss half."""
-        one_sided = (1 + confidence) / 2
-        low, high = self.bound(one_sided, "lower"), self.bound(one_sided, "upper")
-        return None if low is None or high is None else Interval(low=low, high=high)
+        return two_sided(self.bound, confidence)
 
     def end_bound(self, confidence: float, side: Side) -> float | None:
         """Return the one-sided bound of the trend line at the last value; None where there is no trend to see.
@@ -95,13 +94,28 @@ class LogMean:
         def decides(n: int) -> bool:
             return student_t(confidence, n - 1) * (self.deviation or 0.0) / math.sqrt(n) < distance
 
-        low, high = self.n, _SESSIONS_MAX
-        if not decides(high):
-            return None
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if decides(middle) else (middle, high)
-        return max(1, high - self.n)
+        return more_until(decides, self.n, SESSIONS_MAX)
+
+
+def two_sided(bound: Callable[[float, Side], float | None], confidence: float) -> Interval | None:
+    """Return the two-sided interval: two one-sided bounds that each miss half; None where there are none."""
+    one_sided = (1 + confidence) / 2
+    low, high = bound(one_sided, "lower"), bound(one_sided, "upper")
+    return None if low is None or high is None else Interval(low=low, high=high)
+
+
+def more_until(decides: Callable[[int], bool], n: int, most: int) -> int | None:
+    """Return how many more than n, at least 1, are the fewest that decide; None where `most` in all would not.
+
+    What decides at one number decides at every larger one.
+    """
+    if not decides(most):
+        return None
+    few, many = n, most
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if decides(middle) else (middle, many)
+    return max(1, many - n)
 
 
 def student_t(confidence: float, degrees: int) -> float:
@@ -187,5 +201,6 @@ def share_bound(k: float, n: int, confidence: float, side: Side, *, exact: bool)
 
 def wilson(k: float, n: int, confidence: float) -> Interval:
     """Return the two-sided Wilson score interval of a proportion k of n."""
-    one_sided = (1 + confidence) / 2
-    return Interval(low=wilson_bound(k, n, one_sided, "lower"), high=wilson_bound(k, n, one_sided, "upper"))
+    found = two_sided(partial(wilson_bound, k, n), confidence)
+    assert found is not None, "a proportion has bounds"
+    return found

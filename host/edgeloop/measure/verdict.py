@@ -25,6 +25,7 @@ from edgeloop.measure.spread import DECISION_RULE, Rule, Spread, ratio_by_rounds
 from edgeloop.measure.statistics import (
     Statistic,
     latency_sessions,
+    more_until,
     normal_quantile,
     share_bound,
     split_confidence,
@@ -364,13 +365,7 @@ def _more_samples(
             high = share_bound(right, size, next_confidence, "upper", exact=rule.exact)
             return low > case.bar or high < case.bar
 
-        if not decides(_SAMPLES_MAX):
-            return None
-        few, many = n, _SAMPLES_MAX
-        while many - few > 1:
-            middle = (few + many) // 2
-            few, many = (few, middle) if decides(middle) else (middle, many)
-        return many - n
+        return more_until(decides, n, _SAMPLES_MAX)
     assert case.low is not None
     assert case.high is not None
     above = case.observed < case.bar  # the bound that lies across the bar
