@@ -66,8 +66,8 @@ class Compared:
     b: Artifact
     asked: bool
     """Whether a verdict was asked for."""
-    samples: Path
-    """Folder of raw samples."""
+    folders: tuple[Path, ...]
+    """Of raw samples."""
 
     @property
     def exit_code(self) -> int:
@@ -182,7 +182,7 @@ def _on(board: Board, checked: _Checked, watch: Watch) -> Compared:
         judged = _judged(bench, job, checked, a, b)
     comparison = compare(a, b, checked.plan.confidence)
     of_a, of_b = (subject.artifact for subject in checked.subjects)
-    return Compared(judged, comparison, of_a, of_b, bool(checked.limits.limit), job.request.folder)
+    return Compared(judged, comparison, of_a, of_b, bool(checked.limits.limit), (job.request.folder,))
 
 
 def _observed(job: Job, label: str, checked: _Checked) -> Observed:

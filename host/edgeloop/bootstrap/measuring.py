@@ -69,8 +69,8 @@ class Measured:
     judged: Judged
     artifact: Artifact
     limits_given: bool
-    samples: tuple[Path, ...]
-    """Folders of raw samples, one for each look."""
+    folders: tuple[Path, ...]
+    """Of raw samples, one for each look."""
 
     @property
     def exit_code(self) -> int:

@@ -41,11 +41,9 @@ def compare(
     json: options.Json = False,
 ) -> None:
     """Measure two ready models in turn on a board, and tell B beside A: latency, memory, accuracy, bytes."""
-    from rich.console import Console
-
     from edgeloop.bootstrap import comparing
     from edgeloop.bootstrap.ready import PlanWords
-    from edgeloop.cli.output import print_cost, print_json, print_report
+    from edgeloop.cli.output import measured, print_cost
 
     asked = comparing.Asked(
         a=a,
@@ -63,14 +61,4 @@ def compare(
     )
     if dry_run:
         raise typer.Exit(print_cost(comparing.dry_run(asked), json=json))
-    stderr = Console(stderr=True)
-    with stderr.status("connecting") as status:
-        results = comparing.compare_models(asked, lambda text, done, total: status.update(f"{text} {done}/{total}"))
-    if json:
-        documents = [result.document() for result in results]
-        print_json(documents[0] if len(documents) == 1 else documents)
-    else:
-        for result in results:
-            print_report(result.rendered())
-            stderr.print(f"raw samples: {result.samples}", soft_wrap=True, highlight=False)
-    raise typer.Exit(max(result.exit_code for result in results))
+    raise typer.Exit(measured(lambda watch: comparing.compare_models(asked, watch), json=json))

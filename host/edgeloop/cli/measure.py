@@ -45,11 +45,9 @@ def measure(
     json: options.Json = False,
 ) -> None:
     """Measure a ready model on a board, and judge it where limits are given."""
-    from rich.console import Console
-
     from edgeloop.bootstrap import measuring
     from edgeloop.bootstrap.ready import PlanWords
-    from edgeloop.cli.output import print_cost, print_json, print_report
+    from edgeloop.cli.output import measured, print_cost
 
     asked = measuring.Asked(
         model=model,
@@ -67,15 +65,4 @@ def measure(
     )
     if dry_run:
         raise typer.Exit(print_cost(measuring.dry_run(asked), json=json))
-    stderr = Console(stderr=True)
-    with stderr.status("connecting") as status:
-        results = measuring.carry_out(asked, lambda text, done, total: status.update(f"{text} {done}/{total}"))
-    if json:
-        documents = [result.document() for result in results]
-        print_json(documents[0] if len(documents) == 1 else documents)
-    else:
-        for result in results:
-            print_report(result.rendered())
-            for folder in result.samples:
-                stderr.print(f"raw samples: {folder}", soft_wrap=True, highlight=False)
-    raise typer.Exit(max(result.exit_code for result in results))
+    raise typer.Exit(measured(lambda watch: measuring.carry_out(asked, watch), json=json))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
     from rich.console import RenderableType
 
     from edgeloop.bootstrap.ready import PlanCost
+    from edgeloop.ports import Watch
 
 
 def print_json(document: Any) -> None:
@@ -25,6 +29,39 @@ def print_cost(cost: PlanCost, *, json: bool) -> int:
     else:
         sys.stdout.writelines(f"{line}\n" for line in cost.lines())
     return 2 if cost.faults else 0
+
+
+class Result(Protocol):
+    """What a measuring command has of one board."""
+
+    @property
+    def exit_code(self) -> int: ...
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Of raw samples."""
+        ...
+
+    def document(self) -> dict[str, Any]: ...
+
+    def rendered(self) -> RenderableType: ...
+
+
+def measured(carry_out: Callable[[Watch], Sequence[Result]], *, json: bool) -> int:
+    """Carry out a measurement with its progress on stderr, print what came of each board, return the exit code."""
+    from rich.console import Console
+
+    stderr = Console(stderr=True)
+    with stderr.status("connecting") as status:
+        results = carry_out(lambda text, done, total: status.update(f"{text} {done}/{total}"))
+    if json:
+        documents = [result.document() for result in results]
+        print_json(documents[0] if len(documents) == 1 else documents)
+    else:
+        for result in results:
+            print_report(result.rendered())
+            for folder in result.folders:
+                stderr.print(f"raw samples: {folder}", soft_wrap=True, highlight=False)
+    return max(result.exit_code for result in results)
 
 
 def print_report(report: RenderableType) -> None:
