@@ -29,6 +29,7 @@ from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BoardError, BoardFullError, LabError, LeaseError, ModelError, UnreachableError
 from edgeloop.ports import Link
+from edgeloop.testing.clock import FakeClock
 from edgeloop_agent import wire
 
 DATA = Path(__file__).parents[1] / "data"
@@ -237,6 +238,25 @@ class TestConnectionLost:
                 request_for(tmp_path / "out", model), silent
             )
         assert pauses == []
+
+    def test_a_board_that_stays_away_is_given_up_and_its_job_is_adopted_later(
+        self, board: Board, model: Path, tmp_path: Path
+    ) -> None:
+        clock = FakeClock()
+        began_s, away = clock.monotonic_s(), True
+
+        def gone(command: str, done: Completed) -> Completed:
+            if away and command == "look":
+                raise UnreachableError("gone")
+            return done
+
+        request = request_for(tmp_path / "out", model, deadline_s=3600.0)
+        waiting = bench_of(board, RecordingLink(gone), now_s=clock.monotonic_s, sleep_s=clock.advance)
+        with pytest.raises(UnreachableError):
+            waiting.measure(request, silent)
+        assert 240 < clock.monotonic_s() - began_s <= 310
+        away = False
+        assert [s.outcome for s in bench_of(board, LocalLink()).measure(request, silent).sessions] == ["ok"]
 
 
 class TestFaults:

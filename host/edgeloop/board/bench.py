@@ -54,6 +54,9 @@ _PAUSE_MIN_S = 0.2
 _PAUSE_MAX_S = 5.0
 _PREPARE_AGAIN_S = 60.0
 """How long to try again where the connection drops before the job was started."""
+_AWAY_MAX_S = 300.0
+"""How long a board that answered before may be away: time to restart, or for a network to come back. A job goes on
+there meanwhile, and is adopted by whoever resumes."""
 _LONGER = "give the measurement a longer deadline"
 _LEASE_S = 120.0
 """From taking a board to the job's start; from then on the job itself keeps the lease, so that a board whose controller
@@ -234,9 +237,8 @@ class _Measuring:
         adopted = self._folder.holds(self._job_id) and self._is_on_board()
         runtimes: tuple[str, ...] = ()
         if not adopted:
-            retry_until_s = min(self._ends_s, self._bench.now_s() + _PREPARE_AGAIN_S)
             runtimes = self._again(
-                lambda: self._bench.prepare(self._request, self._data_sha256, self._watch), retry_until_s
+                lambda: self._bench.prepare(self._request, self._data_sha256, self._watch), _PREPARE_AGAIN_S
             )
             self._folder.begin(asked)
         boot_id = None if adopted else self._take_board()
@@ -264,7 +266,7 @@ class _Measuring:
             self._request, self._job_id, self._data_sha256, runtimes, self._token, min(left_s, self._longest_s())
         )
         self._say("starting")
-        self._again(lambda: self._agent.start(job), self._ends_s)
+        self._again(lambda: self._agent.start(job))
 
     def _leave(self) -> None:
         """Nothing more comes of this attempt: free the board, as far as it still listens."""
@@ -276,7 +278,7 @@ class _Measuring:
     def _is_on_board(self) -> bool:
         """True where an earlier controller started this job: it is adopted, running or done."""
         try:
-            look = self._again(lambda: self._agent.look(self._job_id, after=self._total, wait_s=0), self._ends_s)
+            look = self._again(lambda: self._agent.look(self._job_id, after=self._total, wait_s=0))
         except HarnessError:  # the board knows no such job: it was never started, or cleaned away
             return False
         return look.done is not None or look.state is not None or look.supervisor_alive
@@ -285,7 +287,7 @@ class _Measuring:
         """Wait for the board's lease; return the boot id it was given under."""
         pause_s, began_s = 1.0, self._bench.now_s()
         while True:
-            answer = self._again(partial(self._bench.acquire, self._token, _LEASE_S), self._ends_s)
+            answer = self._again(partial(self._bench.acquire, self._token, _LEASE_S))
             if answer.get("acquired") is True:
                 boot_id = answer.get("boot_id")
                 return boot_id if isinstance(boot_id, str) else None
@@ -316,16 +318,14 @@ class _Measuring:
                     " the job was cancelled",
                     next_step=_LONGER,
                 )
-            look = self._again(
-                lambda: self._agent.look(self._job_id, after=self._after, wait_s=_LOOK_WAIT_S), self._ends_s
-            )
+            look = self._again(lambda: self._agent.look(self._job_id, after=self._after, wait_s=_LOOK_WAIT_S))
             boot_id = self._same_boot(look, boot_id)
             if self._meter is not None and look.done is None:
                 self._meter.check()
             for index in sorted(look.sessions):
                 if not self._after < index < self._total:
                     continue
-                self._again(partial(self._fetch, asked, look, index, boot_id), self._ends_s)
+                self._again(partial(self._fetch, asked, look, index, boot_id))
                 self._after = index
                 self._say("measuring")
             if look.done is not None:
@@ -381,8 +381,9 @@ class _Measuring:
             next_step="measure again; see whether the board ran out of memory",
         )
 
-    def _again(self, call: Callable[[], _T], until_s: float) -> _T:
+    def _again(self, call: Callable[[], _T], patience_s: float = _AWAY_MAX_S) -> _T:
         """Make a call until the board answers. The connection was there before, so it may come back."""
+        until_s = min(self._ends_s, self._bench.now_s() + patience_s)
         pause_s = _PAUSE_MIN_S
         while True:
             try:
