@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := edgeloop-demo
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test lint test-full bench honesty clean system
+.PHONY: demo test lint test-full test-board test-board-short bench honesty clean system system-board
 
 demo: $(STAMP) ## the quickstart on data that comes with a package, against this machine
 	@rm -rf $(DEMO)
@@ -14,10 +14,16 @@ demo: $(STAMP) ## the quickstart on data that comes with a package, against this
 	$(BIN)/edgeloop run $(DEMO)/campaign.toml --out $(DEMO)/run
 
 test: $(STAMP) lint system ## lint, types, import contracts and every test but the long ones
-	$(BIN)/pytest -m "not full"
+	$(BIN)/pytest -m "not full and not board"
 
-test-full: $(STAMP) system ## the long tests too
+test-full: $(STAMP) system system-board ## the long tests too
 	$(BIN)/pytest
+
+test-board: $(STAMP) system-board ## a virtual ARM board from nothing: both systems, both engines, a campaign, a pulled plug
+	$(BIN)/pytest -m board tests/board
+
+test-board-short: $(STAMP) system-board ## what CI runs of it: one board, under six minutes with its own image
+	$(BIN)/pytest -m "board and not full" --durations=5 tests/board
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
@@ -50,6 +56,13 @@ system:
 	@PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 		&& apt-get update -qq && apt-get install -y -qq openssh-server >/dev/null; } \
 		|| { echo "the tests need sshd: sudo apt-get install openssh-server"; exit 2; }
+
+# What virtual boards are built and run with; named with the install command where we may not install it.
+system-board:
+	@$(BIN)/python -c 'import sys; from edgeloop.testing.virtual_board import why_no_virtual_board as why; sys.exit(why() is not None)' \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+		&& apt-get install -y -qq --no-install-recommends qemu-system-arm mmdebstrap fakeroot e2fsprogs >/dev/null; } \
+		|| { echo "virtual boards need: sudo apt-get install qemu-system-arm mmdebstrap fakeroot e2fsprogs"; exit 2; }
 
 clean:
 	rm -rf $(VENV) $(DEMO) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
