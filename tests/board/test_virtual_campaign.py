@@ -77,6 +77,7 @@ def pull(home: VirtualBoardHome) -> int:
     board = next(item for item in home.boards.listed()[0] if item.declaration.name == "plug")
     assert board.pid is not None
     os.kill(board.pid, signal.SIGKILL)
+    wait_for(lambda: home.boards.state("plug") == "stale", 10)
     return int(tomllib.loads(board.file.read_text())["ssh"]["port"])
 
 
@@ -93,8 +94,8 @@ def test_a_short_campaign_ends_in_a_network_proven_on_the_board(edgeloop, virt, 
 def test_a_board_that_comes_back_closes_the_attempt_and_the_campaign_goes_on(home, plug, tmp_path):
     run = Run(home, campaigns.write_campaign(tmp_path, target=plug), tmp_path / "run")
     wait_for(run.is_measuring_a_candidate)
-    pull(home)
-    home.boards.start(plug)
+    port = pull(home)
+    assert home.boards.start(plug) == port
     code, told = run.ended()
     assert code == 0, told[-3000:]
     boots = run.attempts()

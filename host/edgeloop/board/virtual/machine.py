@@ -212,7 +212,10 @@ def _started(stat: str) -> str:
 
 
 def _alive(stat: str) -> bool:
-    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
+    """False once nothing of it is left: a killed process is a zombie while its threads still hold its ports."""
+    fields = stat.rpartition(")")[2].split()
+    state, threads = fields[0], int(fields[17])
+    return state not in {"Z", "X"} or threads > 1
 
 
 def free_port(prefer: int | None = None) -> int:
