@@ -36,8 +36,6 @@ bench: $(STAMP) system ## pushes against scp, the agent against a bare loop, spr
 	$(BIN)/python tests/bench/bench_agent.py
 	$(BIN)/python tests/bench/bench_spread.py
 	$(BIN)/python tests/bench/bench_ten_runs.py
-	$(BIN)/python tests/bench/bench_spread.py
-	$(BIN)/python tests/bench/bench_ten_runs.py
 	$(BIN)/python tests/bench/bench_verdict.py
 	$(BIN)/python tests/bench/bench_search_cost.py
 
