@@ -154,7 +154,7 @@ def kept_on_disk(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StationError(
             f"{path}: can't be written on this machine: {error.strerror or error}",
-            next_step="make room, then go on with --resume",
+            next_step="make room, then repeat the command; a run goes on with --resume",
         ) from error
 
 

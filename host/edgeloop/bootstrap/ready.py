@@ -25,7 +25,7 @@ from edgeloop.core.network import Engine
 from edgeloop.core.plan import Environment, Plan, ProfileName, Timing
 from edgeloop.core.verdict import Outcome
 from edgeloop.data.files import read_measure_npz, write_board_npz
-from edgeloop.errors import ConfigError, DataError, Fault, ModelError, UserError
+from edgeloop.errors import ConfigError, DataError, Fault, ModelError, UserError, kept_on_disk
 from edgeloop.measure.accuracy import Scores
 from edgeloop.measure.plans import PlanPreview, job_deadline_s, preview, schedule
 from edgeloop.measure.scoring import Scorer
@@ -314,12 +314,13 @@ def run_job(
 def _written(samples: Samples, path: Path, *, for_pipeline: bool) -> Path | None:
     if not samples.n:
         return None
-    path.parent.mkdir(parents=True, exist_ok=True)
     # A single input is the model's, whatever the two call it; a pipeline gets it by the name that the data give it.
     rename = len(samples.x) == 1 and not for_pipeline
     x = {"x": next(iter(samples.x.values()))} if rename else samples.x
     split = DataSplit(x, {}, samples.encoded)
-    write_board_npz(split, len(split), path, for_pipeline=for_pipeline)
+    with kept_on_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_board_npz(split, len(split), path, for_pipeline=for_pipeline)
     return path
 
 

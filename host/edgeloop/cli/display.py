@@ -14,7 +14,19 @@ from edgeloop.core.campaign import Budget
 from edgeloop.core.events import Asked, Built, Entry, Errored, Judged, Moved, Trained
 from edgeloop.core.verdict import Outcome
 
+_WAITS = ("waiting", "no connection")
 _STYLE = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.INCONCLUSIVE: "yellow"}
+
+
+class Waits:
+    """Finds where a waiting begins: without a terminal, that is worth a line; what it still waits for is not."""
+
+    def __init__(self) -> None:
+        self._waiting = False
+
+    def begins(self, what: str) -> bool:
+        before, self._waiting = self._waiting, what.startswith(_WAITS)
+        return self._waiting and not before
 
 
 class Display:
@@ -29,6 +41,7 @@ class Display:
         self._since = time.monotonic()
         self._stage = "reading"
         self._step = ""
+        self._waits = Waits()
 
     def __enter__(self) -> Self:
         if self._live:
@@ -51,6 +64,8 @@ class Display:
     def progress(self, what: str, done: float, total: float) -> None:
         share = f"{done / total:4.0%}" if total else ""
         self._step = f"{what} {share}"
+        if self._waits.begins(what) and self._live is None:
+            self._line(Text(f"  {what}"))
         self._refresh()
 
     def entry(self, entry: Entry) -> None:

@@ -50,9 +50,17 @@ def measured(carry_out: Callable[[Watch], Sequence[Result]], *, json: bool) -> i
     """Carry out a measurement with its progress on stderr, print what came of each board, return the exit code."""
     from rich.console import Console
 
-    stderr = Console(stderr=True)
+    from edgeloop.cli.display import Waits
+
+    stderr, waits = Console(stderr=True), Waits()
     with stderr.status("connecting") as status:
-        results = carry_out(lambda text, done, total: status.update(f"{text} {done}/{total}"))
+
+        def watch(text: str, done: int, total: int) -> None:
+            status.update(f"{text} {done}/{total}")
+            if waits.begins(text) and not stderr.is_terminal:
+                stderr.print(text, soft_wrap=True, highlight=False)
+
+        results = carry_out(watch)
     if json:
         documents = [result.document() for result in results]
         print_json(documents[0] if len(documents) == 1 else documents)
