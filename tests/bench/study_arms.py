@@ -66,7 +66,7 @@ class Arm:
 
     name: str
     size: str
-    """m1, b8 (built as this arm's rung it weighs what M1 weighs as w8a8), b32 (as fp32)."""
+    """m1; b8: built as this arm's rung it weighs what M1 weighs as w8a8, b32: as fp32; t8, t32: as fast as M1 so."""
     lightening: str
     teacher: str = "none"
     calibrated_only: bool = False
@@ -81,8 +81,11 @@ ARMS = (
     Arm("m3-m1", "b8", "w4a8", "m1"),
     Arm("m3-m1d", "b8", "w4a8", "m1-distilled"),
     Arm("m3-m2", "b8", "w4a8", "m2"),
+    Arm("m3-mix", "b8", "w4a8:50", "m2"),
     Arm("wide8", "b32", "w8a8"),
     Arm("narrow-float", "b8", "fp32"),
+    Arm("slow8", "t32", "w8a8"),
+    Arm("fast4", "t8", "w4a8"),
 )
 
 
@@ -112,15 +115,27 @@ class Sizing:
         key = (round(width, 6), rung)
         if key not in self._built:
             with tempfile.TemporaryDirectory() as folder:
-                self._built[key] = fit_bytes.built_bytes(
-                    self.spec(width), self.io, Lightening.parse(rung), Path(folder)
-                )
+                path = Path(folder) / "model.tflite"
+                self.build(width, rung, path)
+                self._built[key] = path.stat().st_size
         return self._built[key]
+
+    def build(self, width: float, rung: str, path: Path) -> None:
+        """Write the file of an untrained network."""
+        with tempfile.TemporaryDirectory() as folder:
+            path.write_bytes(fit_bytes.built_file(self.spec(width), self.io, Lightening.parse(rung), Path(folder)))
+
+    def distinct(self) -> list[float]:
+        """Widths in fine steps, one for each network that rounding to whole channels leaves."""
+        if not self._widths:
+            by_size = {parameters_of(self.spec(width), self.io): width for width in _fine()}
+            self._widths = [by_size[size] for size in sorted(by_size)]
+        return self._widths
 
     def nearest(self, budget: int, rung: str) -> float:
         """The width whose built file is nearest to a budget; the page leaves out what is not within the tolerance."""
         lightening = Lightening.parse(rung)
-        widths = self._distinct()
+        widths = self.distinct()
 
         def predicted(place: int) -> int:
             return predicted_bytes(self.sizes(widths[place]), lightening)
@@ -132,13 +147,6 @@ class Sizing:
         near = widths[max(0, low - _AROUND) : high + _AROUND]
         real = {width: self.bytes_of(width, rung) for width in near}
         return min(real, key=lambda width: abs(real[width] - budget))
-
-    def _distinct(self) -> list[float]:
-        """Widths in fine steps, one for each network that rounding to whole channels leaves."""
-        if not self._widths:
-            by_size = {parameters_of(self.spec(width), self.io): width for width in _fine()}
-            self._widths = [by_size[size] for size in sorted(by_size)]
-        return self._widths
 
 
 def _fine() -> Iterator[float]:

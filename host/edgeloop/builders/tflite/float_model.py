@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgeloop.builders.runtime import open_model
 from edgeloop.builders.tflite.matching import Fingerprint, Op, fingerprint
+from edgeloop.builders.tflite.pack import packed
 from edgeloop.builders.tflite.straighten import operator_name, straighten
 from edgeloop.errors import BuildError
 
@@ -83,7 +84,7 @@ def prepare(content: bytes, input_count: int, output_count: int) -> FloatModel:
 
 
 def strip(content: bytes, origins: Mapping[int, str]) -> tuple[bytes, int]:
-    """Return the file without names, descriptions and metadata, and its bytes with the converter's names in it.
+    """Return the file without names, metadata and copies of equal vectors, and its bytes as the converter writes it.
 
     Names are up to half of a small file. Signatures go with them; the order of inputs and outputs stays.
     """
@@ -97,7 +98,7 @@ def strip(content: bytes, origins: Mapping[int, str]) -> tuple[bytes, int]:
     named = len(flatbuffer_utils.convert_object_to_bytearray(model))
     flatbuffer_utils.strip_strings(model)
     model.metadata = None
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)), named
+    return packed(model), named
 
 
 def watch(

@@ -1,0 +1,59 @@
+"""Writes a TFLite flatbuffer in which equal vectors are there once.
+
+A FlatBuffer refers to its vectors by offset, and nothing keeps two tables from referring to the same one. The usual
+writer puts each down anew: of a small int8 file a quarter is zero points, 8 bytes for each output channel of weights
+and of biases, all 0. Readers notice nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import flatbuffers
+
+_IDENTIFIER = b"TFL3"
+_LENGTH_BYTES = 4
+
+
+def packed(model: Any) -> bytes:
+    """The file of a `ModelT`."""
+    builder = _SharingBuilder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
+    """Takes a vector back when an equal one was written before, as the base class does with vtables."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._written: dict[tuple[int, bytes], int] = {}
+        """Offsets by alignment and hash."""
+        self._before = 0
+        self._element_bytes = self._alignment = 1
+        self._plain = False
+
+    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:  # noqa: N802, N803 -- the base class's
+        self._before, self._plain = self.Offset(), True
+        self._element_bytes, self._alignment = elemSize, alignment
+        started: int = super().StartVector(elemSize, numElems, alignment)
+        return started
+
+    def PrependUOffsetTRelative(self, off: int) -> None:  # noqa: N802
+        self._plain = False  # offsets count from where they stand, so equal bytes are not equal references
+        super().PrependUOffsetTRelative(off)
+
+    def EndVector(self, numElems: int | None = None) -> int:  # noqa: N802, N803
+        elements = self.vectorNumElems
+        ended: int = super().EndVector(numElems)
+        if not self._plain or not elements:
+            return ended
+        self._plain = False
+        written = slice(self.Head(), self.Head() + _LENGTH_BYTES + elements * self._element_bytes)
+        with memoryview(self.Bytes) as content:
+            key = self._alignment, hashlib.sha256(content[written]).digest()
+        first = self._written.setdefault(key, ended)
+        if first != ended:
+            self.head = len(self.Bytes) - self._before
+        return first
