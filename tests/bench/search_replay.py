@@ -39,6 +39,7 @@ from edgeloop.testing.simulated_board import SimulatedBoard, Truth, simulated_si
 
 Key = tuple[float, int, str, str, int]
 """Width, depth, lightening, engine, threads."""
+WITHOUT_E = "patent, E off"
 FEASIBLE_SHARE_MAX = 0.25
 """Limits that more of the candidates meet make no search."""
 
@@ -76,9 +77,14 @@ class SearchTable:
         return self.rows[network.width, network.depth, candidate.lightening, candidate.engine, candidate.threads]
 
     def space(self, strategy: str, seed: int, limits: LimitSet) -> SearchSpace:
-        drawn = {"seed": seed} if strategy in {"optuna", "random"} else {}
+        """The space as a strategy searches it; WITHOUT_E is `patent` with the evaluation function off."""
+        keys: dict[str, Any] = {"strategy": strategy}
+        if strategy in {"optuna", "random"}:
+            keys["seed"] = seed
+        if strategy == WITHOUT_E:
+            keys = {"strategy": "patent", "evaluation": "off"}
         return SearchSpace(
-            search=Search.model_validate({**self.search, "strategy": strategy, **drawn}),
+            search=Search.model_validate({**self.search, **keys}),
             m1=self.m1,
             m1_sizes=self.m1_sizes,
             m1_lightening=self.m1_lightening,
