@@ -13,13 +13,11 @@ from edgeloop.core.campaign import Data, Task, Training
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkIO, NetworkSizes, NetworkSpec
 from edgeloop.data import load, network_io
-from edgeloop.method.lighten import predicted_bytes
+from edgeloop.method.lighten import Prediction
 from edgeloop.models.build import build_network
 from edgeloop.models.describe import describe
 
 CHANNEL_MULTIPLE = 4
-_AROUND = 4
-"""Networks on either side of the predicted one that are built to find the nearest by its real file."""
 VOWELS = Path(__file__).parent / "study_vowels.py"
 
 
@@ -81,7 +79,6 @@ ARMS = (
     Arm("m3-m1", "b8", "w4a8", "m1"),
     Arm("m3-m1d", "b8", "w4a8", "m1-distilled"),
     Arm("m3-m2", "b8", "w4a8", "m2"),
-    Arm("m3-mix", "b8", "w4a8:50", "m2"),
     Arm("wide8", "b32", "w8a8"),
     Arm("narrow-float", "b8", "fp32"),
     Arm("slow8", "t32", "w8a8"),
@@ -97,6 +94,7 @@ class Sizing:
         self._io: NetworkIO | None = None
         self._built: dict[tuple[float, str], int] = {}
         self._widths: list[float] = []
+        self._sizes: dict[float, NetworkSizes] = {}
 
     @property
     def io(self) -> NetworkIO:
@@ -108,7 +106,9 @@ class Sizing:
         return NetworkSpec(family=self._setting.family, width=width, seed=seed)
 
     def sizes(self, width: float) -> NetworkSizes:
-        return describe(self.spec(width), self.io, CHANNEL_MULTIPLE)
+        if width not in self._sizes:
+            self._sizes[width] = describe(self.spec(width), self.io, CHANNEL_MULTIPLE)
+        return self._sizes[width]
 
     def bytes_of(self, width: float, rung: str) -> int:
         """Bytes of the built file."""
@@ -136,16 +136,16 @@ class Sizing:
         """The width whose built file is nearest to a budget; the page leaves out what is not within the tolerance."""
         lightening = Lightening.parse(rung)
         widths = self.distinct()
-
-        def predicted(place: int) -> int:
-            return predicted_bytes(self.sizes(widths[place]), lightening)
-
-        low, high = 0, len(widths) - 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if predicted(middle) < budget else (low, middle)
-        near = widths[max(0, low - _AROUND) : high + _AROUND]
-        real = {width: self.bytes_of(width, rung) for width in near}
+        prediction = Prediction()
+        real: dict[float, int] = {}
+        while True:  # each built file corrects the prediction, until it points to one that was built
+            near = min(widths, key=lambda width: abs(prediction.bytes_of(self.sizes(width), lightening) - budget))
+            if near in real:
+                break
+            real[near] = self.bytes_of(near, rung)
+            prediction.learn(self.sizes(near), lightening, real[near])
+        at = widths.index(near)
+        real |= {width: self.bytes_of(width, rung) for width in widths[max(0, at - 1) : at + 2]}
         return min(real, key=lambda width: abs(real[width] - budget))
 
 

@@ -36,7 +36,6 @@ COMPARISONS = (
     (BEST, "m1-qat-m2", "the method against the honest baseline"),
     ("m3-m2", "m3-none", "does M2 as a teacher help?"),
     ("m3-m1d", "m3-none", "does a distilled M1 as a teacher help?"),
-    ("m3-mix", "m3-m2", "half of the layers at 4 bit instead of all"),
     ("m1-qat", "m1-ptq", "does quantization-aware training help?"),
     ("m3-none", "m1-qat", "does size alone help?"),
     ("wide8", "m1-float", "8 bit at the bytes of float"),
@@ -175,7 +174,7 @@ def difference_table(found: Sequence[Difference]) -> list[str]:
 
 def agreement_lines(cells: Cells) -> list[str]:
     rows = ["| rung | files | mean agreement | lowest |", "| --- | --- | --- | --- |"]
-    for rung in ("w8a8", "w4a8", "w4a8:50"):
+    for rung in ("w8a8", "w4a8"):
         shares = [
             line["agreement"]
             for (_, _, arm), lines in sorted(cells.items())
