@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from study_arms import ARMS, SETTINGS, Sizing
-from study_run import SIZES, sizes_of
+from study_run import SIZES, keep_sizes, sizes_of
 
 from edgeloop.bootstrap import comparing
 from edgeloop.bootstrap.ready import PlanWords
@@ -91,7 +91,7 @@ def main() -> int:
                     continue
                 found = as_fast(sizing, width, _RUNG_OF_M1[arm.size], arm.lightening, asked.target)
                 known[key].setdefault("as_fast", {})[arm.name] = found
-                SIZES.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+                keep_sizes(known)
                 print(f"{key} {arm.name}: {found}", flush=True)
     return 0
 

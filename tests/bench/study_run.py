@@ -81,11 +81,17 @@ def sizes_of(name: str, width: float) -> dict[str, float]:
             if arm.size == "m1" or arm.size in budgets
         }
         known[key] = {"budgets": budgets, "widths": found}
-        SIZES.parent.mkdir(parents=True, exist_ok=True)
-        SIZES.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+        keep_sizes(known)
         print(f"{key}: {known[key]}", flush=True)
     as_fast = {arm: found["width"] for arm, found in known[key].get("as_fast", {}).items()}
     return {str(arm): float(wide) for arm, wide in {**known[key]["widths"], **as_fast}.items()}
+
+
+def keep_sizes(known: dict[str, Any]) -> None:
+    """Write the sizes whole: cells that run meanwhile read them."""
+    temporary = SIZES.with_suffix(".new")
+    temporary.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    temporary.replace(SIZES)
 
 
 def done() -> set[tuple[str, float, int, str]]:
