@@ -24,11 +24,10 @@ import network
 from edgeloop.board.job import read_attempt
 from edgeloop.bootstrap import measuring
 from edgeloop.core.measurement import LatencySummary
+from edgeloop.measure.conditions import SLOWED
 
 STATISTICS = ("p50", "p90", "p99")
 AGREE_MIN = 0.9
-SLOWED = 1.2
-"""A calibration loop that took this many times the fastest of all runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgeloop.core.board import BoardEnvironment
 from edgeloop.core.measurement import Session, Trust
 from edgeloop.core.plan import Environment, ProfileName
+from edgeloop.measure.conditions import digest
 from edgeloop.measure.trust import calibration_drift, trust
 
 SAMPLE: dict[str, Any] = {
@@ -414,3 +415,11 @@ def test_the_calibration_loop_of_an_emulated_board_times_its_host_and_judges_not
     slowed = session(calibration_ns=[1000, 4700])
     assert not trust([slowed], Environment(), BoardEnvironment()).valid
     assert trust([slowed], Environment(), BoardEnvironment(), emulated=True).valid
+
+
+def test_sessions_that_something_slowed_down_are_counted_whatever_slowed_them() -> None:
+    calm = [session(calibration_ns=[1000, 1100 + n], index=n) for n in range(6)]
+    assert "slowed" not in digest(calm)
+    found = digest([*calm, session(calibration_ns=[1600, 1000], index=6)])
+    assert found["slowed"] == "1 of 7 sessions (calibration loop over 1.2 times the fastest)"
+    assert digest([session(calibration_ns=[None, 1000])])["calibration_ns"] == [1000.0, 1000.0]

@@ -8,12 +8,17 @@ from typing import Any
 from edgeloop.core.measurement import Session
 from edgeloop.measure.readings import Sample, change, part, sample, samples
 
+SLOWED = 1.2
+"""A calibration loop that takes this many times the fastest one was slowed down: far beyond its own noise."""
+
 
 def digest(sessions: Sequence[Session]) -> dict[str, Any]:
     """Return ranges over all samples of all sessions; a key is absent where nothing could be read.
 
     `calibration_ns` is the fastest and the slowest of the calibration loops. The fastest says how fast this very board
     is: compared with that of another board with the same Python, it shows which of two of a model is the slower.
+    `slowed` is there where the cores changed their speed between the loops, whatever the cause: on a virtual machine
+    it is often a neighbour that nothing else shows. Intervals then speak of the speeds that were met, in their shares.
     """
     seen = [c for session in sessions for c in samples(session)]
     found: dict[str, Any] = {}
@@ -35,7 +40,12 @@ def digest(sessions: Sequence[Session]) -> dict[str, Any]:
             found["foreign"] = list(names)[:5]
     found |= _throttling(sessions, seen)
     found |= _counters(sessions)
-    _range(found, "calibration_ns", [float(ns) for s in sessions for ns in s.conditions.get("calibration_ns") or ()])
+    loops = [[float(ns) for ns in s.conditions.get("calibration_ns") or () if ns is not None] for s in sessions]
+    _range(found, "calibration_ns", [ns for each in loops for ns in each])
+    timed = [max(each) for each in loops if each]
+    slowed = sum(slowest > SLOWED * found["calibration_ns"][0] for slowest in timed)
+    if slowed:
+        found["slowed"] = f"{slowed} of {len(timed)} sessions (calibration loop over {SLOWED:g} times the fastest)"
     for name in ("gate", "soak"):
         told = _told(part(sessions[0].conditions, name)) if sessions else None
         if told:

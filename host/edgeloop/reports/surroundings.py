@@ -18,7 +18,16 @@ def flat(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-_FOUND_FIRST = ("temperature_c", "clock_mhz", "governor", "throttled", "under_voltage", "foreign_load_pct_max", "soak")
+_FOUND_FIRST = (
+    "temperature_c",
+    "clock_mhz",
+    "governor",
+    "throttled",
+    "under_voltage",
+    "foreign_load_pct_max",
+    "slowed",
+    "soak",
+)
 
 
 def declared(environment: Environment | None) -> str:
