@@ -112,7 +112,9 @@ def test_a_board_that_stays_away_ends_the_run_with_3_and_resume_finds_it_at_anot
     port = pull(home)
     code, told = run.ended()
     assert code == 3, told[-3000:]
-    assert "plug" in told.splitlines()[-1]
+    last = told.splitlines()[-1]
+    assert last.startswith("edgeloop: plug: no connection for ")
+    assert last.endswith("; then go on with --resume")
     assert "Traceback" not in told
     before = [e for e in campaigns.events(run.folder) if e["kind"] == "judged"]
     assert home.boards.state(plug) == "stale"

@@ -252,7 +252,7 @@ class TestConnectionLost:
 
         request = request_for(tmp_path / "out", model, deadline_s=3600.0)
         waiting = bench_of(board, RecordingLink(gone), now_s=clock.monotonic_s, sleep_s=clock.advance)
-        with pytest.raises(UnreachableError):
+        with pytest.raises(UnreachableError, match=r"^here: no connection for \d+ s: gone$"):
             waiting.measure(request, silent)
         assert 240 < clock.monotonic_s() - began_s <= 310
         away = False

@@ -383,14 +383,17 @@ class _Measuring:
 
     def _again(self, call: Callable[[], _T], patience_s: float = _AWAY_MAX_S) -> _T:
         """Make a call until the board answers. The connection was there before, so it may come back."""
-        until_s = min(self._ends_s, self._bench.now_s() + patience_s)
+        began_s = self._bench.now_s()
+        until_s = min(self._ends_s, began_s + patience_s)
         pause_s = _PAUSE_MIN_S
         while True:
             try:
                 return call()
-            except UnreachableError:
+            except UnreachableError as error:
                 if self._bench.now_s() + pause_s > until_s:
-                    raise
+                    waited_s = self._bench.now_s() - began_s
+                    told = f"{self._name}: no connection for {waited_s:.0f} s: {error.message}"
+                    raise UnreachableError(told, next_step=error.next_step) from error
                 self._say(f"no connection to {self._name}, trying again")
                 self._bench.pause(pause_s)
                 pause_s = min(pause_s * 2, _PAUSE_MAX_S)

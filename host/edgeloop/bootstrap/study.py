@@ -44,7 +44,7 @@ from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.data.files import write_board_npz
 from edgeloop.data.load import load
 from edgeloop.data.shapes import network_io
-from edgeloop.errors import ConfigError, UserError, kept_on_disk
+from edgeloop.errors import BoardError, ConfigError, LabError, UserError, kept_on_disk
 from edgeloop.measure.scoring import Scorer
 from edgeloop.measure.spread import DECISION_RULE
 from edgeloop.method.determine import grid
@@ -217,9 +217,14 @@ def run(
     then goes on with `resume=True`.
     """
     with Study(campaign, targets=targets, beside=beside, out=out, resume=resume, observer=observer) as study:
-        while (trial := study.ask()) is not None:
-            study.tell(trial, study.carry_out(trial))
-        return study.finish()
+        try:
+            while (trial := study.ask()) is not None:
+                study.tell(trial, study.carry_out(trial))
+            return study.finish()
+        except (BoardError, LabError) as error:
+            if "--resume" not in (error.next_step or ""):
+                error.next_step = "; ".join(filter(None, [error.next_step, "then go on with --resume"]))
+            raise
 
 
 def _begun_as_asked(folder: Path, *, resume: bool) -> None:
