@@ -2,8 +2,9 @@
 
 Usage: python tests/bench/record_table.py RUN_DIR OUT.json [--name NAME]
 
-The run: search.strategy = "grid", search.pareto = true, a budget that covers the space, one target, and limits so wide
-that every candidate is confirmed (each is recorded as it was measured last on validation data).
+The run: search.strategy = "grid", a budget that covers the space, one target, and limits that no candidate meets, as in
+tests/bench/data/search-mnist5k.toml; or limits that all meet, with search.pareto = true. Each candidate is recorded as
+it was measured last on validation data.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ with other limits and other seeds. The format, JSON:
                "accuracy": 0.91, "latency_ms": 1.9, "deployed_bytes": 23344, "peak_rss_bytes": 43000000}, ...]}
 
 `sizes` are core.network.NetworkSizes, `network` is core.network.NetworkSpec. Widths are absolute. `record_table.py`
-makes one of a run that asked every point (`search.strategy = "grid"`, `search.pareto = true`).
+makes one of a run that asked every point (`search.strategy = "grid"`).
 """
 
 from __future__ import annotations
