@@ -33,12 +33,12 @@ def table_of(folder: Path, name: str | None) -> SearchTable:
         raise ValueError(f"{folder}: M1 was not built")
     judged = [last for trial in candidates if (last := trial.measured) is not None]
     plans = sorted({last.plan.profile for last in judged})
-    engine = next(last.summary.engine for last in judged if last.summary is not None)
+    engines = sorted({last.summary.engine for last in judged if last.summary is not None})
     rows = dict(map(_row, candidates))
     return SearchTable(
         name=name or started.campaign_name,
         simulated=False,
-        recorded=f"{started.targets[0]}, {engine}, {' and '.join(plans)} plan, {entries[0].utc[:10]}",
+        recorded=f"{started.targets[0]}, {' and '.join(engines)}, {' and '.join(plans)} plan, {entries[0].utc[:10]}",
         m1=m1.candidate.network,
         m1_sizes=m1.sizes,
         m1_lightening=m1.candidate.lightening,
@@ -59,7 +59,7 @@ def _row(trial: Trial) -> tuple[Key, Truth]:
         raise ValueError(f"trial {trial.number} ({trial.candidate}) was not measured whole: {trial.outcome.value}")
     key = (network.width, network.depth, trial.candidate.lightening, trial.candidate.engine, trial.candidate.threads)
     return key, Truth(
-        latency_ms=summary.latency.p90 / 1e6,
+        latency_ms=summary.latency.p50 / 1e6,
         accuracy=summary.metrics[0].value,
         deployed_bytes=summary.deployed_bytes,
         peak_rss_bytes=summary.peak_rss_bytes,

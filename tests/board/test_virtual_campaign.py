@@ -118,9 +118,7 @@ def test_a_board_that_stays_away_ends_the_run_with_3_and_resume_finds_it_at_anot
     assert "Traceback" not in told
     before = [e for e in campaigns.events(run.folder) if e["kind"] == "judged"]
     assert home.boards.state(plug) == "stale"
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", port))
+    with socket.create_server(("127.0.0.1", port)):
         assert home.boards.start(plug) != port
     resumed = Run(home, campaign, tmp_path / "run", "--resume")
     code, told = resumed.ended()
