@@ -59,11 +59,11 @@ def replayed(table: SearchTable, replays: int) -> Costs:
 
 def tell(title: str, costs: Costs) -> None:
     print(f"\n{title}")
-    print(f"{'':<15}{'first feasible':>20}{'of random':>20}{'best feasible':>20}{'of random':>20}{'median, p90':>14}")
+    print(f"{'':<17}{'first feasible':>20}{'of random':>20}{'best feasible':>20}{'of random':>20}{'median, p90':>14}")
     for strategy, found in costs.items():
         cells = [part for at in (0, 1) for part in (mean(found[:, at]), share(found[:, at], costs["random"][:, at]))]
         tail = "{:.0f}, {:.0f}".format(*np.quantile(found[:, 1], [0.5, 0.9]))
-        print(f"{strategy:<15}{''.join(f'{cell:>20}' for cell in cells)}{tail:>14}")
+        print(f"{strategy:<17}{''.join(f'{cell:>20}' for cell in cells)}{tail:>14}")
 
 
 def main() -> int:

@@ -39,7 +39,7 @@ from edgeloop.testing.simulated_board import SimulatedBoard, Truth, simulated_si
 
 Key = tuple[float, int, str, str, int]
 """Width, depth, lightening, engine, threads."""
-WITHOUT_E = "patent, E off"
+WITHOUT_E = "patent-without-E"
 FEASIBLE_SHARE_MAX = 0.25
 """Limits that more of the candidates meet make no search."""
 
