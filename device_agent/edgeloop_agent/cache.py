@@ -295,6 +295,8 @@ def _unzip(wheel: Path, target: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(member) as source, open(path, "wb") as sink:
                 shutil.copyfileobj(source, sink, _CHUNK)
+            if member.external_attr >> 16 & stat.S_IXUSR:
+                path.chmod(0o755)  # the user's own program
 
 
 def _place(member: zipfile.ZipInfo) -> Optional[str]:
@@ -382,6 +384,6 @@ def _in_use(state: Path) -> set[str]:
         except wire.WireError:
             continue
         names.update(found.cached_files())
-        names.update(found.python_path)
+        names.update(found.unpacked())
         names.update((found.agent_sha256, found.agent_sha256 + ".pyz"))
     return names

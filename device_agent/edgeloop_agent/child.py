@@ -33,7 +33,7 @@ def write_arguments(state: Path, job: wire.Job, step: wire.Step, work: Path) -> 
     arguments = session.Arguments(
         kind=step.kind,
         engine=subject.engine,
-        model=str(cache / (subject.model_sha256 + subject.model_suffix)),
+        model=str(_model(state, subject)),
         threads=subject.threads,
         inputs=subject.inputs,
         outputs=subject.outputs,
@@ -46,6 +46,13 @@ def write_arguments(state: Path, job: wire.Job, step: wire.Step, work: Path) -> 
         parent=os.getpid(),
     )
     (work / session.ARGS_FILE).write_text(json.dumps(asdict(arguments)))
+
+
+def _model(state: Path, subject: wire.Subject) -> Path:
+    """The model's file, or the folder of a user's own program."""
+    if subject.engine == wire.EXEC:
+        return state / wire.RUNTIMES_DIR / subject.model_sha256
+    return state / wire.CACHE_DIR / (subject.model_sha256 + subject.model_suffix)
 
 
 def _user_code(cache: Path, pipeline: wire.Pipeline) -> session.UserCode:
@@ -83,6 +90,11 @@ class Session:
         finally:
             os.close(write_end)
         self.pid = self._process.pid
+
+    def pids(self) -> list[int]:
+        """The session's process, and the user's own program that it started."""
+        raw = folder.read_bounded(self._work / session.PROGRAM_PID_FILE, 20) or b""
+        return [self.pid, *([int(raw)] if raw.isdigit() else [])]
 
     def wait(self, seconds: float) -> bool:
         """Wait so long for the end of the process; True once it ended. It stays unreaped, so /proc still has it."""
@@ -129,7 +141,7 @@ class Session:
             detail = "%s: %s" % (self._killed, where) if where else self._killed
             return {**said, "outcome": "timeout", "detail": detail, "owner": "user" if where else "model"}
         if status < 0:
-            line = "killed by %s" % _signal_name(-status)
+            line = "killed by %s" % folder.signal_name(-status)
             if -status == signal.SIGKILL and _oom_kills(self._root) > self._oom_kills:
                 line += " by the kernel: the board ran out of memory"
             detail = line + (": " + last if last else "")
@@ -146,7 +158,7 @@ class Session:
         last = _last_line(self._tail) if said in ("", session.AFTER_LOADING) else said
         status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) if hasattr(os, "waitid") else None
         if status is not None and status.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
-            return "killed by %s%s" % (_signal_name(status.si_status), ": " + last if last else "")
+            return "killed by %s%s" % (folder.signal_name(status.si_status), ": " + last if last else "")
         return last or "it left no word"
 
     def _said(self) -> dict[str, Any]:
@@ -203,13 +215,6 @@ class Samples:
 def _last_line(tail: bytes) -> str:
     lines = [line.strip() for line in tail.decode("utf-8", "replace").splitlines() if line.strip()]
     return "".join(c if c.isprintable() else " " for c in lines[-1])[:300] if lines else ""
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "signal %d" % number
 
 
 def _oom_kills(root: Root) -> int:

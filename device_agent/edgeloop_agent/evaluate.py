@@ -91,6 +91,12 @@ def through_pipeline(pipeline: Pipeline, engine: Engine, data: EncodedData, fold
     return told
 
 
+def write_npy_header(handle: IO[bytes], shape: tuple[int, ...], dtype: Any) -> None:
+    """What comes before the bytes of an array in an .npy."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(handle, header)
+
+
 class _Sink:
     """One .npy, written from its start to its end: (n, *inner) of one type."""
 
@@ -100,12 +106,7 @@ class _Sink:
         self._handle = handle
         self.shape = shape
         self._dtype = np.dtype(dtype)
-        header = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": (count, *inner),
-        }
-        np.lib.format.write_array_header_1_0(self._handle, header)
+        write_npy_header(self._handle, (count, *inner), self._dtype)
 
     def write(self, result: Any) -> bool:
         """Append one sample's; False where its shape or type is another one."""

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import re
+import signal
 import stat
 import sys
 import time
@@ -236,6 +237,14 @@ def alive(path: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def signal_name(number: int) -> str:
+    """`SIGSEGV` of 11."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "signal %d" % number
 
 
 def own_command() -> list[str]:

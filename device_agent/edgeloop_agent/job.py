@@ -83,11 +83,16 @@ def _step_faults(job: wire.Job, place: int, step: wire.Step) -> Iterator[str]:
         yield "step %d measures energy, and energy_window_s is 0" % place
     if step.kind == "profile" and known and job.subjects[step.subject].parts_sha256 is None:
         yield "step %d profiles, and its subject has no parts" % place
+    if known and job.subjects[step.subject].engine == wire.EXEC:
+        if step.kind not in ("latency", "evaluate"):
+            yield "step %d is of the kind %s, which no program of the user's knows" % (place, step.kind)
+        if job.pipeline is not None:
+            yield "step %d runs a pipeline, and there is none around a program of the user's" % place
 
 
 def _subject_faults(subject: wire.Subject) -> Iterator[str]:
     where = "subject %s" % subject.label[:40]
-    if subject.engine not in wire.ENGINES:
+    if subject.engine not in (*wire.ENGINES, wire.EXEC):
         yield "%s: no engine is called %r" % (where, subject.engine[:40])
     if not wire.SHA256.match(subject.model_sha256) or not _SUFFIX.match(subject.model_suffix):
         yield "%s: the model's name is not a hash and a suffix" % where
@@ -125,7 +130,7 @@ def _check_board(state: Path, job: wire.Job) -> None:
     for name in job.cached_files():
         if not cache.is_present(state / wire.CACHE_DIR, name):
             raise folder.AgentError("%s is not in the board's cache; push it first" % name, "harness")
-    for name in job.python_path:
+    for name in job.unpacked():
         if cache.runtime_path(state, name) is None:
             raise folder.AgentError("runtime %s is not unpacked on the board" % name, "harness")
 

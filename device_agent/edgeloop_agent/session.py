@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 ARGS_FILE = "args.json"
 RESULT_FILE = "result.json"
+PROGRAM_PID_FILE = "program.pid"
+"""The process id of the user's own program: what it takes of the processor is no foreign load."""
 AFTER_LOADING = "after loading the model"
 PROFILE = "profile"
 SOAK = "soak"
@@ -83,34 +86,23 @@ def main(folder: Path) -> int:
     phases = memory.Phases() if arguments.kind == PROFILE else None
     try:
         from edgeloop_agent import energy, engines, evaluate, intervals, profile, samples  # noqa: F401 -- memory is read next
-        from edgeloop_agent.engines.interpreter import RefusedError
+        from edgeloop_agent.engines.interpreter import CrashedError, RefusedError
         from edgeloop_agent.pipeline import PipelineError
 
-        store = timing.store_for(arguments.plan) if phases is None else array.array("q")
-        engine = engines.load_engine(arguments.engine)
+        own = arguments.engine == wire.EXEC
+        store = timing.store_for(arguments.plan) if phases is None and not own else array.array("q")
+        engine = None if own else engines.load_engine(arguments.engine)
     except Exception as error:  # noqa: BLE001 -- a runtime that does not fit the board fails in any way; it is one line
         line = "%s can't be imported on the board: %s: %s" % (arguments.engine, type(error).__name__, _last(error))
         _say(folder, {**result, "outcome": "refused", "owner": "board", "detail": line})
         return 0
     try:
-        result.update(engine_version=engine.version, runtime_rss_bytes=conditions.vm_bytes("VmRSS"))
-        if phases is not None:
-            phases.end("runtime")
-        start = time.perf_counter_ns()
-        engine.load(arguments.model, arguments.threads)
-        result.update(load_ns=time.perf_counter_ns() - start)
-        if phases is not None:
-            phases.end("load")
-        result.update(inputs=list(map(asdict, engine.inputs())), outputs=list(map(asdict, engine.outputs())))
-        _say(folder, {**result, "outcome": "crashed", "detail": AFTER_LOADING})
-        _check_tensors(arguments, engine)
-        if phases is not None:
-            result.update(profile=_profiled(arguments, engine, phases, folder))
-        elif arguments.pipeline is not None:
-            result.update(_through_pipeline(arguments, arguments.pipeline, engine, store, folder, result))
+        if engine is None:
+            _in_own_program(arguments, folder, result)
         else:
-            result.update(_bare(arguments, engine, store, folder))
-        result["peak_rss_bytes"] = result.get("peak_rss_bytes") or conditions.vm_bytes("VmHWM")
+            _in_engine(arguments, engine, store, phases, folder, result)
+    except CrashedError as error:
+        result.update(outcome="crashed", detail=str(error), signal=error.signal)
     except RefusedError as error:
         result.update(outcome="refused", detail=str(error))
     except PipelineError as error:
@@ -123,13 +115,62 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _check_tensors(arguments: Arguments, engine: Engine) -> None:
+def _in_engine(
+    arguments: Arguments,
+    engine: Engine,
+    store: array.array[int],
+    phases: Optional[memory.Phases],
+    folder: Path,
+    result: dict[str, Any],
+) -> None:
+    """What a session does with a runtime in its own process."""
+    result.update(engine_version=engine.version, runtime_rss_bytes=conditions.vm_bytes("VmRSS"))
+    if phases is not None:
+        phases.end("runtime")
+    start = time.perf_counter_ns()
+    engine.load(arguments.model, arguments.threads)
+    result.update(load_ns=time.perf_counter_ns() - start)
+    if phases is not None:
+        phases.end("load")
+    _say_loaded(arguments, engine.inputs(), engine.outputs(), folder, result)
+    if phases is not None:
+        result.update(profile=_profiled(arguments, engine, phases, folder))
+    elif arguments.pipeline is not None:
+        result.update(_through_pipeline(arguments, arguments.pipeline, engine, store, folder, result))
+    else:
+        result.update(_bare(arguments, engine, store, folder))
+    result["peak_rss_bytes"] = result.get("peak_rss_bytes") or conditions.vm_bytes("VmHWM")
+
+
+def _in_own_program(arguments: Arguments, folder: Path, result: dict[str, Any]) -> None:
+    """What a session does with the user's own program: it is a process of its own, under this one."""
+    from edgeloop_agent import program, samples
     from edgeloop_agent.engines.interpreter import RefusedError
 
-    for what, wanted, found in (
-        ("inputs", arguments.inputs, engine.inputs()),
-        ("outputs", arguments.outputs, engine.outputs()),
-    ):
+    tie = partial(_die_with, os.getpid())
+    own = program.Program(Path(arguments.model), arguments.threads, arguments.python_path, tie)
+    _say_loaded(arguments, own.inputs, own.outputs, folder, result)
+    data = samples.Data(arguments.data, arguments.inputs, own.inputs) if arguments.data else None
+    if arguments.kind == "evaluate":
+        if data is None:
+            raise RefusedError("an evaluation needs data")
+        result.update(own.evaluate(data, folder))
+        return
+    held = samples.for_latency(data, own.inputs, arguments.seed)
+    while arguments.kind == SOAK:
+        own.time_latency(held, arguments.plan, folder)
+    result.update(own.time_latency(held, arguments.plan, folder))
+
+
+def _say_loaded(
+    arguments: Arguments, inputs: list[wire.Tensor], outputs: list[wire.Tensor], folder: Path, result: dict[str, Any]
+) -> None:
+    """Keep what is known before anything runs. Raises RefusedError where the job names other tensors."""
+    from edgeloop_agent.engines.interpreter import RefusedError
+
+    result.update(inputs=list(map(asdict, inputs)), outputs=list(map(asdict, outputs)))
+    _say(folder, {**result, "outcome": "crashed", "detail": AFTER_LOADING})
+    for what, wanted, found in (("inputs", arguments.inputs, inputs), ("outputs", arguments.outputs, outputs)):
         if len(wanted) != len(found):
             raise RefusedError("the model has %d %s, the job names %d" % (len(found), what, len(wanted)))
 

@@ -201,9 +201,9 @@ class _Supervisor:
     def _reader(self) -> conditions.Board:
         return conditions.Board(self._root, self._cores() or None, lambda: footprint.total(self._state), self._firmware)
 
-    def _own(self, session: Optional[int] = None) -> tuple[list[int], list[int]]:
+    def _own(self, session: Optional[child.Session] = None) -> tuple[list[int], list[int]]:
         """Process ids of ours on the measuring cores, and beside them."""
-        sessions = [] if session is None else [session]
+        sessions = [] if session is None else session.pids()
         apart = bool(self._cores()) and bool(set(self._allowed) - set(self._cores()))
         return (sessions, [os.getpid()]) if apart else ([*sessions, os.getpid()], [])
 
@@ -234,7 +234,7 @@ class _Supervisor:
             return soak.soak(
                 board,
                 found.conditions,
-                self._own(load.pid),
+                self._own(load),
                 lambda: load.last_words() if load.wait(0) else None,
                 lambda told: self._pause("gate", told),
             )
@@ -273,12 +273,12 @@ class _Supervisor:
                     break
                 if time.monotonic() >= due:
                     due += SAMPLE_S * during.stride
-                    during.add(board.sample(*self._own(session.pid)))
+                    during.add(board.sample(*self._own(session)))
                     self._tick()
             self._loaded_s = time.monotonic()
             if readings is not None:
                 readings.stop()
-            after = self._around.sample(*self._own(session.pid), scan=True)
+            after = self._around.sample(*self._own(session), scan=True)
         finally:
             session.reap()
         result = session.result()

@@ -4,7 +4,7 @@ Layout of a state folder on the board (one for the whole board, not one for each
 
     board.lock  lease.json                      who holds the board
     cache/<sha256><suffix>                      pushed files: agent .pyz, models, data; named by content
-    runtimes/<sha256>/                          unpacked wheel sets, put on sys.path
+    runtimes/<sha256>/                          unpacked wheel sets, put on sys.path; unpacked programs of users
     jobs/<job id>/job.json                      written by the host
                   agent.log state.json done.json        written by the agent, each atomically
                   sessions/NNN.json NNN.latency.npy NNN.warmup.npy NNN.stages.npy NNN.operators.npy
@@ -48,6 +48,12 @@ TIMINGS = ("invoke", "copy_in_out", "end_to_end")
 STAGES = ("load", "preprocess", "copy_in", "invoke", "copy_out", "postprocess")
 """Of an inference that is timed end to end, in this order."""
 ENGINES = ("litert", "tflite-runtime")
+"""Runtimes that a session imports."""
+EXEC = "exec"
+"""The engine that is the user's own program: its model is a .zip, unpacked under runtimes/ by its hash."""
+PROGRAM_FILE = "program.json"
+PROGRAM_DIR = "program"
+"""In such a .zip: what the program is, and the folder with its files."""
 
 
 class WireError(Exception):
@@ -153,6 +159,11 @@ class Job:
         names += [self.pipeline.sha256 + ".py"] if self.pipeline is not None else []
         return sorted(set(names))
 
+    def unpacked(self) -> list[str]:
+        """Folder names under runtimes/ that the job can't do without."""
+        programs = {subject.model_sha256 for subject in self.subjects if subject.engine == EXEC}
+        return [*self.python_path, *sorted(programs)]
+
 
 @dataclass(frozen=True)
 class State:
@@ -196,6 +207,18 @@ class Tensor:
     shape: list[int]
     scale: Optional[float]
     zero_point: Optional[int]
+
+
+@dataclass(frozen=True)
+class Program:
+    """program.json: the user's own program, for the engine `exec`."""
+
+    path: str
+    """Of the program itself under program/."""
+    arguments: list[str]
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    schema: int = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -305,6 +328,7 @@ _NESTED: dict[str, dict[str, type[Any]]] = {
         "conditions": Conditions,
         "pipeline": Pipeline,
     },
+    "Program": {"inputs": Tensor, "outputs": Tensor},
     "SessionRecord": {"inputs": Tensor, "outputs": Tensor, "results": Tensor, "energy": Energy},
 }
 _SCALAR = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kept_samples import kept_outputs
 
-from edgeloop.board.job import read_attempt
 from edgeloop.builders.prebuilt import predict_tflite, read_tflite
 from edgeloop.testing.virtual_board import VirtualBoardHome
 
@@ -29,12 +29,6 @@ def labelled(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "labelled.npz"
     np.savez(path, x=x, y=y)
     return path
-
-
-def kept_outputs(home: VirtualBoardHome) -> np.ndarray:
-    """What the board gave for each sample of the last measurement, dequantized, out of the raw samples."""
-    last = max((home.folder / "state/edgeloop/measure").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
-    return next(iter(read_attempt(last / "samples/attempt-0").outputs["candidate"].values()))
 
 
 def host_outputs(model: Path, data: Path) -> np.ndarray:

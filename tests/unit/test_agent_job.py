@@ -88,7 +88,7 @@ def written(state: Path, path: str, value: Any) -> Path:
         ("extra", 1, "unknown field extra", "harness"),
         ("subjects", [], "it has 0 subjects", "harness"),
         ("deadline_s", 0, "deadline_s is 0", "harness"),
-        ("subjects/0/engine", "exec", "no engine is called 'exec'", "harness"),
+        ("subjects/0/engine", "other", "no engine is called 'other'", "harness"),
         ("subjects/0/model_sha256", "../../etc/passwd", "is not a hash and a suffix", "harness"),
         ("subjects/0/model_suffix", "/../x", "is not a hash and a suffix", "harness"),
         ("subjects/0/threads", 0, "0 threads", "harness"),

@@ -202,7 +202,7 @@ def test_all_faults_of_a_file_come_at_once(tmp_path: Path) -> None:
         "delegate: delegates are not supported by this version",
         "power_switch: power switches are not supported by this version",
         "power_meter.accuracy_pct: missing",
-        "runtime.source: exec is not supported by this version",
+        "runtime.source: exec is an engine, not a source of runtimes",
         "serail: unknown key; did you mean 'serial'?",
         "runtime.cache_max_mib",
         "extends: no board model 'raspberry-pi-9'",

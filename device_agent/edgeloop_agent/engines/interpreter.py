@@ -15,6 +15,14 @@ class RefusedError(Exception):
     """The engine, or the rule for inputs, does not take this model or these data: one line."""
 
 
+class CrashedError(Exception):
+    """What ran the model in a process of its own ended badly: one line, and the signal that it died of."""
+
+    def __init__(self, detail: str, signal: Optional[int]) -> None:
+        super().__init__(detail)
+        self.signal = signal
+
+
 class Engine:
     """One runtime, and after `load` one model in it."""
 

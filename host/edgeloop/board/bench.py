@@ -148,9 +148,18 @@ class BoardBench:
             sha256, path = named[name]
             watch(f"pushing {path.name}", 0, len(request.schedule))
             self.agent.push(path, sha256)
+        self._unpack_programs(request, watch)
         if self.agent.bytes_pushed > pushed_before:
             self.agent.clean(max_mib=self._board.runtime.cache_max_mib)
         return runtimes
+
+    def _unpack_programs(self, request: MeasureRequest, watch: Watch) -> None:
+        """Unpack what the user's own programs need, where the board has not done so before."""
+        programs = {s.artifact.sha256: s.artifact for s in request.subjects if s.engine == wire.EXEC}
+        packed = self.agent.missing((), sorted(programs))[1] if programs else frozenset[str]()
+        for sha256 in sorted(packed):
+            watch(f"unpacking {Path(programs[sha256].shown).name}", 0, len(request.schedule))
+            self.agent.unpack([cache_name(sha256, Path(programs[sha256].path))], sha256)
 
     def job(
         self,

@@ -15,7 +15,14 @@ from typing import Any
 from edgeloop.board.agent import BoardAgent
 from edgeloop.board.meter import open_meter
 from edgeloop.board.models import GENERIC, LOCAL, detect_model
-from edgeloop.board.wheels import ENGINE_DISTRIBUTIONS, EngineSupport, engine_support, interpreter_of
+from edgeloop.board.wheels import (
+    ENGINE_DISTRIBUTIONS,
+    EXEC,
+    EngineSupport,
+    engine_support,
+    interpreter_of,
+    program_support,
+)
 from edgeloop.core.board import Board
 from edgeloop.core.board import PowerMeter as DeclaredMeter
 from edgeloop.core.check import Check, note, ok, printable, wrong
@@ -41,7 +48,9 @@ def diagnose(board: Board, agent: BoardAgent, now: Callable[[], datetime]) -> li
     sensor = meter.hwmon if meter is not None else None
     facts = agent.probe(engines=tuple(ENGINE_DISTRIBUTIONS) if system else (), power_sensor=sensor)
     answered = now()
-    support = engine_support(interpreter_of(facts), board.runtime.source)
+    interpreter = interpreter_of(facts)
+    support = engine_support(interpreter, board.runtime.source)
+    own = program_support(interpreter, board.runtime.source)
     return [
         *declared_checks(board, facts),
         *state_checks(board, facts),
@@ -49,7 +58,7 @@ def diagnose(board: Board, agent: BoardAgent, now: Callable[[], datetime]) -> li
         *clock_checks(facts, asked, answered),
         *(sensor_checks(facts) if sensor is not None else ()),
         *(meter_checks(meter, open_meter(meter)) if meter is not None and meter.on_host else ()),
-        *support_checks(support),
+        *support_checks({**support, EXEC: own}),
         *(() if system else import_checks(board, agent, support)),
         *lease_checks(agent),
     ]

@@ -230,7 +230,7 @@ def _unbuilt(plain: dict[str, Any], where: str) -> Iterator[Fault]:
     runtime = plain.get("runtime")
     if isinstance(runtime, dict) and runtime.get("source") == "exec":
         runtime.pop("source")
-        yield Fault(f"{where}: runtime.source", "exec is not supported by this version", "use pushed or system")
+        yield Fault(f"{where}: runtime.source", "exec is an engine, not a source of runtimes", "use pushed or system")
 
 
 def _ad_hoc(address: str) -> Board:

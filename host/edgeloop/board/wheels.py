@@ -24,10 +24,13 @@ from platformdirs import user_cache_path
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.parse import validated
 from edgeloop.errors import BoardError, LabError
+from edgeloop_agent import wire
 
 ENGINE_DISTRIBUTIONS = {"litert": "ai-edge-litert", "tflite-runtime": "tflite-runtime"}
 """The one wheel each engine is. Its interpreter module imports numpy and nothing else."""
 NUMPY = "numpy"
+EXEC = wire.EXEC
+"""The engine that is the user's own program, and no wheel."""
 DOWNLOAD_DEADLINE_S = 900.0
 
 Source = Literal["pushed", "system"]
@@ -130,6 +133,15 @@ def engine_support(interpreter: Interpreter, source: Source = "pushed") -> dict[
     return {engine: judge(engine, interpreter) for engine in ENGINE_DISTRIBUTIONS}
 
 
+def program_support(interpreter: Interpreter, source: Source = "pushed") -> EngineSupport:
+    """Whether the user's own program can be measured on this interpreter: the agent needs numpy beside it, no more."""
+    numpy = wheel_lock().find(NUMPY, interpreter.tag, interpreter.machine)
+    ordinary = interpreter.implementation == "cpython" and interpreter.glibc is not None
+    if source == "pushed" and ordinary and numpy is not None and (interpreter.glibc or (0, 0)) >= numpy.glibc:
+        return _usable(EXEC, f"a program of your own; numpy {numpy.version} is pushed", (numpy,))
+    return _beside_system_numpy(EXEC, interpreter, "a program of your own", ())
+
+
 def wheels_for(
     facts: Mapping[str, Any],
     engines: Sequence[str],
@@ -143,7 +155,8 @@ def wheels_for(
     Raises BoardError, naming everything that is missing, before anything is downloaded; LabError where a wheel
     can't be had.
     """
-    support = engine_support(interpreter_of(facts), source)
+    interpreter = interpreter_of(facts)
+    support = {**engine_support(interpreter, source), EXEC: program_support(interpreter, source)}
     refused = [support[engine] for engine in dict.fromkeys(engines) if not support[engine].usable]
     if refused:
         steps = list(dict.fromkeys(item.next_step for item in refused if item.next_step))

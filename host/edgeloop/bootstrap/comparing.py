@@ -114,7 +114,11 @@ def _checked(asked: Asked) -> _Checked:
     engines = checks.engine(asked.engine, "--engine"), checks.engine(asked.engine_b or asked.engine, "--engine-b")
     plan = checks.plan(asked.plan)
     environment = checks.environment(asked.environment)
-    models = checks.artifact(asked.a, "A"), checks.artifact(asked.b, "B")
+    threads = asked.threads, asked.threads_b or asked.threads
+    models = (
+        checks.artifact(asked.a, engines[0], "A", words=asked.plan, threads=threads[0]),
+        checks.artifact(asked.b, engines[1], "B", words=asked.plan, threads=threads[1]),
+    )
     samples = checks.samples(asked.data)
     pipeline = checks.pipeline(asked.plan, asked.data)
     if asked.statistic not in get_args(RatioStatistic):
@@ -130,7 +134,6 @@ def _checked(asked: Asked) -> _Checked:
     if bare and _sample_shapes(a) != _sample_shapes(b):
         shown = " and ".join(", ".join(map(str, _sample_shapes(artifact))) for artifact in (a, b))
         raise DataError(f"A and B give outputs of different shapes, {shown}", next_step="compare them without --data")
-    threads = asked.threads, asked.threads_b or asked.threads
     limits, undecided = LimitSet(confidence=plan.confidence), []
     if asked.worse_by_min_pct is not None:
         limits = worse_by(asked.worse_by_min_pct, cast("RatioStatistic", asked.statistic), plan.confidence)

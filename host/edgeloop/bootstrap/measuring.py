@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,7 +25,6 @@ from edgeloop.core.board import Board
 from edgeloop.core.events import Judged
 from edgeloop.core.limits import LimitSet, parse_limits
 from edgeloop.core.measurement import Pipeline, Subject
-from edgeloop.core.network import Engine
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.verdict import Finding, Outcome
 from edgeloop.errors import ConfigError, Fault, kept_on_disk
@@ -167,14 +166,16 @@ def dry_run(asked: Asked) -> PlanCost:
 def _checked(asked: Asked) -> _Checked:
     boards = resolve(asked.target, Path.cwd())
     checks = Checks()
-    engine: Engine = checks.engine(asked.engine, "--engine")
+    engine = checks.engine(asked.engine, "--engine")
     plan = checks.plan(asked.plan)
     environment = checks.environment(asked.environment)
-    artifact = checks.artifact(asked.model, "MODEL")
+    artifact = checks.artifact(asked.model, engine, "MODEL", words=asked.plan, threads=asked.threads)
     samples = checks.samples(asked.data)
     pipeline = checks.pipeline(asked.plan, asked.data)
     if asked.extend and not asked.limits:
         checks.faults.append(Fault("--extend", "there is no limit that more sessions could decide", "give --limit"))
+    if engine == "exec":
+        checks.faults += _beyond_exec(asked)
     checks.raise_all()
     assert artifact is not None, "what could not be read is a fault"
     if samples.n is not None and pipeline is None:
@@ -197,6 +198,8 @@ def _checked(asked: Asked) -> _Checked:
     if asked.energy and unmetered:
         step = "add [power_meter] to its board file"
         undecided.append(Fault("--energy", f"{', '.join(unmetered)} has no power meter", step))
+    if engine == "exec":
+        undecided += _undecidable_of_exec(limits)
     if limits.limit and not plan.may_pass:
         undecided.append(Fault("--profile", "a quick plan passes nothing", "leave out --limit, or use standard"))
     if not asked.allow_emulated:
@@ -214,6 +217,22 @@ def _checked(asked: Asked) -> _Checked:
         energy=asked.energy or limits.needs_energy,
         undecidable=tuple(undecided),
     )
+
+
+def _beyond_exec(asked: Asked) -> Iterator[Fault]:
+    """What can't be asked of any program of the user's own."""
+    if asked.per_op:
+        yield Fault("--per-op", "a program of your own can't be cut into its operators", "leave it out")
+    if asked.energy:
+        yield Fault("--energy", "energy of a program of your own is not measured", "leave it out")
+
+
+def _undecidable_of_exec(limits: LimitSet) -> Iterator[Fault]:
+    """Limits on what is not known of any program of the user's own."""
+    if limits.needs_energy:
+        yield Fault("--limit", "energy of a program of your own is not measured", "leave that limit out")
+    if any(limit.metric == "rss_above_runtime" for limit in limits.limit):
+        yield Fault("--limit", "what of a program's memory is its runtime's is not known", "limit rss_mib instead")
 
 
 def _cut(subject: Subject) -> Subject:

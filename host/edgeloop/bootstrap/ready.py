@@ -10,19 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
-from platformdirs import user_state_path
+from platformdirs import user_cache_path, user_state_path
 from pydantic import ValidationError
 
 from edgeloop.bootstrap.files import load_environment
 from edgeloop.bootstrap.pipeline import read_pipeline
 from edgeloop.builders.prebuilt import read_tflite
+from edgeloop.builders.program import pack_program, read_program
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
 from edgeloop.core.dataset import DataSplit
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Pipeline, Subject
-from edgeloop.core.network import Engine
+from edgeloop.core.network import BoardEngine
 from edgeloop.core.plan import Environment, Plan, ProfileName, Timing
+from edgeloop.core.program import Program
 from edgeloop.core.verdict import Outcome
 from edgeloop.data.files import read_measure_npz, write_board_npz
 from edgeloop.errors import ConfigError, DataError, Fault, ModelError, UserError, kept_on_disk
@@ -82,9 +84,9 @@ class Checks:
         if self.faults:
             raise ConfigError(self.faults)
 
-    def engine(self, value: str, option: str) -> Engine:
-        self._one_of(value, get_args(Engine), option)
-        return cast("Engine", value)
+    def engine(self, value: str, option: str) -> BoardEngine:
+        self._one_of(value, get_args(BoardEngine), option)
+        return cast("BoardEngine", value)
 
     def plan(self, words: PlanWords) -> Plan:
         """The plan; a standard one in its place where a word was wrong."""
@@ -137,7 +139,20 @@ class Checks:
         reference = str(Path(words.pipeline).resolve())
         return self._read(lambda: read_pipeline(reference), "--pipeline")
 
-    def artifact(self, model: Path, where: str) -> Artifact | None:
+    def artifact(
+        self, model: Path, engine: BoardEngine, where: str, *, words: PlanWords, threads: int
+    ) -> Artifact | None:
+        """The model; of a program of the user's own, where it can do what is asked of it."""
+        if engine == "exec":
+            program = self._read(lambda: read_program(model), where)
+            if program is None:
+                return None
+            self.faults += _beyond(program, model, words, threads)
+            return pack_program(model, program, user_cache_path("edgeloop") / "programs")
+        if model.suffix == ".toml":
+            step = "say --engine exec" if where in ("MODEL", "A") else "say --engine-b exec"
+            self.faults.append(Fault(where, f"{model} declares a program, {engine} runs a .tflite", step))
+            return None
         return self._read(lambda: read_tflite(model), where)
 
     def samples(self, path: Path | None) -> Samples:
@@ -156,6 +171,23 @@ class Checks:
         except (ModelError, UserError) as error:
             self.faults += [Fault(where, line) for line in error.lines()]
             return None
+
+
+def _beyond(program: Program, path: Path, words: PlanWords, threads: int) -> Iterator[Fault]:
+    """What is asked of a program that it does not say it can do."""
+    if words.timing == "end_to_end":
+        yield Fault("--timing", "a pipeline runs around litert and tflite-runtime, not around a program of your own")
+    elif words.timing in get_args(Timing) and words.timing not in program.timings:
+        can = " and ".join(program.timings)
+        yield Fault("--timing", f"{path} times {can}", f"make it time {words.timing}, and add that to its timings")
+    if words.period_ms is not None and not program.period:
+        yield Fault("--period-ms", f"{path} keeps no period", "make it keep period_ns, and say period = true there")
+    if threads > program.threads_max:
+        yield Fault(
+            "--threads",
+            f"{path} runs with {program.threads_max} at most",
+            "make it heed threads, and raise threads_max",
+        )
 
 
 def fits(artifact: Artifact, x: Arrays, where: str) -> None:

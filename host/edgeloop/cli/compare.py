@@ -11,8 +11,10 @@ from edgeloop.cli import options
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A.tflite", help="What B is compared with.")],
-    b: Annotated[Path, typer.Argument(metavar="B.tflite", help="The same file again shows the noise.")],
+    a: Annotated[
+        Path, typer.Argument(metavar="A", help="What B is compared with: a ready .tflite, or a program's .toml.")
+    ],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The same file again shows the noise.")],
     target: options.Target,
     data: options.Data = None,
     engine: options.EngineName = "litert",

@@ -11,7 +11,9 @@ from edgeloop.cli import options
 
 
 def measure(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="A ready model.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A ready .tflite; with --engine exec the .toml of a program.")
+    ],
     target: options.Target,
     data: options.Data = None,
     limit: Annotated[

@@ -39,3 +39,10 @@ class Artifact(Frozen):
     ranges_matched: tuple[int, int] | None = None
     """Quantized activation tensors that got their trained range, of how many."""
     parity: Parity | None = None
+    declared_by: str | None = None
+    """The .toml that declares a program of the user's own; None for a model."""
+
+    @property
+    def shown(self) -> str:
+        """What people know it by."""
+        return self.declared_by or self.path

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.lightening import Lightening
@@ -25,6 +25,15 @@ def _rung(name: str) -> str:
 Rung = Annotated[str, AfterValidator(_rung)]
 
 
+def _built_for(name: Any) -> Any:
+    if name == "exec":
+        raise ValueError("exec runs a program of your own, which no builder makes: edgeloop measure --engine exec")
+    return name
+
+
+BuiltFor = Annotated[Engine, BeforeValidator(_built_for)]
+
+
 class Reference(Frozen):
     """M1: a family that ships with edgeloop, or a user's factory; trained first, or with its weights."""
 
@@ -39,7 +48,7 @@ class Reference(Frozen):
     """Where M2 comes from: the same factory; the same, starting with M1's function; nowhere, M1 itself is lightened; or
     a list of factories, each called with width 1 and depth 0."""
     lightening: Rung = "fp32"
-    engine: Engine = "litert"
+    engine: BuiltFor = "litert"
     threads: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
@@ -101,7 +110,7 @@ class Search(Frozen):
     """Depth steps of M2 beyond M1."""
     lightenings: tuple[Rung, ...] = Field(default=("fp32", "fp16", "w8a16", "w8a8", "w4a8:50", "w4a8"), min_length=1)
     """Rungs that may be asked, pruned ones as `w8a8-p25`. Each costs a training of every network it is asked of."""
-    engines: tuple[Engine, ...] = Field(default=("litert",), min_length=1)
+    engines: tuple[BuiltFor, ...] = Field(default=("litert",), min_length=1)
     threads: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
     evaluation: Literal["tent", "saturating", "parity", "off"] | PyRef = "tent"
     """Size difference evaluation function; `file.py:name` is called as `name(delta, delta_star) -> 0 to 1`."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import Frozen
-from edgeloop.core.network import Engine
+from edgeloop.core.network import BoardEngine
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.profile import Parts, Profile, ProfileSamples
 
@@ -28,7 +28,7 @@ class Subject:
 
     label: str
     artifact: Artifact
-    engine: Engine = "litert"
+    engine: BoardEngine = "litert"
     threads: int = 1
     parts: Parts | None = None
     """The model cut into its operators; needed where a step profiles it."""

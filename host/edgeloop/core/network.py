@@ -11,6 +11,9 @@ from edgeloop.core.frozen import Frozen, key_of
 from edgeloop.core.lightening import PRUNED_PCT_MAX, Lightening
 
 Engine = Literal["litert", "tflite-runtime"]
+"""Runtimes that models are built for."""
+BoardEngine = Literal[Engine, "exec"]
+"""What runs a ready model on a board: a runtime, or the user's own program."""
 Teacher = Literal["none", "m1", "m1-distilled", "m2"]
 """Who teaches M3: nobody, M1, M1 after M2 was distilled into it, or M2."""
 

@@ -106,7 +106,7 @@ class _MeasureReport:
     limits_given: bool
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        head = f"{self.artifact.path} on {self.judged.target}"
+        head = f"{self.artifact.shown} on {self.judged.target}"
         if self.limits_given:
             outcome = self.judged.verdict.outcome
             style = STYLE[outcome] if console.is_terminal else ""
