@@ -48,6 +48,8 @@ from edgeloop_agent.firmware import Firmware
 from edgeloop_agent.load import CORE_LINE, Load
 from edgeloop_agent.root import Root, whole
 
+_CLOCK_GAP_NS = 1_000_000
+_CLOCK_READINGS = 20
 KEYS = (
     "realtime_minus_monotonic_ns",
     "boot_id",
@@ -126,13 +128,28 @@ class Board:
         found = re.search(r"^%s:\s+(\d+) kB$" % key, self.root.text("proc/meminfo") or "", re.MULTILINE)
         return int(found.group(1)) * 1024 if found else None
 
+    def _clocks(self) -> tuple[int, int]:
+        """CLOCK_MONOTONIC, and how far CLOCK_REALTIME is beyond it, in ns.
+
+        Whoever is held up between two readings sees a clock that was set. So one is read between two of the other,
+        and again until they lie close together; the closest counts.
+        """
+        readings = []
+        for _ in range(_CLOCK_READINGS):
+            before, realtime, after = self.root.monotonic_ns(), self.root.realtime_ns(), self.root.monotonic_ns()
+            readings.append((after - before, before, realtime - (before + after) // 2))
+            if after - before < _CLOCK_GAP_NS:
+                break
+        _, monotonic, beyond = min(readings)
+        return monotonic, beyond
+
     def _system(self) -> dict[str, Any]:
         counters = dict(re.findall(r"^(\w+) (\d+)$", self.root.text("proc/vmstat") or "", re.MULTILINE))
-        monotonic, realtime = self.root.monotonic_ns(), self.root.realtime_ns()
+        monotonic, beyond = self._clocks()
         load1 = re.match(r"(\d+\.\d+) ", self.root.text("proc/loadavg") or "")
         return {
             "monotonic_ns": monotonic,
-            "realtime_minus_monotonic_ns": realtime - monotonic,
+            "realtime_minus_monotonic_ns": beyond,
             "boot_id": self.root.name("proc/sys/kernel/random/boot_id"),
             "clocksource": self.root.name("sys/devices/system/clocksource/clocksource0/current_clocksource"),
             "load1": float(load1.group(1)) if load1 else None,

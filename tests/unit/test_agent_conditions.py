@@ -352,6 +352,27 @@ def test_a_program_and_a_clock_step_come_from_the_root_only_where_it_stands_in(t
     assert Root().program("sh") is not None
 
 
+@pytest.mark.parametrize("held_up", [1, 5, 30])
+def test_who_is_held_up_between_two_clocks_sees_none_that_was_set(tmp_path: Path, held_up: int) -> None:
+    class Starved(Root):
+        """A board where the first looks at CLOCK_REALTIME come 70 ms late, some later than others."""
+
+        now = looks = 0
+
+        def monotonic_ns(self) -> int:
+            self.now += 100
+            return self.now
+
+        def realtime_ns(self) -> int:
+            self.looks += 1
+            self.now += 70_000_000 if self.looks <= held_up else 100
+            return self.now + 10**18
+
+    found = conditions.Board(Starved(tmp_path), cores=[]).sample()
+    error = abs(found["realtime_minus_monotonic_ns"] - 10**18)
+    assert error < (1_000 if held_up < 20 else 36_000_000)
+
+
 ASKED = wire.Conditions(
     cores=[],
     governor="as-found",
