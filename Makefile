@@ -14,7 +14,7 @@ demo: $(STAMP) ## the quickstart on data that comes with a package, against this
 	$(BIN)/edgeloop run $(DEMO)/campaign.toml --out $(DEMO)/run
 
 test: $(STAMP) lint system ## lint, types, import contracts and every test but the long ones
-	$(BIN)/pytest -m "not full and not board"
+	$(BIN)/pytest -m "not full and not board" --durations=15
 
 test-full: $(STAMP) system system-board ## the long tests too
 	$(BIN)/pytest
