@@ -222,28 +222,23 @@ def goals(every: Sequence[Difference], cells: Cells) -> list[str]:
 
 
 def plot(cells: Cells, found: Sequence[Difference], data: str) -> Path:
-    """Accuracy over bytes for each width of M1, and the paired differences."""
+    """Accuracy of each arm for each width of M1, and the paired differences."""
     mpl.rcParams.update({"svg.hashsalt": "edgeloop", "svg.fonttype": "none", "font.size": 8})
     widths = [width for width in SETTINGS[data].widths if (data, width, "m1-qat") in cells]
-    figure, axes = plt.subplots(1, len(widths) + 1, figsize=(3.1 * (len(widths) + 1) + 1.2, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, len(widths) + 1, figsize=(3.6 * (len(widths) + 1), 3.8), layout="constrained")
     for axis, width in zip(axes, widths, strict=False):
-        for index, arm in enumerate(ARMS):
-            lines = list(cells.get((data, width, arm.name), {}).values())
-            if lines:
-                top1 = [100 * line["test_top1"] for line in lines]
-                axis.errorbar(
-                    mean_of(lines, "bytes") / 1000,
-                    np.mean(top1),
-                    yerr=np.std(top1, ddof=1) if len(top1) > 1 else None,
-                    fmt="os^vDPX*"[index % 8],
-                    markersize=5,
-                    label=arm.name,
-                    color=f"C{index % 10}",
-                    markerfacecolor="none" if index >= 10 else None,
-                )
-        axis.set(title=f"M1 width {width:g}", xlabel="deployed kB", ylabel="test accuracy, % (± SD over seeds)")
+        run = {
+            arm.name: list(cells[data, width, arm.name].values()) for arm in ARMS if (data, width, arm.name) in cells
+        }
+        for place, lines in enumerate(run.values()):
+            top1 = [100 * line["test_top1"] for line in lines]
+            axis.plot(top1, [place] * len(top1), "o", markersize=3, color="C0", alpha=0.4)
+            axis.plot(np.mean(top1), place, "|", markersize=12, color="C3")
+        sizes = {name: mean_of(lines, "bytes") / 1000 for name, lines in run.items()}
+        axis.set_yticks(range(len(run)), [f"{name}, {sizes[name]:.1f} kB" for name in run], fontsize=7)
+        axis.set(title=f"M1 width {width:g}", xlabel="test accuracy, %: seeds, and their mean")
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=6)
+        axis.invert_yaxis()
     last = axes[-1]
     places = np.arange(len(found))
     last.errorbar([one.mean for one in found], places, xerr=[one.half for one in found], fmt="o", markersize=3)
@@ -263,7 +258,7 @@ def page(cells: Cells) -> list[str]:
     lines = ["## Goals set before", "", *goals([one for found in by_data.values() for one in found], cells)]
     for data in known:
         plotted = plot(cells, by_data[data], data)
-        lines += ["", f"## {data}", "", f"![accuracy over bytes, and differences]({plotted.name})", ""]
+        lines += ["", f"## {data}", "", f"![accuracy of each arm, and differences]({plotted.name})", ""]
         lines += [*accuracy_table(cells, data), "", *difference_table(by_data[data])]
     lines += ["", "## Deployed against fake-quantized", "", *agreement_lines(cells)]
     lines += ["", "## Networks of equal latency", "", *latency_lines()]
