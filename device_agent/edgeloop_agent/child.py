@@ -135,7 +135,7 @@ class Session:
         """Return what the session said, with outcome, detail and signal as they really were."""
         said = self._said()
         status = self._process.returncode
-        last = _last_line(self._tail)
+        last = folder.last_line(self._tail)
         if self._killed is not None:
             where = said.get("hung")
             detail = "%s: %s" % (self._killed, where) if where else self._killed
@@ -155,7 +155,7 @@ class Session:
         """Return in one line why a process ended that was to go on; it is not collected yet."""
         self._drain()
         said = str(self._said().get("detail") or "")
-        last = _last_line(self._tail) if said in ("", session.AFTER_LOADING) else said
+        last = folder.last_line(self._tail) if said in ("", session.AFTER_LOADING) else said
         status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) if hasattr(os, "waitid") else None
         if status is not None and status.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
             return "killed by %s%s" % (folder.signal_name(status.si_status), ": " + last if last else "")
@@ -210,11 +210,6 @@ class Samples:
         if len(self.kept) > max(_DURING_MIN, _DURING_BYTES_MAX // len(json.dumps(sample))):
             del self.kept[1::2]
             self.stride *= 2
-
-
-def _last_line(tail: bytes) -> str:
-    lines = [line.strip() for line in tail.decode("utf-8", "replace").splitlines() if line.strip()]
-    return "".join(c if c.isprintable() else " " for c in lines[-1])[:300] if lines else ""
 
 
 def _oom_kills(root: Root) -> int:

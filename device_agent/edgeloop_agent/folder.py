@@ -247,6 +247,12 @@ def signal_name(number: int) -> str:
         return "signal %d" % number
 
 
+def last_line(tail: bytes) -> str:
+    """The last words of what a process printed, made fit for a message; empty where it printed none."""
+    lines = [line.strip() for line in tail.decode("utf-8", "replace").splitlines() if line.strip()]
+    return "".join(c if c.isprintable() else " " for c in lines[-1])[:300] if lines else ""
+
+
 def own_command() -> list[str]:
     """Return the command that starts this agent again: its own zip, or its source folder."""
     if ARCHIVE is not None:

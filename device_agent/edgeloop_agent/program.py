@@ -274,8 +274,7 @@ def _listen(process: subprocess.Popen[bytes], answer: Path) -> tuple[str, Option
                 if key.fileobj is process.stdout:
                     peak = conditions.vm_bytes("VmHWM", str(process.pid)) if answer.exists() else None
                     process.stdin.close()
-    lines = [line.strip() for line in tail.decode("utf-8", "replace").splitlines() if line.strip()]
-    return "".join(c if c.isprintable() else " " for c in lines[-1])[:300] if lines else "", peak
+    return folder.last_line(tail), peak
 
 
 def _peak_of(max_rss: int) -> Optional[int]:
