@@ -1,12 +1,14 @@
 """Fit the constants of predicted deployed bytes on built files: `python tests/bench/fit_bytes.py`.
 
-Builds untrained networks of all families under every rung and prints, for each rung, the constants of
+Builds untrained networks of all families under every rung and fits the constants of `method.lighten`,
 
     bytes = sum over layers (weights * bits / 8 + bias * bias bytes) + 4 * other parameters
-          + container + layer * layers + tensor * activation tensors + channel * output channels
-          + 8 * output channels of each width once (zero points, which layers of one width share)
+          + container + layer * layers + activation * activation tensors
+          + half * layers with half-float weights + quantized * quantized layers
+          + what is known of output channels: scales, and zero points once for each number of channels
 
-fitted by least squares, and what is left over for each file. Takes some minutes; needs the train and tflite extras.
+by non-negative least squares of relative errors; prints what `method.lighten` predicts of each file, and by how much it
+is off. Takes some minutes; needs the train and tflite extras.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 
 from edgeloop.builders.tflite import float_model, quantize
 from edgeloop.core.lightening import LADDER, Lightening
 from edgeloop.core.network import NetworkIO, NetworkSizes, NetworkSpec, TensorShape
-from edgeloop.method.lighten import predicted_bytes, weight_bits
+from edgeloop.method.lighten import CHANNEL_BYTES, ZERO_POINT_BYTES, predicted_bytes, weight_bits
 from edgeloop.models.build import build_network
 from edgeloop.models.describe import describe
 from edgeloop.training.graph import exported_graph
@@ -42,6 +45,7 @@ GRID = (
     ("autoencoder", 1, 0, (64,), 0),
 )
 """Family, width, depth, input shape, classes."""
+CONSTANTS = ("container", "layer", "activation", "half layer", "quantized layer")
 
 
 def networks() -> Iterator[tuple[str, NetworkSpec, NetworkIO]]:
@@ -110,33 +114,35 @@ def known_bytes(sizes: NetworkSizes, rung: Lightening) -> float:
     return 4 * sizes.other_parameters + sum((x.weights * b + 7) // 8 + x.bias * bias_bytes for x, b in layers)
 
 
-def zero_point_bytes(sizes: NetworkSizes, rung: Lightening) -> int:
-    """Zeros of 64 bit for each output channel, once for all weights and biases of equally many channels."""
-    return 0 if rung.is_float else 8 * sum({layer.out_channels for layer in sizes.layers})
+def known_quantized_bytes(sizes: NetworkSizes, rung: Lightening) -> int:
+    """Scales of each output channel; its zero point once for all quantized layers of equally many channels."""
+    if rung.is_float:
+        return 0
+    channels = [layer.out_channels for layer in sizes.layers]
+    return CHANNEL_BYTES * sum(channels) + ZERO_POINT_BYTES * sum(set(channels))
 
 
 def main() -> None:
     rows = [(name, spec, io_, describe(spec, io_, 4)) for name, spec, io_ in networks()]
+    real, rest, features, errors = [], [], [], []
     for rung in (rung for rung in LADDER if not rung.is_mixed):
-        real, known, features = [], [], []
-        for _, spec, io_, sizes in rows:
+        print(f"\n{rung.name}")
+        for name, spec, io_, sizes in rows:
             with tempfile.TemporaryDirectory() as folder, _quiet():
-                real.append(len(built_file(spec, io_, rung, Path(folder))))
-            known.append(known_bytes(sizes, rung) + zero_point_bytes(sizes, rung))
-            channels = 0 if rung.is_float else sum(layer.out_channels for layer in sizes.layers)
-            features.append([1, len(sizes.layers), len(sizes.activations), channels])
-        table = np.asarray(features, float)
-        used = [0, 1, 2] if rung.is_float else [0, 1, 2, 3]
-        fitted, *_ = np.linalg.lstsq(table[:, used], np.asarray(real) - known, rcond=None)
-        print(f"\n{rung.name}: container {fitted[0]:.0f}, layer {fitted[1]:.0f}, tensor {fitted[2]:.0f}", end="")
-        print("" if rung.is_float else f", channel {fitted[3]:.1f}")
-        for (name, _, _, sizes), bytes_, base, row in zip(rows, real, known, table, strict=True):
-            guess = base + row[used] @ fitted
-            method = predicted_bytes(sizes, rung)
-            print(
-                f"  {name:18} built {bytes_:8} known {base:8.0f} fitted {guess:8.0f} ({guess / bytes_ - 1:+.1%}),"
-                f" method.lighten {method:8} ({method / bytes_ - 1:+.1%}); {row[1]:.0f} layers {row[2]:.0f} tensors"
-            )
+                built = len(built_file(spec, io_, rung, Path(folder)))
+            layers, half = len(sizes.layers), rung.is_float and rung.weight_bits == 16
+            real.append(built)
+            rest.append(built - known_bytes(sizes, rung) - known_quantized_bytes(sizes, rung))
+            features.append([1, layers, len(sizes.activations), layers * half, layers * (not rung.is_float)])
+            predicted = predicted_bytes(sizes, rung)
+            errors.append(predicted / built - 1)
+            print(f"  {name:18} built {built:8} method.lighten {predicted:8} ({errors[-1]:+.1%})")
+    weight = 1 / np.asarray(real, float)
+    fitted, _ = nnls(np.asarray(features, float) * weight[:, None], np.asarray(rest) * weight)
+    print(
+        f"\nfitted to {len(real)} files: " + ", ".join(f"{n} {v:.0f}" for n, v in zip(CONSTANTS, fitted, strict=True))
+    )
+    print(f"method.lighten: largest error {np.abs(errors).max():.1%}, mean {np.abs(errors).mean():.1%}")
 
 
 @contextlib.contextmanager

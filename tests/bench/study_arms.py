@@ -112,20 +112,17 @@ class Sizing:
             self._sizes[width] = describe(self.spec(width), self.io, CHANNEL_MULTIPLE)
         return self._sizes[width]
 
+    def file(self, width: float, rung: str) -> bytes:
+        """The built file of an untrained network."""
+        with tempfile.TemporaryDirectory() as folder:
+            return fit_bytes.built_file(self.spec(width), self.io, Lightening.parse(rung), Path(folder))
+
     def bytes_of(self, width: float, rung: str) -> int:
         """Bytes of the built file."""
         key = (round(width, 6), rung)
         if key not in self._built:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "model.tflite"
-                self.build(width, rung, path)
-                self._built[key] = path.stat().st_size
+            self._built[key] = len(self.file(width, rung))
         return self._built[key]
-
-    def build(self, width: float, rung: str, path: Path) -> None:
-        """Write the file of an untrained network."""
-        with tempfile.TemporaryDirectory() as folder:
-            path.write_bytes(fit_bytes.built_file(self.spec(width), self.io, Lightening.parse(rung), Path(folder)))
 
     def distinct(self) -> list[float]:
         """Widths in fine steps, one for each network that rounding to whole channels leaves."""

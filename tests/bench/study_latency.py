@@ -72,7 +72,7 @@ def _guess(widths: list[float], tried: dict[int, tuple[float, tuple[float, float
 
 def _quiet_build(sizing: Sizing, width: float, rung: str, path: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):  # the converter reports on it
-        sizing.build(width, rung, path)
+        path.write_bytes(sizing.file(width, rung))
 
 
 def main() -> int:

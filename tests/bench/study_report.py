@@ -177,17 +177,20 @@ def difference_table(found: Sequence[Difference]) -> list[str]:
     return rows
 
 
+def agreements(cells: Cells) -> dict[str, list[float]]:
+    """Agreement of every deployed file with its fake-quantized network, by rung."""
+    found: dict[str, list[float]] = {"w8a8": [], "w4a8": []}
+    for (_, _, arm), lines in sorted(cells.items()):
+        for line in lines.values():
+            if arm != BEST and line["lightening"] in found:
+                found[line["lightening"]].append(line["agreement"])
+    return {rung: shares for rung, shares in found.items() if shares}
+
+
 def agreement_lines(cells: Cells) -> list[str]:
     rows = ["| rung | files | mean agreement | lowest |", "| --- | --- | --- | --- |"]
-    for rung in ("w8a8", "w4a8"):
-        shares = [
-            line["agreement"]
-            for (_, _, arm), lines in sorted(cells.items())
-            for line in lines.values()
-            if line["lightening"] == rung and arm != BEST
-        ]
-        if shares:
-            rows.append(f"| {rung} | {len(shares)} | {np.mean(shares):.2%} | {min(shares):.2%} |")
+    for rung, shares in agreements(cells).items():
+        rows.append(f"| {rung} | {len(shares)} | {np.mean(shares):.2%} | {min(shares):.2%} |")
     return rows
 
 
@@ -209,15 +212,9 @@ def goals(every: Sequence[Difference], cells: Cells) -> list[str]:
     told = ", ".join(f"{one.mean:+.2f} ± {one.half:.2f} at width {one.width:g}" for one in method) or "not run"
     verdict = "reached" if reached else "missed" if len(method) == len(SETTINGS["fashion"].widths) else "open"
     lines = [f"- At least +1.0 point on Fashion-MNIST over `m1-qat-m2` at equal bytes: **{verdict}** ({told})."]
-    shares: dict[str, list[float]] = {"w8a8": [], "w4a8": []}
-    for (_, _, arm), found in cells.items():
-        for line in found.values():
-            if arm != BEST and line["lightening"] in shares:
-                shares[line["lightening"]].append(line["agreement"])
-    for rung, values in shares.items():
-        if values:
-            kept = "reached" if np.mean(values) >= 0.995 else "missed"
-            lines.append(f"- At least 99.5 % agreement of {rung} files: **{kept}** ({np.mean(values):.2%}).")
+    for rung, shares in agreements(cells).items():
+        kept = "reached" if np.mean(shares) >= 0.995 else "missed"
+        lines.append(f"- At least 99.5 % agreement of {rung} files: **{kept}** ({np.mean(shares):.2%}).")
     return lines
 
 
