@@ -1,7 +1,7 @@
 """Writes a TFLite flatbuffer in which equal vectors are there once.
 
 A FlatBuffer refers to its vectors by offset, and nothing keeps two tables from referring to the same one. The usual
-writer puts each down anew: of a small int8 file a quarter is zero points, 8 bytes for each output channel of weights
+writer puts each down anew: much of a small int8 file is zero points then, 8 bytes for each output channel of weights
 and of biases, all 0. Readers notice nothing.
 """
 
