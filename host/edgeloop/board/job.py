@@ -197,7 +197,7 @@ class AttemptFolder:
             sessions.append(session_of(step, record, arrays, power, profile_of(asked, record, parts)))
             if record.engine_version:
                 engine = asked.subject_of(step.index).engine
-                versions[step.label] = f"{engine} {record.engine_version.removeprefix(engine).strip()}"
+                versions[step.label] = f"{engine} {record.engine_version.removeprefix(engine).strip()}".strip()
             if step.kind == "evaluate" and record.outcome == "ok":
                 outputs[step.label] = {
                     name: dequantized(arrays[f"out.{i}.npy"], tensor)
