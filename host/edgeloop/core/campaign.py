@@ -39,8 +39,9 @@ class Reference(Frozen):
 
     family: str | None = None
     factory: PyRef | None = None
-    layout: Literal["channels_first", "channels_last"] = "channels_first"
-    """What a factory's forward expects; data are channel-last on disk and on the board."""
+    layout: Literal["channels_first", "channels_last"] | None = None
+    """What a factory's forward expects, data being channel-last on disk and on the board; None: torch's
+    channels_first, and channels_last for a Keras model."""
     width: float = Field(default=1.0, gt=0)
     depth: int = Field(default=0, ge=0)
     weights: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,6 +37,8 @@ def load_pyref(reference: str) -> Any:
         folder = str(path.parent)
         if folder not in sys.path:
             sys.path.insert(0, folder)
+        if "keras" not in sys.modules:  # it looks once, while it is imported, and would choose tensorflow
+            os.environ["KERAS_BACKEND"] = "torch"
         try:
             spec.loader.exec_module(module)
         except Exception as error:

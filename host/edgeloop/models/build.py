@@ -20,6 +20,7 @@ from edgeloop.models.channel_last import BuiltNetwork, ChannelLast, adapted
 from edgeloop.models.conv1d import Conv1d
 from edgeloop.models.dense import Autoencoder, Mlp
 from edgeloop.models.ds_cnn import DsCnn
+from edgeloop.models.keras_network import is_keras, seed_all, translated, without_tensorflow
 from edgeloop.models.resnet import ResNet
 
 _FAMILIES: dict[str, tuple[Any, bool]] = {
@@ -43,7 +44,7 @@ def build_network(spec: NetworkSpec, io: NetworkIO, channel_multiple: int) -> Bu
     Raises UserError: an unknown family, a factory that fails or returns something else than a module, inputs or
     outputs that are not those of the data, weights of another network.
     """
-    torch.manual_seed(spec.seed)
+    seed_all(spec.seed)
     if spec.family is not None:
         if spec.family not in _FAMILIES:
             close = difflib.get_close_matches(spec.family, _FAMILIES, n=1)
@@ -58,19 +59,31 @@ def build_network(spec: NetworkSpec, io: NetworkIO, channel_multiple: int) -> Bu
     else:
         assert spec.factory is not None
         source = spec.factory
-        network = _from_factory(spec.factory, spec.width, spec.depth)
+        with contextlib.redirect_stdout(sys.stderr), without_tensorflow(source):  # stdout belongs to results
+            made = call_user(load_pyref(source), source, width=spec.width, depth=spec.depth)
+            if is_keras(made):
+                return _from_keras(made, spec, io, source)
+        network = _checked(made, source)
         layout = ChannelLast(*[spec.layout == "channels_last"] * 2)
     if spec.weights is not None:
         _load_weights(network, Path(spec.weights), source)
     return adapted(network, io, layout, source)
 
 
-def _from_factory(reference: str, width: float, depth: int) -> nn.Module:
-    with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to results
-        network = call_user(load_pyref(reference), reference, width=width, depth=depth)
+def _from_keras(model: Any, spec: NetworkSpec, io: NetworkIO, source: str) -> BuiltNetwork:
+    if spec.layout == "channels_first":
+        raise UserError(
+            f"{source}: a Keras model is channel-last, reference.layout says channels_first",
+            next_step="leave reference.layout out",
+        )
+    network = translated(model, io, source, Path(spec.weights) if spec.weights is not None else None)
+    return adapted(network, io, ChannelLast(inputs=True, outputs=True), source)
+
+
+def _checked(network: Any, reference: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise UserError(
-            f"{reference}: returned a {type(network).__name__}, not a torch.nn.Module",
+            f"{reference}: returned a {type(network).__name__}, not a torch.nn.Module or a Keras model",
             next_step="write it as build(width: float, depth: int) -> torch.nn.Module",
         )
     return network

@@ -1,0 +1,248 @@
+"""A Keras model as a torch module: built for the data's shapes, its layers translated one by one, and compared.
+
+From here on it is a network like any other: trained, pruned, widened, folded and quantized by the same code. What
+Keras itself would do in `fit` (its optimizer, regularizers, callbacks) is not asked for. Why translated and not
+wrapped: docs/decisions/0018.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeloop.core.network import NetworkIO, TensorShape
+from edgeloop.errors import EdgeloopError, HarnessError, MissingExtraError, UserError
+from edgeloop.models.keras_graph import Value
+
+TOLERANCE = 1e-4
+"""Of outputs, relative to the largest: float sums in another order differ by less."""
+_WEIGHT_FILES = (".weights.h5", ".keras")
+
+
+@contextlib.contextmanager
+def without_tensorflow(source: str) -> Iterator[None]:
+    """Run a user's factory where tensorflow can't be imported: with torch in it, a process may die of it without a word.
+
+    Raises UserError where it is asked for, MissingExtraError where keras is and is not installed.
+    """
+    hidden = "tensorflow" not in sys.modules
+    if hidden:
+        sys.modules["tensorflow"] = None  # type: ignore[assignment] -- Python's way to say: can't be imported
+    try:
+        yield
+    except UserError as error:
+        cause = error.__cause__
+        missing = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else None
+        if missing == "keras":
+            raise MissingExtraError("keras", "keras", source) from error
+        if missing == "tensorflow" and hidden:
+            raise UserError(
+                f"{source}: it imports tensorflow, and networks are trained on torch, in the same process",
+                next_step="import keras (Keras 3) where it says tensorflow.keras",
+            ) from error
+        raise
+    finally:
+        if hidden:
+            del sys.modules["tensorflow"]
+
+
+def seed_all(seed: int) -> None:
+    """Seed what torch's and Keras's initializers draw from.
+
+    Keras draws its seeds from Python's generator; its own set_random_seed would import tensorflow where that is there.
+    """
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 -- a factory's own code may draw from it
+    torch.manual_seed(seed)
+
+
+def is_keras(network: Any) -> bool:
+    """Whether a factory returned something of Keras's, of whatever version."""
+    modules = {base.__module__.partition(".")[0] for base in type(network).__mro__}
+    return bool(modules & {"keras", "tf_keras"})
+
+
+def translated(model: Any, io: NetworkIO, source: str, weights: Path | None = None) -> nn.Module:
+    """Return a Keras model as a torch module in training mode, channel-last outside. `source` names the factory.
+
+    Forward's arguments have the names of the data's inputs. `weights` is a file of `model.save_weights`. A softmax at
+    the end of a classification network is left out: what is trained and deployed gives logits.
+
+    Raises UserError where the model is not Keras 3 on torch, can't be built for these data, or has a layer that is
+    not known; HarnessError where the translation gives something else than the model.
+    """
+    _check_version(model, source)
+    import keras
+
+    from edgeloop.models.keras_layers import Translator
+
+    translator = Translator(source)
+    place = _placement(model, io, source)
+    shapes = {tensor.name: tensor for tensor in io.inputs}
+    with _in_one_line(source):
+        # Called once as Keras calls it, so that its weights exist; then what it calls is followed.
+        args, kwargs = place({name: keras.KerasTensor((None, *t.shape), t.dtype) for name, t in shapes.items()})
+        model(*args, **kwargs)
+        if weights is not None:
+            _load(model, weights)
+        alone = len(shapes) == 1
+        values = {
+            name: translator.graph.input("x" if alone else name, t.shape, t.dtype) for name, t in shapes.items()
+        }
+        args, kwargs = place(values)
+        training = {"training": None} if "training" in inspect.signature(model.call).parameters else {}
+        results = translator.run(model.call, args, {**kwargs, **training})
+    stripped: list[bool] = []
+
+    def output(value: Value) -> Any:
+        softmax = io.kind == "classification" and value.node.target is torch.softmax
+        if io.kind == "classification" and value.node.target is torch.sigmoid:
+            raise UserError(
+                f"{source}: the model ends in a sigmoid; a classifier gives one logit for each class",
+                next_step="end it in Dense(classes), or in Dense(classes, activation='softmax')",
+            )
+        stripped.append(softmax)
+        if softmax:
+            value = replace(value, node=value.node.all_input_nodes[0])
+        return translator.graph.channel_last(value).node
+
+    network = translator.graph.finished(keras.tree.map_structure(output, results))
+    _compare(network, model, place, list(shapes.values()), stripped, source)
+    return network.train()
+
+
+def _check_version(model: Any, source: str) -> None:
+    keras = sys.modules.get("keras")
+    version = str(getattr(keras, "__version__", "2"))
+    if int(version.partition(".")[0]) < 3 or not isinstance(model, keras.Model if keras else ()):
+        what = "a layer, not a model" if keras and isinstance(model, keras.layers.Layer) else f"of Keras {version}"
+        raise UserError(
+            f"{source}: the {type(model).__name__} that it returns is {what}",
+            next_step="return a keras.Model of Keras 3 (pip install 'edgeloop[keras]')",
+        )
+    assert keras is not None
+    backend = keras.config.backend()
+    if backend != "torch":
+        raise UserError(
+            f"{source}: Keras runs on {backend} here, and networks are trained on torch",
+            next_step="leave KERAS_BACKEND alone in the factory's file",
+        )
+
+
+_Place = Callable[[Mapping[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+"""From tensors by the data's names to the arguments of a model's call."""
+
+
+def _placement(model: Any, io: NetworkIO, source: str) -> _Place:
+    """How a model takes the data's inputs. Raises UserError where their names are not the model's."""
+    import keras
+
+    data = [tensor.name for tensor in io.inputs]
+    if isinstance(model, keras.Sequential):
+        if len(data) == 1:
+            return lambda tensors: ((tensors[data[0]],), {})
+        raise _other_inputs(source, ["one"], data)
+    asked = getattr(model, "inputs", None)
+    if asked:
+        names = [str(tensor.name) for tensor in asked]
+        if len(names) == len(data) == 1:
+            names = data
+        if sorted(names) != sorted(data):
+            raise _other_inputs(source, names, data)
+        order = iter(names)
+        structure = keras.tree.map_structure(lambda _: next(order), model.input)
+        return lambda tensors: ((keras.tree.map_structure(lambda name: tensors[name], structure),), {})
+    parameters = [
+        p
+        for p in inspect.signature(model.call).parameters.values()
+        if p.name not in {"training", "mask"} and p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}
+    ]
+    needed = [p.name for p in parameters if p.default is p.empty]
+    if len(needed) == 1 and len(data) == 1:
+        return lambda tensors: ((tensors[data[0]],), {})
+    if len(parameters) == 1:
+        return lambda tensors: ((dict(tensors),), {})
+    if not set(needed) <= set(data) <= {p.name for p in parameters}:
+        raise _other_inputs(source, needed, data)
+    return lambda tensors: ((), dict(tensors))
+
+
+def _other_inputs(source: str, names: Sequence[str], data: Sequence[str]) -> UserError:
+    return UserError(
+        f"{source}: the model takes {', '.join(names)}, the data have the inputs {', '.join(data)}",
+        next_step="give keras.Input, or the arguments of call, the names that follow x/ in the data",
+    )
+
+
+def _load(model: Any, path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file", next_step="save it with model.save_weights('m1.weights.h5')")
+    if not path.name.endswith(_WEIGHT_FILES):
+        raise UserError(
+            f"{path}: weights of a Keras model end in {' or '.join(_WEIGHT_FILES)}",
+            next_step="save them with model.save_weights('m1.weights.h5')",
+        )
+    try:
+        model.load_weights(str(path))
+    except Exception as error:  # h5py, zipfile and Keras each raise their own
+        raise UserError(
+            f"{path}: not the weights of this model: {_line(error)}",
+            next_step="check width, depth and the factory that it was trained with",
+        ) from error
+
+
+@contextlib.contextmanager
+def _in_one_line(source: str) -> Iterator[None]:
+    try:
+        yield
+    except EdgeloopError:
+        raise
+    except Exception as error:  # Keras and the user's own call raise whatever they raise
+        raise UserError(
+            f"{source}: the model can't be followed on the data's shapes: {_line(error)}",
+            next_step="layers and keras.ops are followed through call; torch and numpy functions are not",
+        ) from error
+
+
+def _compare(
+    network: nn.Module, model: Any, place: _Place, inputs: Sequence[TensorShape], stripped: Sequence[bool], source: str
+) -> None:
+    """Raise HarnessError where the translation gives something else than the model."""
+    import keras
+
+    draw = np.random.default_rng(0)
+    samples = {
+        tensor.name: draw.standard_normal((2, *tensor.shape)).astype(np.float32)
+        if tensor.dtype == "float32"
+        else np.zeros((2, *tensor.shape), tensor.dtype)
+        for tensor in inputs
+    }
+    args, kwargs = place({name: keras.ops.convert_to_tensor(array) for name, array in samples.items()})
+    network.eval()
+    with torch.no_grad():
+        theirs = keras.tree.flatten(model(*args, **kwargs))
+        ours = keras.tree.flatten(network(*(torch.from_numpy(array) for array in samples.values())))
+    for one, other, softmax in zip(ours, theirs, stripped, strict=True):
+        wanted = torch.from_numpy(np.array(keras.ops.convert_to_numpy(other)))
+        given = torch.softmax(one, -1) if softmax else one
+        apart = float((given - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
+        if given.shape != wanted.shape or not apart <= TOLERANCE:
+            raise HarnessError(
+                f"{source}: translated to torch, the model's outputs are {apart:.2g} off",
+                next_step="report it with the factory; a layer of it is translated wrongly",
+            )
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text if len(text) <= 300 else text[:300] + '...'}"
