@@ -54,14 +54,14 @@ class TorchGraph:
         """Add an argument of forward: channel-last."""
         return Value(self._graph.placeholder(name), tuple(shape), dtype)
 
-    def apply(self, like: Value, shape: Sequence[int], function: Callable[..., Any], *args: Any, **kwargs: Any) -> Value:
+    def apply(
+        self, like: Value, shape: Sequence[int], function: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Value:
         """Call a torch function; its result is held as `like` is. Values among the arguments may stand in tuples."""
         node = self._graph.call_function(function, _nodes(args), _nodes(kwargs))
         return Value(node, tuple(shape), like.dtype, like.first)
 
-    def module(
-        self, owner: Any, part: str, value: Value, shape: Sequence[int], make: Callable[[], nn.Module]
-    ) -> Value:
+    def module(self, owner: Any, part: str, value: Value, shape: Sequence[int], make: Callable[[], nn.Module]) -> Value:
         """Call the module that stands for `part` of a Keras layer; `make` builds it where the layer is new."""
         key = id(owner), part
         if key not in self._modules:

@@ -7,14 +7,14 @@ what is Keras's own and not in the tables is refused by its name.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -45,7 +45,8 @@ class Translator:
         symbolic_args, symbolic_kwargs = keras.tree.map_structure(
             lambda leaf: symbols[id(leaf)] if isinstance(leaf, Value) else leaf, (tuple(args), dict(kwargs))
         )
-        results = called(*symbolic_args, **symbolic_kwargs)
+        with _mode(called, symbolic_kwargs):
+            results = called(*symbolic_args, **symbolic_kwargs)
         found: dict[int, Value] = {id(symbols[id(value)]): value for value in values}
         strange = [leaf for leaf in keras.tree.flatten(results) if not isinstance(leaf, keras.KerasTensor)]
         if strange:
@@ -84,7 +85,7 @@ class Translator:
         elif _is_kerass(type(layer)) and not isinstance(layer, keras.Model | keras.layers.Lambda):
             raise self.refused(layer, "is not known here")
         else:
-            results = self.run(layer.call, args, _untrained(layer.call, kwargs))
+            results = self.run(layer.call, args, {k: v for k, v in kwargs.items() if k != "mask" or v is not None})
         for tensor, value in zip(node.outputs, keras.tree.flatten(results), strict=True):
             found[id(tensor)] = value
 
@@ -93,7 +94,9 @@ class Translator:
             raise self.refused(layer, "is channels_first; data are channel-last", 'set data_format="channels_last"')
         if getattr(layer, "compute_dtype", "float32") != "float32" and not isinstance(layer, keras.layers.InputLayer):
             raise self.refused(layer, f"computes in {layer.compute_dtype}", "build it in float32; rungs lighten it")
-        constrained = [name for name in vars(layer) if name.endswith("_constraint") and getattr(layer, name) is not None]
+        constrained = [
+            name for name in vars(layer) if name.endswith("_constraint") and getattr(layer, name) is not None
+        ]
         if constrained:
             raise self.refused(layer, f"has a {constrained[0]}, which training here would not keep", "leave it out")
         if kwargs.get("mask") is not None:
@@ -103,8 +106,9 @@ class Translator:
 
 
 def tensor_of(variable: Any) -> torch.Tensor:
-    """A Keras variable's value, on the processor, float32."""
-    return torch.from_numpy(np.array(keras.ops.convert_to_numpy(variable), dtype=np.float32))
+    """A Keras variable's value, or an array of numbers, on the processor, float32."""
+    value = variable.value if isinstance(variable, keras.Variable) else variable
+    return torch.as_tensor(value, dtype=torch.float32, device="cpu").detach().clone()
 
 
 def _is_kerass(thing: Any) -> bool:
@@ -123,10 +127,35 @@ def _recorded(inputs: Sequence[Any], results: Any) -> list[Any]:
     return [node for node in nodes if node.operation is not None and not node.is_input]
 
 
-def _untrained(call: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments with `training` left open where it is not given, so that layers inside follow the loop's mode."""
-    takes = "training" in inspect.signature(call).parameters
-    return {**({"training": None} if takes else {}), **{k: v for k, v in kwargs.items() if k != "mask" or v is not None}}
+class _Following:
+    """The `training` that layers are called with while they are read: neither True nor the user's own False.
+
+    Layers that are reached with it follow the loop's mode. It counts as False wherever code asks.
+    """
+
+    def __bool__(self) -> bool:
+        return False
+
+
+_FOLLOWING = _Following()
+
+
+@contextlib.contextmanager
+def _mode(called: Any, kwargs: dict[str, Any]) -> Iterator[None]:
+    """Hand `training` on, as Keras does: by the argument where there is one, else by the context of the call."""
+    layer = getattr(called, "__self__", called)
+    if not isinstance(layer, keras.layers.Layer):
+        yield
+        return
+    given = kwargs.pop("training", None)
+    training = _FOLLOWING if given is None else given
+    if "training" in inspect.signature(called).parameters:
+        kwargs["training"] = training
+    layer._get_call_context().set_value("training", training)  # noqa: SLF001 -- call alone, unlike __call__, has none
+    try:
+        yield
+    finally:
+        layer._maybe_reset_call_context()  # noqa: SLF001
 
 
 # layers with weights
@@ -237,7 +266,9 @@ def _batch_norm(
 
     def make() -> nn.Module:
         flat = value.rank < 4
-        kind: Any = (_FrozenNorm1d if flat else _FrozenNorm2d) if frozen else (nn.BatchNorm1d if flat else nn.BatchNorm2d)
+        kind: Any = (
+            (_FrozenNorm1d if flat else _FrozenNorm2d) if frozen else (nn.BatchNorm1d if flat else nn.BatchNorm2d)
+        )
         made = kind(shape[-1], eps=layer.epsilon, momentum=1 - layer.momentum)
         with torch.no_grad():
             made.running_mean.copy_(tensor_of(layer.moving_mean))
@@ -303,9 +334,7 @@ def _surrounded(t: Translator, value: Value, around: Sequence[tuple[int, int]], 
     return t.graph.apply(value, (*shape, value.shape[-1]), functional.pad, value, flat, "constant", fill)
 
 
-def _zero_padding(
-    t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], __: tuple[int, ...]
-) -> Value:
+def _zero_padding(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], __: tuple[int, ...]) -> Value:
     around = layer.padding if isinstance(layer.padding[0], tuple | list) else [layer.padding]
     return _surrounded(t, args[0], [(int(before), int(after)) for before, after in around])
 
@@ -425,9 +454,7 @@ def _dropout(
     return t.graph.module(layer, "", value, shape, lambda: kind(layer.rate))
 
 
-def _activation(
-    t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], __: tuple[int, ...]
-) -> Value:
+def _activation(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], __: tuple[int, ...]) -> Value:
     return t.activated(args[0], layer, layer.activation)
 
 
@@ -475,9 +502,7 @@ def _last_softmax(graph: TorchGraph, value: Value) -> Value:
     return graph.apply(value, value.shape, torch.softmax, value, value.axis(-1))
 
 
-def _rescaling(
-    t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
-) -> Value:
+def _rescaling(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
     value: Value = args[0]
     if value.dtype != "float32":
         value = Value(t.graph.apply(value, shape, torch.Tensor.float, value).node, shape, "float32", value.first)
@@ -564,9 +589,7 @@ def _broadcast(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
 def _pointwise(function: Any) -> _Layer:
     """An operation that makes each value from the value at its place."""
 
-    def translate(
-        t: Translator, _: Any, args: tuple[Any, ...], __: Mapping[str, Any], shape: tuple[int, ...]
-    ) -> Value:
+    def translate(t: Translator, _: Any, args: tuple[Any, ...], __: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
         return t.graph.apply(args[0], shape, function, args[0])
 
     return translate

@@ -48,7 +48,7 @@ def without_tensorflow(source: str) -> Iterator[None]:
         if missing == "tensorflow" and hidden:
             raise UserError(
                 f"{source}: it imports tensorflow, and networks are trained on torch, in the same process",
-                next_step="import keras (Keras 3) where it says tensorflow.keras",
+                next_step="import keras (Keras 3) where it says tensorflow.keras, and leave KERAS_BACKEND alone",
             ) from error
         raise
     finally:
@@ -96,12 +96,9 @@ def translated(model: Any, io: NetworkIO, source: str, weights: Path | None = No
         if weights is not None:
             _load(model, weights)
         alone = len(shapes) == 1
-        values = {
-            name: translator.graph.input("x" if alone else name, t.shape, t.dtype) for name, t in shapes.items()
-        }
+        values = {name: translator.graph.input("x" if alone else name, t.shape, t.dtype) for name, t in shapes.items()}
         args, kwargs = place(values)
-        training = {"training": None} if "training" in inspect.signature(model.call).parameters else {}
-        results = translator.run(model.call, args, {**kwargs, **training})
+        results = translator.run(model.call, args, kwargs)
     stripped: list[bool] = []
 
     def output(value: Value) -> Any:
@@ -233,7 +230,7 @@ def _compare(
         theirs = keras.tree.flatten(model(*args, **kwargs))
         ours = keras.tree.flatten(network(*(torch.from_numpy(array) for array in samples.values())))
     for one, other, softmax in zip(ours, theirs, stripped, strict=True):
-        wanted = torch.from_numpy(np.array(keras.ops.convert_to_numpy(other)))
+        wanted = other.detach().cpu()
         given = torch.softmax(one, -1) if softmax else one
         apart = float((given - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
         if given.shape != wanted.shape or not apart <= TOLERANCE:

@@ -49,8 +49,9 @@ def pruned(network: _Network, inputs: Sequence[torch.Tensor], percent: int, mult
     smaller = copy.deepcopy(network).eval()
     before = _shapes(smaller, inputs)
     parameters = sum(p.numel() for p in smaller.parameters())
+    masked = copy.deepcopy(smaller) if _turns_channels(smaller, inputs) else None
     try:
-        groups = _remove(_Marked(smaller), [x.clone() for x in inputs], percent, multiple)
+        groups = _remove(_Marked(smaller), [x.clone() for x in inputs], percent, multiple, masked and _Marked(masked))
         after = _shapes(smaller, inputs)
     except Exception as error:  # the library follows autograd through the user's own code, and raises what it meets
         raise ModelError(
@@ -67,11 +68,69 @@ def pruned(network: _Network, inputs: Sequence[torch.Tensor], percent: int, mult
             "channels can't be pruned: no layer's channels can be removed without changing the outputs",
             next_step="leave out the lightenings that end in -p",
         )
+    if masked is not None and not _agree(smaller, masked, inputs):
+        raise ModelError(
+            "channels can't be pruned: axes are turned and flattened, and which channel went where can't be followed",
+            next_step="leave out the lightenings that end in -p, or pool each channel to one value before it is flattened",
+        )
     return smaller
 
 
-def _remove(network: nn.Module, inputs: list[torch.Tensor], percent: int, multiple: int) -> int:
-    """Prune in place; return how many groups of layers could be pruned, whether or not rounding left any of them."""
+def _turns_channels(network: nn.Module, inputs: Sequence[torch.Tensor]) -> bool:
+    """Whether axes of an activation are permuted, which torch-pruning does not follow through a flatten."""
+    given = network(*inputs)
+    waiting = [output.grad_fn for output in ([given] if isinstance(given, torch.Tensor) else given)]
+    seen: set[Any] = set()
+    while waiting:
+        step = waiting.pop()
+        if step is None or step in seen:
+            continue
+        if step.name().startswith("Permute"):
+            return True
+        seen.add(step)
+        waiting += [before for before, _ in step.next_functions]
+    return False
+
+
+def _agree(pruned_network: nn.Module, masked: nn.Module, inputs: Sequence[torch.Tensor]) -> bool:
+    """Whether a network without channels gives what it gives with zeros in their place."""
+    with torch.no_grad():
+        pairs = [
+            [given] if isinstance(given, torch.Tensor) else given
+            for given in (
+                network(*(torch.ones_like(x) if x.is_floating_point() else x for x in inputs))
+                for network in (pruned_network, masked)
+            )
+        ]
+    return all(torch.allclose(one, other, rtol=1e-3, atol=1e-4) for one, other in zip(*pairs, strict=True))
+
+
+def _mask(graph: Any, network: nn.Module, masked: nn.Module, group: Any) -> None:
+    """Put zeros in the place of what pruning a group will take away."""
+    names = {module: name for name, module in network.named_modules()}
+    for dependency, channels in group:
+        module = dependency.target.module
+        if module not in names or getattr(module, "weight", None) is None:
+            continue
+        twin: Any = masked.get_submodule(names[module])
+        outgoing = graph.is_out_channel_pruning_fn(dependency.handler)
+        transposed = getattr(module, "transposed", False)
+        with torch.no_grad():
+            if twin.weight.dim() == 1 or outgoing != transposed:
+                twin.weight[channels] = 0
+            else:
+                twin.weight[:, channels] = 0
+            if outgoing and getattr(twin, "bias", None) is not None:
+                twin.bias[channels] = 0
+
+
+def _remove(
+    network: nn.Module, inputs: list[torch.Tensor], percent: int, multiple: int, masked: nn.Module | None
+) -> int:
+    """Prune in place; return how many groups of layers could be pruned, whether or not rounding left any of them.
+
+    `masked`, a copy, gets zeros where channels are taken away.
+    """
     import torch_pruning
 
     with warnings.catch_warnings():  # of parameters outside modules, which it prunes along with what they meet
@@ -89,6 +148,9 @@ def _remove(network: nn.Module, inputs: list[torch.Tensor], percent: int, multip
         if left < channels:
             order = torch.argsort(importance(group), stable=True)
             chosen.append((group[0].dep.target.module, group[0].dep.handler, sorted(order[: channels - left].tolist())))
+    if masked is not None:
+        for module, handler, channels_out in chosen:
+            _mask(graph, network, masked, graph.get_pruning_group(module, handler, channels_out))
     for module, handler, channels_out in chosen:
         graph.get_pruning_group(module, handler, channels_out).prune()
     return found
