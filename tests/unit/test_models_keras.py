@@ -41,7 +41,8 @@ made = []
 def keep(model, randomized=False):
     if randomized:
         draw = numpy.random.default_rng(5)
-        model.set_weights([w * draw.uniform(0.5, 1, w.shape) + draw.uniform(0, 0.1, w.shape) for w in model.get_weights()])
+        weights = model.get_weights()
+        model.set_weights([w * draw.uniform(0.5, 1, w.shape) + draw.uniform(0, 0.1, w.shape) for w in weights])
     made.append(model)
     return model
 """
@@ -61,7 +62,8 @@ def build(width, depth):
     x = layers.BatchNormalization(scale=False)(x)
     y = layers.SeparableConv2D(8, 3, padding="same", dilation_rate=2, activation="relu6")(x)
     x = layers.Add()([layers.Conv2D(8, 1, groups=2)(x), y])
-    x = layers.Concatenate()([layers.MaxPooling2D(2, padding="same")(x), layers.AveragePooling2D(2, 2)(layers.ZeroPadding2D(((0, 1), (0, 0)))(x))])
+    averaged = layers.AveragePooling2D(2, 2)(layers.ZeroPadding2D(((0, 1), (0, 0)))(x))
+    x = layers.Concatenate()([layers.MaxPooling2D(2, padding="same")(x), averaged])
     x = layers.Dropout(0.5)(layers.Flatten()(x))
     x = layers.Activation("relu")(layers.BatchNormalization()(layers.Dense(12)(x)))
     return keep(keras.Model(image, layers.Dense(3, activation="softmax")(x)), True)
@@ -289,8 +291,8 @@ IMAGE = "def build(width, depth): return keras.Sequential([{layers}, layers.Flat
         (IMAGE.format(layers="layers.Lambda(lambda x: numpy.abs(x))"), "keras.ops are followed"),
         ("def build(width, depth): return keras.Sequential([layers.Flatten(), layers.Dense(4)])", "the shape"),
         (
-            "def build(width, depth): return keras.Sequential([layers.Flatten(), layers.Dense(3, activation='sigmoid')])",
-            "ends in a sigmoid",
+            "def build(width, depth): return keras.Sequential([layers.Flatten(), layers.Dense(3, 'sigmoid')])",
+            "a sigmoid",
         ),
         ("def build(width, depth): return layers.Dense(3)", "a layer, not a model"),
         ("def build(width, depth): return keras.Sequential([keras.Input((8, 8, 1)), layers.Dense(3)])", "8"),

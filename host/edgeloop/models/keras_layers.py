@@ -208,7 +208,8 @@ def _depthwise_weights(kernel: Any) -> torch.Tensor:
 def _convolution(kernel: torch.Tensor, bias: Any, layer: Any, groups: int, padding: Sequence[int]) -> nn.Module:
     """A torch convolution with weights (out, in / groups, kernel...); strides and dilation are the Keras layer's."""
     rank = kernel.dim() - 2
-    made = (nn.Conv1d if rank == 1 else nn.Conv2d)(
+    kind: Any = nn.Conv1d if rank == 1 else nn.Conv2d
+    made = kind(
         kernel.shape[1] * groups,
         kernel.shape[0],
         tuple(kernel.shape[2:]),
@@ -245,14 +246,14 @@ def _dense(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any
 class _FrozenNorm1d(nn.BatchNorm1d):
     """A batch norm that keeps its statistics in training too: Keras's with trainable=False."""
 
-    def train(self, mode: bool = True) -> _FrozenNorm1d:  # noqa: ARG002, FBT001, FBT002 -- torch's own signature
+    def train(self, mode: bool = True) -> _FrozenNorm1d:  # noqa: ARG002 -- torch's own signature
         return super().train(mode=False)
 
 
 class _FrozenNorm2d(nn.BatchNorm2d):
     """The same for images."""
 
-    def train(self, mode: bool = True) -> _FrozenNorm2d:  # noqa: ARG002, FBT001, FBT002 -- torch's own signature
+    def train(self, mode: bool = True) -> _FrozenNorm2d:  # noqa: ARG002 -- torch's own signature
         return super().train(mode=False)
 
 
@@ -311,7 +312,7 @@ def _same(value: Value, kernel: Sequence[int], strides: Sequence[int]) -> list[t
 
 
 def _padded(t: Translator, value: Value, layer: Any, fill: float) -> tuple[Value, list[int]]:
-    """Return a convolution's input and the padding that it does itself, a number an axis; other padding comes before."""
+    """Return a convolution's input and the padding, a number an axis, that it does itself; the rest comes before."""
     rank = value.rank - 2
     dilation = _tuple(layer.dilation_rate, rank)
     reach = [(k - 1) * d + 1 for k, d in zip(_tuple(layer.kernel_size, rank), dilation, strict=True)]

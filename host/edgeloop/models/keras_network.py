@@ -31,13 +31,14 @@ _WEIGHT_FILES = (".weights.h5", ".keras")
 
 @contextlib.contextmanager
 def without_tensorflow(source: str) -> Iterator[None]:
-    """Run a user's factory where tensorflow can't be imported: with torch in it, a process may die of it without a word.
+    """Run a user's factory where tensorflow can't be imported: a process with torch in it may die of it, silently.
 
     Raises UserError where it is asked for, MissingExtraError where keras is and is not installed.
     """
     hidden = "tensorflow" not in sys.modules
     if hidden:
-        sys.modules["tensorflow"] = None  # type: ignore[assignment] -- Python's way to say: can't be imported
+        modules: dict[str, Any] = sys.modules
+        modules["tensorflow"] = None  # Python's own way to say that it can't be imported
     try:
         yield
     except UserError as error:

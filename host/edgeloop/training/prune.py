@@ -71,7 +71,7 @@ def pruned(network: _Network, inputs: Sequence[torch.Tensor], percent: int, mult
     if masked is not None and not _agree(smaller, masked, inputs):
         raise ModelError(
             "channels can't be pruned: axes are turned and flattened, and which channel went where can't be followed",
-            next_step="leave out the lightenings that end in -p, or pool each channel to one value before it is flattened",
+            next_step="leave out the lightenings that end in -p, or pool maps to one value before a flatten",
         )
     return smaller
 
