@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import keyword
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -121,14 +122,13 @@ def translated(model: Any, io: NetworkIO, source: str, weights: Path | None = No
 
 def _check_version(model: Any, source: str) -> None:
     keras = sys.modules.get("keras")
-    version = str(getattr(keras, "__version__", "2"))
-    if int(version.partition(".")[0]) < 3 or not isinstance(model, keras.Model if keras else ()):
-        what = "a layer, not a model" if keras and isinstance(model, keras.layers.Layer) else f"of Keras {version}"
+    if keras is None or int(keras.__version__.partition(".")[0]) < 3 or not isinstance(model, keras.Model):
+        layer = keras is not None and isinstance(model, keras.layers.Layer)
+        what = "a layer, not a model" if layer else "not a model of Keras 3"
         raise UserError(
             f"{source}: the {type(model).__name__} that it returns is {what}",
             next_step="return a keras.Model of Keras 3 (pip install 'edgeloop[keras]')",
         )
-    assert keras is not None
     backend = keras.config.backend()
     if backend != "torch":
         raise UserError(
@@ -146,6 +146,12 @@ def _placement(model: Any, io: NetworkIO, source: str) -> _Place:
     import keras
 
     data = [tensor.name for tensor in io.inputs]
+    strange = [name for name in data if not name.isidentifier() or keyword.iskeyword(name)]
+    if len(data) > 1 and strange:
+        raise UserError(
+            f"{source}: the input {strange[0]} can't be the name of an argument",
+            next_step="name it in the data with letters, digits and _ alone",
+        )
     if isinstance(model, keras.Sequential):
         if len(data) == 1:
             return lambda tensors: ((tensors[data[0]],), {})
