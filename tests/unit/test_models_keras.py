@@ -166,6 +166,43 @@ def test_outputs_are_the_keras_models_and_stay_so_when_folded(tmp_path: Path, te
     assert all(norm.training for norm in built.modules() if "BatchNorm" in type(norm).__name__)
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        "layers.UpSampling2D(2)(x)",
+        "layers.PReLU(shared_axes=[1, 2])(x)",
+        "layers.LeakyReLU(0.1)(layers.ReLU(4.0)(x))",
+        "layers.ELU()(layers.SpatialDropout2D(0.3)(x))",
+        "layers.Rescaling(0.5, 1)(layers.Identity()(x))",
+        "layers.Average()([x, layers.Maximum()([x, y]), layers.Minimum()([x, y])])",
+        "layers.Multiply()([layers.Subtract()([x, y]), x])",
+        "layers.MaxPooling2D(3, 2, padding='same')(x)",
+        "layers.AveragePooling2D(3, 1, padding='same')(x)",
+        "layers.SeparableConv1D(4, 3, padding='same')(layers.Reshape((99, 2))(x))",
+        "layers.DepthwiseConv1D(3, strides=2)(layers.ZeroPadding1D(2)(layers.Reshape((99, 2))(x)))",
+        "layers.AveragePooling1D(2)(layers.SpatialDropout1D(0.1)(layers.Reshape((99, 2))(x)))",
+        "layers.BatchNormalization()(layers.Dense(4, activation='gelu')(x))",
+        "layers.GlobalMaxPooling2D(keepdims=True)(x) * x",
+        "ops.concatenate([ops.transpose(x, (0, 2, 1, 3)), ops.transpose(y, (0, 2, 1, 3))], axis=1)",
+        "ops.squeeze(ops.expand_dims(x, 1), 1) / 2 - ops.sqrt(ops.square(y) + 1)",
+        "ops.abs(ops.min(x, axis=-1, keepdims=True)) + ops.sum(y, axis=(1, 2), keepdims=True)",
+        "ops.exp(-ops.max(x, axis=1)) * ops.cast(2, 'float32')",
+        "layers.Activation('softplus')(ops.silu(ops.sigmoid(ops.tanh(ops.relu6(x)))))",
+        "layers.Activation('hard_silu')(layers.Activation('hard_sigmoid')(layers.Softmax()(x)))",
+    ],
+)
+def test_each_layer_that_the_reference_names_is_translated_and_compared(tmp_path: Path, step: str) -> None:
+    """Building compares; a second, channel-first tensor meets whatever the step makes of it."""
+    text = f"""
+def build(width, depth):
+    image = keras.Input((9, 11, 2))
+    x, y = image, layers.Conv2D(2, 3, padding="same")(image)
+    return keras.Model(image, layers.Dense(3)(layers.Flatten()({step})))
+"""
+    for turned in (text, text.replace("x, y = image, ", "y, x = image, ")):
+        assert _made(tmp_path, turned).signature.outputs == ("y",)
+
+
 def test_a_softmax_at_the_end_of_a_classifier_is_left_out_and_a_custom_tasks_stays(tmp_path: Path) -> None:
     text = "def build(width, depth): return keras.Sequential([layers.Flatten(), layers.Dense(3, activation='softmax')])"
     logits = _made(tmp_path, text).eval()(_samples())[0]

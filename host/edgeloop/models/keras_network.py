@@ -8,6 +8,9 @@ wrapped: docs/decisions/0018.
 from __future__ import annotations
 
 import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import inspect
 import keyword
 import random
@@ -30,16 +33,27 @@ TOLERANCE = 1e-4
 _WEIGHT_FILES = (".weights.h5", ".keras")
 
 
+class _NoTensorflow(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds tensorflow, and can't import it. Keras looks into sys.modules, so a blank there would not do."""
+
+    def find_spec(self, fullname: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
+        return importlib.machinery.ModuleSpec(fullname, self) if fullname.partition(".")[0] == "tensorflow" else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        raise ModuleNotFoundError(f"{spec.name} can't be imported here", name=spec.name)
+
+    def exec_module(self, module: Any) -> None:
+        """Never reached."""
+
+
 @contextlib.contextmanager
 def without_tensorflow(source: str) -> Iterator[None]:
     """Run a user's factory where tensorflow can't be imported: a process with torch in it may die of it, silently.
 
     Raises UserError where it is asked for, MissingExtraError where keras is and is not installed.
     """
-    hidden = "tensorflow" not in sys.modules
-    if hidden:
-        modules: dict[str, Any] = sys.modules
-        modules["tensorflow"] = None  # Python's own way to say that it can't be imported
+    guards = [_NoTensorflow()] if "tensorflow" not in sys.modules and importlib.util.find_spec("tensorflow") else []
+    sys.meta_path[:0] = guards
     try:
         yield
     except UserError as error:
@@ -47,15 +61,15 @@ def without_tensorflow(source: str) -> Iterator[None]:
         missing = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else None
         if missing == "keras":
             raise MissingExtraError("keras", "keras", source) from error
-        if missing == "tensorflow" and hidden:
+        if missing == "tensorflow":
             raise UserError(
                 f"{source}: it imports tensorflow, and networks are trained on torch, in the same process",
                 next_step="import keras (Keras 3) where it says tensorflow.keras, and leave KERAS_BACKEND alone",
             ) from error
         raise
     finally:
-        if hidden:
-            del sys.modules["tensorflow"]
+        for guard in guards:
+            sys.meta_path.remove(guard)
 
 
 def seed_all(seed: int) -> None:
