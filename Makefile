@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := edgeloop-demo
 STAMP := $(VENV)/.ready
+TVM := apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.14.post1 tflite==2.18.0 typing_extensions==4.16.0
 
 .PHONY: demo test lint test-full test-board test-board-short bench honesty clean system system-board
 
@@ -42,6 +43,7 @@ bench: $(STAMP) system ## pushes against scp, the agent against a bare loop, spr
 honesty: $(STAMP) ## docs/results/honesty.md: false passes and false fails at a known truth; about 6 minutes on an idle machine
 	$(BIN)/python -m edgeloop.testing.honesty
 
+# TVM goes in last and without its dependencies, which are there: pip can't resolve it beside litert-torch (pyproject.toml).
 # torch goes in first and by itself: resolved together with the rest, a CUDA build of several GB comes in.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 2; }
@@ -49,6 +51,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[tflite]' --group dev
+	$(BIN)/python -m pip install -q --no-deps $(TVM)
 	@touch $@
 
 # A real sshd on a loopback port is part of the tests. Installed where we may, named where we may not.

@@ -47,7 +47,7 @@ STEP_KINDS = ("latency", "evaluate", "energy", "profile")
 TIMINGS = ("invoke", "copy_in_out", "end_to_end")
 STAGES = ("load", "preprocess", "copy_in", "invoke", "copy_out", "postprocess")
 """Of an inference that is timed end to end, in this order."""
-ENGINES = ("litert", "tflite-runtime")
+ENGINES = ("litert", "tflite-runtime", "tvm")
 """Runtimes that a session imports."""
 EXEC = "exec"
 """The engine that is the user's own program: its model is a .zip, unpacked under runtimes/ by its hash."""

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from edgeloop.builders.parity import Gate
 from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.core.campaign import Data, Task, Training
 from edgeloop.core.network import NetworkSpec
@@ -25,7 +26,7 @@ def main() -> int:
     sha256 = load(data).sha256
 
     with tempfile.TemporaryDirectory() as name:
-        pool, builder = TrainingPool(Path(name) / "networks"), TfliteBuilder(Path(name) / "artifacts", task)
+        pool, builder = TrainingPool(Path(name) / "networks"), TfliteBuilder(Path(name) / "artifacts", Gate(task))
 
         def trained(rung: str, parent: str | None) -> TrainedNetwork:
             job = TrainingJob(

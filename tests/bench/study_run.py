@@ -135,6 +135,7 @@ class _Cell:
         from study_arms import SETTINGS
 
         from edgeloop.bootstrap import worker
+        from edgeloop.builders.parity import Gate
         from edgeloop.builders.tflite.builder import TfliteBuilder
         from edgeloop.core.campaign import Task
         from edgeloop.data import load
@@ -146,7 +147,7 @@ class _Cell:
         self.data = load(self.setting.data)
         self.task = Task()
         self.scorer = Scorer(self.task)
-        self.builder = TfliteBuilder(WORK / "artifacts", self.task)
+        self.builder = TfliteBuilder(WORK / "artifacts", Gate(self.task))
         self.widths = sizes_of(cell.data, cell.width)
 
     def result(self, arm: Any) -> dict[str, Any]:

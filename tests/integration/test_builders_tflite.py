@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeloop.builders.parity import Gate
 from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Task
@@ -278,7 +279,7 @@ def test_equal_networks_give_equal_bytes_from_a_cold_and_a_warmed_child_and_are_
     trained: Any, tmp_path: Path
 ) -> None:
     first = trained("separable", "w8a8")
-    builder = TfliteBuilder(tmp_path / "artifacts", Task())
+    builder = TfliteBuilder(tmp_path / "artifacts", Gate(Task()))
     try:
         cold = builder.build(first, "w8a8")
         builder.warm_up()
@@ -290,7 +291,9 @@ def test_equal_networks_give_equal_bytes_from_a_cold_and_a_warmed_child_and_are_
     assert Path(cold.path).parent.name == cold.sha256
     assert sorted(p.name for p in Path(cold.path).parent.iterdir()) == ["artifact.json", "build.log", "model.tflite"]
     assert sorted(p.name for p in (tmp_path / "artifacts").iterdir()) == sorted([cold.sha256, "keys"])
-    crashing = TfliteBuilder(tmp_path / "artifacts", Task(), command=(sys.executable, "-c", "raise SystemExit(9)"))
+    crashing = TfliteBuilder(
+        tmp_path / "artifacts", Gate(Task()), command=(sys.executable, "-c", "raise SystemExit(9)")
+    )
     assert crashing.build(first, "w8a8") == cold  # found, not built
     Path(cold.path).write_bytes(b"rotten")
     with pytest.raises(BuildError, match="status 9"):  # what is damaged is built anew
@@ -325,7 +328,7 @@ def _predicted(builder: TfliteBuilder, artifact: Artifact, trained: TrainedNetwo
 def test_a_build_that_ends_badly_is_an_error_with_its_log_and_leaves_no_folder(
     trained: Any, tmp_path: Path, code: str, said: str
 ) -> None:
-    builder = TfliteBuilder(tmp_path / "artifacts", Task(), deadline_s=1, command=(sys.executable, "-c", code))
+    builder = TfliteBuilder(tmp_path / "artifacts", Gate(Task()), deadline_s=1, command=(sys.executable, "-c", code))
     with pytest.raises(BuildError, match=said) as caught:
         builder.build(trained("squeezed", "fp32"), "fp32")
     assert caught.value.exit_code == 3
@@ -339,14 +342,14 @@ def test_what_a_killed_controller_left_half_built_is_removed(tmp_path: Path) -> 
     gone, own = root / ".building-4194399-x", root / f".building-{__import__('os').getpid()}-y"
     gone.mkdir(parents=True)
     own.mkdir()
-    TfliteBuilder(root, Task())
+    TfliteBuilder(root, Gate(Task()))
     assert not gone.exists()
     assert own.exists()
 
 
 def test_a_folder_trained_for_another_rung_is_refused(trained: Any, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="was trained as fp32, not as w8a8"):
-        TfliteBuilder(tmp_path, Task()).build(trained("squeezed", "fp32"), "w8a8")
+        TfliteBuilder(tmp_path, Gate(Task())).build(trained("squeezed", "fp32"), "w8a8")
 
 
 def test_a_tasks_own_agreement_is_applied_in_the_parent(trained: Any, tmp_path: Path) -> None:
@@ -358,7 +361,7 @@ def test_a_tasks_own_agreement_is_applied_in_the_parent(trained: Any, tmp_path: 
         return np.arange(1000) < answer
 
     answer = 1000
-    builder = TfliteBuilder(tmp_path / "artifacts", task, agreement=same)
+    builder = TfliteBuilder(tmp_path / "artifacts", Gate(task, same))
     try:
         builder.warm_up()
         artifact = builder.build(trained("squeezed", "w8a8"), "w8a8")

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("ai_edge_quantizer")
 
 from edgeloop.bootstrap import worker  # noqa: E402
+from edgeloop.builders.parity import Gate  # noqa: E402
 from edgeloop.builders.tflite.builder import TfliteBuilder  # noqa: E402
 from edgeloop.core.campaign import Data, Task, Training  # noqa: E402
 from edgeloop.core.network import NetworkSpec  # noqa: E402
@@ -101,7 +102,7 @@ def test_a_schedule_with_a_teacher_ends_in_a_network_that_the_runtime_agrees_wit
     simple = trainings.run(M2, "w4a8", parent=m2, teacher=m2, teacher_is="m2")
     assert m3.key != simple.key
     assert m3.lightened["top1"] > 0.8
-    builder = TfliteBuilder(tmp_path, Task())
+    builder = TfliteBuilder(tmp_path, Gate(Task()))
     artifact = builder.build(m3, "w4a8")
     builder.close()
     assert artifact.parity.agreement > 0.99

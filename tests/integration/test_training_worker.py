@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("ai_edge_quantizer")
 
 from edgeloop.bootstrap import worker  # noqa: E402
+from edgeloop.builders.parity import Gate  # noqa: E402
 from edgeloop.builders.tflite.builder import TfliteBuilder  # noqa: E402
 from edgeloop.core.campaign import Data, Task, Training  # noqa: E402
 from edgeloop.core.network import NetworkSpec  # noqa: E402
@@ -147,7 +148,7 @@ def test_a_lightened_network_says_in_the_runtime_what_it_said_in_training(digits
     assert trained.validation == parent.validation
     assert trained.lightened["top1"] > parent.validation["top1"] - 0.05
     assert digest(f"{trained.folder}/weights.pt") == digest(f"{parent.folder}/weights.pt")
-    builder = TfliteBuilder(tmp_path, Task())
+    builder = TfliteBuilder(tmp_path, Gate(Task()))
     try:
         artifact = builder.build(trained, lightening)
     finally:
@@ -175,7 +176,7 @@ def test_layers_of_4_bit_beside_8_and_fewer_channels_say_in_the_runtime_what_the
     assert [layer.bits for layer in trained.layers if layer not in choices] == [8] * (
         len(trained.layers) - len(choices)
     )
-    builder = TfliteBuilder(tmp_path, Task())
+    builder = TfliteBuilder(tmp_path, Gate(Task()))
     artifact = builder.build(trained, lightening)
     builder.close()
     assert artifact.parity is not None
@@ -221,7 +222,7 @@ def test_a_users_network_of_two_inputs_and_outputs_goes_the_whole_way(tmp_path):
     parent = run(job(network, data, task, epochs=12), networks)
     assert parent.validation["right"] > 0.5
     trained = run(job(network, data, task, "w8a8", parent.folder, parent.folder, epochs=12), networks)
-    builder = TfliteBuilder(tmp_path / "artifacts", Task())
+    builder = TfliteBuilder(tmp_path / "artifacts", Gate(Task()))
     try:
         artifact = builder.build(trained, "w8a8")
         with np.load(f"{trained.folder}/probe.npz") as probe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeloop.builders.tflite import parity
+from edgeloop.builders import parity
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BuildError, ParityError
 

@@ -20,4 +20,8 @@ def load_engine(name: str) -> Engine:
         from edgeloop_agent.engines.tflite_runtime import TfliteRuntime
 
         return TfliteRuntime()
+    if name == "tvm":
+        from edgeloop_agent.engines.tvm import Tvm
+
+        return Tvm()
     raise ImportError("no engine is called %s; there are %s" % (name[:40], ", ".join(wire.ENGINES)))

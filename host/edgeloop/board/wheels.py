@@ -7,6 +7,7 @@ nothing here needs root, pip or the internet on the board.
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import hashlib
 import re
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +23,15 @@ from typing import Any, Literal
 
 from platformdirs import user_cache_path
 
-from edgeloop.core.frozen import Frozen
+from edgeloop.core.frozen import Frozen, key_of
 from edgeloop.core.parse import validated
 from edgeloop.errors import BoardError, LabError
 from edgeloop_agent import wire
 
-ENGINE_DISTRIBUTIONS = {"litert": "ai-edge-litert", "tflite-runtime": "tflite-runtime"}
-"""The one wheel each engine is. Its interpreter module imports numpy and nothing else."""
+ENGINE_DISTRIBUTIONS = {"litert": "ai-edge-litert", "tflite-runtime": "tflite-runtime", "tvm": "apache-tvm"}
+"""The wheel that each engine is, or the most of it."""
+BESIDE = {"tvm": ("apache-tvm-ffi", "typing-extensions")}
+"""Wheels that an engine needs beside its own and numpy."""
 NUMPY = "numpy"
 EXEC = wire.EXEC
 """The engine that is the user's own program, and no wheel."""
@@ -49,6 +53,8 @@ class LockedWheel(Frozen):
     file: str
     sha256: str
     bytes: int
+    members: tuple[str, ...] = ()
+    """Patterns of the files that a board needs of it; all where empty."""
 
 
 class WheelLock(Frozen):
@@ -165,10 +171,29 @@ def wheels_for(
         )
     wanted = dict.fromkeys(wheel for engine in engines for wheel in support[engine].wheels)
     folder = cache if cache is not None else user_cache_path("edgeloop") / "wheels"
+    paths = tuple(_for_board(wheel, cached_wheel(wheel, folder, download or pip_download)) for wheel in wanted)
     return WheelSet(
-        tuple(cached_wheel(wheel, folder, download or pip_download) for wheel in wanted),
-        tuple(wheel.sha256 for wheel in wanted),
+        paths,
+        tuple(_sha256(path) if wheel.members else wheel.sha256 for wheel, path in zip(wanted, paths, strict=True)),
     )
+
+
+def _for_board(wheel: LockedWheel, path: Path) -> Path:
+    """What a board is given of a wheel: 3 MB of apache-tvm's 95. Equal wheels give equal bytes."""
+    if not wheel.members:
+        return path
+    kept = path.with_name(f"board-{key_of('members', wheel.sha256, wheel.members)[:16]}-{path.name}")
+    if kept.is_file():
+        return kept
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
+        part = Path(folder) / kept.name
+        with zipfile.ZipFile(path) as whole, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as sink:
+            for name in sorted(whole.namelist()):
+                if any(fnmatch.fnmatch(name, pattern) for pattern in wheel.members):
+                    member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                    member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
+                    sink.writestr(member, whole.read(name))
+        return part.replace(kept)
 
 
 def interpreter_of(facts: Mapping[str, Any]) -> Interpreter:
@@ -217,7 +242,8 @@ def cached_wheel(wheel: LockedWheel, folder: Path, download: Download) -> Path:
 
 def pip_download(wheel: LockedWheel, folder: Path) -> None:
     """Fetch one wheel through this interpreter's pip and whatever index it is set up with."""
-    *_, python, abi, platforms = wheel.file.removesuffix(".whl").split("-")
+    *_, abi, platforms = wheel.file.removesuffix(".whl").split("-")
+    python = wheel.python
     requirement = folder / "wanted.txt"
     requirement.write_text(f"{wheel.distribution}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
@@ -255,13 +281,15 @@ def _pushed(engine: str, interpreter: Interpreter) -> EngineSupport:
         span = f"{full} has wheels for Python {pythons[0]} to {pythons[-1]} on {interpreter.machine}"
         return _unusable(engine, f"{span}; {this}", _OTHER_PYTHON)
     numpy = lock.find(NUMPY, interpreter.tag, interpreter.machine)
-    needed = max(item.glibc for item in (wheel, numpy) if item is not None)
+    beside = [lock.find(name, interpreter.tag, interpreter.machine) for name in BESIDE.get(engine, ())]
+    own = (wheel, *(item for item in beside if item is not None))
+    needed = max(item.glibc for item in (*own, numpy) if item is not None)
     if interpreter.glibc is None or interpreter.glibc < needed:
         return _unusable(engine, f"{full} needs glibc {needed[0]}.{needed[1]}; {this}", _OTHER_SYSTEM)
     if numpy is not None:
-        return _usable(engine, f"{full} and numpy {numpy.version} are pushed", (wheel, numpy))
+        return _usable(engine, f"{full} and numpy {numpy.version} are pushed", (*own, numpy))
     # There is no numpy wheel for 32-bit ARM: the distribution's own is used.
-    return _beside_system_numpy(engine, interpreter, f"{full} is pushed", (wheel,))
+    return _beside_system_numpy(engine, interpreter, f"{full} is pushed", own)
 
 
 def _installed(engine: str, interpreter: Interpreter) -> EngineSupport:

@@ -176,6 +176,8 @@ def _checked(asked: Asked) -> _Checked:
         checks.faults.append(Fault("--extend", "there is no limit that more sessions could decide", "give --limit"))
     if engine == "exec":
         checks.faults += _beyond_exec(asked)
+    if engine == "tvm" and asked.per_op:
+        checks.faults.append(Fault("--per-op", "a compiled network can't be cut into its operators", "leave it out"))
     checks.raise_all()
     assert artifact is not None, "what could not be read is a fault"
     if samples.n is not None and pipeline is None:

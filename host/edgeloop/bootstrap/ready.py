@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from edgeloop.bootstrap.files import load_environment
 from edgeloop.bootstrap.pipeline import read_pipeline
-from edgeloop.builders.prebuilt import read_tflite
+from edgeloop.builders.prebuilt import read_library, read_tflite
 from edgeloop.builders.program import pack_program, read_program
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
@@ -153,7 +153,11 @@ class Checks:
             step = "say --engine exec" if where in ("MODEL", "A") else "say --engine-b exec"
             self.faults.append(Fault(where, f"{model} declares a program, {engine} runs a .tflite", step))
             return None
-        return self._read(lambda: read_tflite(model), where)
+        if (model.suffix == ".so") != (engine == "tvm"):
+            runs = "runs a model.so that TVM compiled" if engine == "tvm" else "runs a .tflite"
+            self.faults.append(Fault(where, f"{model}: {engine} {runs}", "say --engine tvm for a .so, and no other"))
+            return None
+        return self._read(lambda: read_library(model) if engine == "tvm" else read_tflite(model), where)
 
     def samples(self, path: Path | None) -> Samples:
         if path is None:

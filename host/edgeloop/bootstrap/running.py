@@ -13,6 +13,7 @@ from rich.console import RenderableType
 from edgeloop.board.inventory import resolve_all
 from edgeloop.bootstrap.pipeline import read_pipeline
 from edgeloop.bootstrap.searched import SearchPreview, searched
+from edgeloop.builders.tvm.versions import tool_versions
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet
@@ -183,6 +184,8 @@ def needs_toolchain(campaign: Campaign) -> None:
     for module, package, extra in (("torch", "torch", "train"), ("litert_torch", "litert-torch", "tflite")):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(package, extra, "edgeloop run")
+    if "tvm" in (campaign.reference.engine, *campaign.search.engines):
+        tool_versions()
     if prunes(campaign) and importlib.util.find_spec("torch_pruning") is None:
         raise MissingExtraError("torch-pruning", "train", "a lightening that ends in -p")
     if campaign.search.strategy == "optuna":

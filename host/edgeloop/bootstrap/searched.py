@@ -111,6 +111,7 @@ def _preview(campaign: Campaign, sizes_of: Callable[[NetworkSpec], NetworkSizes]
         m1=m1,
         m1_sizes=m1_sizes,
         m1_lightening=deployed.name,
+        m1_engine=campaign.reference.engine,
         m1_bytes=m1_bytes,
         larger=larger_networks(campaign),
         teacher=campaign.training.teacher,

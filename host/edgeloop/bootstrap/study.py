@@ -33,7 +33,9 @@ from edgeloop.bootstrap.running import (
     undecidable_limits,
     with_targets,
 )
-from edgeloop.builders.tflite.builder import TfliteBuilder
+from edgeloop.bootstrap.toolchains import builders_for, engines_of
+from edgeloop.builders.parity import Gate
+from edgeloop.builders.tvm.versions import PACKAGES
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
@@ -252,10 +254,14 @@ def _controller(
         opened.callback(bench.close)
     trainer = TrainingPool(folder / "networks")
     opened.callback(trainer.close)
-    builder = TfliteBuilder(
-        folder / "artifacts", campaign.task, agreement=scorer.agreement if campaign.task.agreement else None
+    builders = builders_for(
+        campaign,
+        folder / "artifacts",
+        Gate(campaign.task, scorer.agreement if campaign.task.agreement else None),
+        benches,
     )
-    opened.callback(builder.close)
+    for builder in builders.values():
+        opened.callback(builder.close)
 
     def board_data(split: DataSplit, name: str) -> Path:
         path = folder / "data" / f"{name}.npz"
@@ -273,6 +279,7 @@ def _controller(
             m1=m1,
             m1_sizes=sizes,
             m1_lightening=campaign.reference.lightening,
+            m1_engine=campaign.reference.engine,
             m1_bytes=m1_bytes,
             larger=larger,
             teacher=campaign.training.teacher,
@@ -290,7 +297,7 @@ def _controller(
     means = Means(
         networks=trainer,
         trainer=trainer,
-        builder=builder,
+        builders=builders,
         benches=benches,
         memo=memo,
         clock=clock,
@@ -319,5 +326,6 @@ def _controller(
 
 
 def _tools(campaign: Campaign) -> tuple[str, ...]:
-    more = ["optuna"] if campaign.search.strategy == "optuna" else []
+    more = [*PACKAGES] if "tvm" in engines_of(campaign) else []
+    more += ["optuna"] if campaign.search.strategy == "optuna" else []
     return (*TOOLS, *more, *(["torch-pruning"] if prunes(campaign) else []))

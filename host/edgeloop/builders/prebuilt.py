@@ -56,6 +56,26 @@ def read_tflite(path: Path, *, deadline_s: float = _INSPECT_DEADLINE_S) -> Artif
     )
 
 
+def read_library(path: Path) -> Artifact:
+    """Return what is known of a model.so that edgeloop built: from `artifact.json` beside it, never by loading it.
+
+    Raises UserError where there is no such file, ModelError where it is not the file that its description is of.
+    """
+    content = _read(path)
+    step = "keep model.so and artifact.json together, as a run puts them out in best/"
+    described = path.with_name("artifact.json")
+    try:
+        artifact = Artifact.model_validate_json(described.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: there is no {described.name} beside it", next_step=step) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{described}: can't be read as the description of a built model", next_step=step) from error
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != artifact.sha256:
+        raise ModelError(f"{described}: describes another file than {path.name}", next_step=step)
+    return artifact.model_copy(update={"path": str(path.resolve()), "deployed_bytes": len(content)})
+
+
 def predict_tflite(
     artifact: Artifact, inputs: Arrays, *, deadline_s: float = _PREDICT_DEADLINE_S
 ) -> dict[str, NDArray[Any]]:

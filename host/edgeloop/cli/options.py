@@ -9,7 +9,9 @@ import typer
 
 Target = Annotated[str, typer.Option(help="A board's name, user@host, tag:NAME or local.")]
 Data = Annotated[Path | None, typer.Option(help=".npz with x (or x/<input>, or encoded) and, for accuracy, y.")]
-EngineName = Annotated[str, typer.Option("--engine", help="litert, tflite-runtime, or exec: a program of your own.")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="litert, tflite-runtime, tvm, or exec: a program of your own.")
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the engine.")]
 Profile = Annotated[str, typer.Option(help="quick, standard or qualification.")]
 TimingName = Annotated[str, typer.Option("--timing", help="What is timed: invoke, copy_in_out or end_to_end.")]

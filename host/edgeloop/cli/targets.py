@@ -131,7 +131,7 @@ def provision(
     name: _Name,
     engine: Annotated[
         list[str] | None,
-        typer.Option(metavar="E", help="litert or tflite-runtime; repeatable. Default: all it can run."),
+        typer.Option(metavar="E", help="litert, tflite-runtime or tvm; repeatable. Default: all it can run."),
     ] = None,
 ) -> None:
     """Push agent and runtime to a board ahead of the first measurement."""

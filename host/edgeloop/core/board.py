@@ -80,6 +80,8 @@ class BoardModel(Frozen):
     cpu: str = ""
     architectures: tuple[Literal["aarch64", "armv7l", "x86_64"], ...] = ()
     """What its interpreter may report."""
+    mcpu: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """LLVM's name of its cores, as `cortex-a72`: what TVM compiles for."""
     clock_max_mhz: tuple[float, ...] = ()
     """Top clocks that its variants are sold with; a board that shows another one is worth a look."""
     memory_mib: int | None = Field(default=None, gt=0)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from edgeloop.core.frozen import Frozen, key_of
 from edgeloop.core.lightening import PRUNED_PCT_MAX, Lightening
 
-Engine = Literal["litert", "tflite-runtime"]
+Engine = Literal["litert", "tflite-runtime", "tvm"]
 """Runtimes that models are built for."""
 BoardEngine = Literal[Engine, "exec"]
 """What runs a ready model on a board: a runtime, or the user's own program."""

@@ -74,6 +74,7 @@ _W4A8_OLD = Reality(
 _REALITIES: Mapping[Engine, Mapping[str, Reality]] = {
     "litert": {"fp32": _FP32, "fp16": _FP16, "w8a16": _W8A16, "w8a8": _W8A8, "w4a8": _W4A8},
     "tflite-runtime": {"fp32": _FP32, "fp16": _FP16, "w8a16": _W8A16, "w8a8": _W8A8, "w4a8": _W4A8_OLD},
+    "tvm": {"fp32": _FP32},
 }
 _NO_FOUR_BIT_LINEAR: frozenset[Engine] = frozenset({"tflite-runtime"})
 
@@ -83,11 +84,18 @@ def reality(engine: Engine, lightening: Lightening) -> Reality:
     return _REALITIES[engine][lightening.base]
 
 
+def builds(engine: Engine, lightening: Lightening) -> bool:
+    """Whether there is a builder of a rung for an engine."""
+    return lightening.base in _REALITIES[engine]
+
+
 def refusal(engine: Engine, lightening: Lightening, sizes: NetworkSizes) -> str | None:
     """Say why an engine can't run a network under a rung; None where it can.
 
     Which layers of a mixed rung take 4 bit is not known before it is trained, so that any of them may.
     """
+    if not builds(engine, lightening):
+        return f"for {engine} only {', '.join(_REALITIES[engine])} is built"
     if engine not in _NO_FOUR_BIT_LINEAR or lightening.weight_bits >= 8:
         return None
     hidden = [layer.name for layer in sizes.layers[1:-1] if layer.linear]

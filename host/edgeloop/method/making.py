@@ -15,7 +15,7 @@ from edgeloop.core.events import Built, PhaseDone, Trained
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.measurement import Attempt
-from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
+from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec
 from edgeloop.errors import HarnessError, StationError
 from edgeloop.method.lighten import degree
 from edgeloop.method.measuring import Measuring
@@ -40,7 +40,8 @@ class Means:
 
     networks: Networks
     trainer: Trainer
-    builder: Builder
+    builders: Mapping[Engine, Builder]
+    """What makes a network's file for each engine of the campaign."""
     benches: Sequence[Bench]
     memo: Memo
     clock: Clock
@@ -146,7 +147,7 @@ class Making:
             future = self._means.trainer.submit(job, self._training_progress)
             if not future.done():
                 ahead = False
-                self._means.builder.warm_up()
+                self._builder(candidate).warm_up()
                 self._means.observer.stage(number, f"training {_named(job)}: {phase}")
             trained = done[phase.gives] = future.result()
             told.append(_told(phase, trained, done))
@@ -178,23 +179,28 @@ class Making:
     def _build(self, number: int, candidate: Candidate, trained: TrainedNetwork) -> Artifact:
         self._means.observer.stage(number, f"building {candidate}")
         began = self._means.clock.monotonic_s()
-        artifact = self._start_build(trained, candidate.lightening).result()
+        builder = self._builder(candidate)
+        artifact = self._start_build(trained, candidate).result()
         self._memo.append(
             Built(
                 trial=number,
-                key=self._means.builder.key(trained, candidate.lightening),
+                key=builder.key(trained, candidate.lightening),
                 artifact=artifact,
                 seconds=self._means.clock.monotonic_s() - began,
-                converted=self._means.measuring.on_host(self._means.builder, artifact),
+                converted=self._means.measuring.on_host(builder, artifact),
             )
         )
         return artifact
 
-    def _start_build(self, trained: TrainedNetwork, lightening: str) -> Future[Artifact]:
+    def _builder(self, candidate: Candidate) -> Builder:
+        return self._means.builders[candidate.engine]
+
+    def _start_build(self, trained: TrainedNetwork, candidate: Candidate) -> Future[Artifact]:
         """Build, or join the build that was started ahead."""
-        key = self._means.builder.key(trained, lightening)
+        builder = self._builder(candidate)
+        key = builder.key(trained, candidate.lightening)
         if key not in self._builds:
-            self._builds[key] = self._building.submit(self._means.builder.build, trained, lightening)
+            self._builds[key] = self._building.submit(builder.build, trained, candidate.lightening)
         return self._builds[key]
 
     def _training_progress(self, what: str, fraction: float) -> None:
@@ -224,7 +230,7 @@ class Making:
             if training.cancelled() or training.exception() is not None:
                 return True  # said when this candidate is asked, if it ever is
             trained = done[phase.gives] = training.result()
-        building = self._start_build(trained, candidate.lightening)
+        building = self._start_build(trained, candidate)
         _first_of(building, measuring)
         return building.done()
 

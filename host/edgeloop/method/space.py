@@ -53,6 +53,7 @@ class SearchSpace:
         teacher: Teacher,
         limits: LimitSet,
         sizes_of: Callable[[NetworkSpec], NetworkSizes],
+        m1_engine: Engine = "litert",
     ) -> None:
         self.search, self._larger, self._teacher = search, larger, teacher
         self._m1, self._m1_sizes, self._m1_bytes = m1, m1_sizes, m1_bytes
@@ -70,7 +71,10 @@ class SearchSpace:
             (engine, threads) for engine in dict.fromkeys(search.engines) for threads in dict.fromkeys(search.threads)
         ]
         self.prediction = Prediction()
-        self.prediction.learn(m1_sizes, Lightening.parse(m1_lightening), m1_bytes)
+        self._compiled = Prediction()
+        """A compiled network is code too: what one kind of file teaches says nothing of the other."""
+        self._m1_engine = m1_engine
+        self._prediction(m1_engine).learn(m1_sizes, Lightening.parse(m1_lightening), m1_bytes)
         self._parities: dict[int, tuple[int, float]] = {}
         self._orders: dict[tuple[int, int], tuple[Sensitivity, ...]] = {}
         self._made: set[tuple[int, int]] = set()
@@ -172,7 +176,11 @@ class SearchSpace:
 
     def predicted(self, point: Point) -> int:
         """Deployed bytes to expect."""
-        return self.prediction.bytes_of(self.sizes(point), self.rungs[point.rung], low=self._low(point))
+        prediction = self._prediction(self.settings[point.setting][0])
+        return prediction.bytes_of(self.sizes(point), self.rungs[point.rung], low=self._low(point))
+
+    def _prediction(self, engine: Engine) -> Prediction:
+        return self._compiled if engine == "tvm" else self.prediction
 
     def fits(self, point: Point) -> bool:
         """Whether a point is predicted inside the size limit, or there is none."""
@@ -196,7 +204,8 @@ class SearchSpace:
 
     def learn_file(self, point: Point, deployed_bytes: int) -> None:
         """Learn the bytes of a built file."""
-        self.prediction.learn(self.sizes(point), self.rungs[point.rung], deployed_bytes, low=self._low(point))
+        prediction = self._prediction(self.settings[point.setting][0])
+        prediction.learn(self.sizes(point), self.rungs[point.rung], deployed_bytes, low=self._low(point))
 
     def learn_layers(self, point: Point, layers: Sequence[LayerChoice]) -> None:
         """Learn which layers a training lightened, and what it found each to be worth.
@@ -259,15 +268,16 @@ class SearchSpace:
     def _parity(self, rung: int) -> float:
         """delta* of a rung; kept until another file teaches the prediction."""
         learnt, parity = self._parities.get(rung, (-1, 0.0))
-        if learnt != self.prediction.learnt:
+        prediction = self._prediction(self._m1_engine)
+        if learnt != prediction.learnt:
             base = self._m1_sizes.parameters
             lightening = self.rungs[rung]
             m1 = Larger(self._m1, self._m1_sizes, self._m1.label)
             curve = []
             for network in (m1, *self.networks):
                 with suppress(ModelError):  # one that can't be pruned is no candidate, and says nothing of the others
-                    built = self.prediction.bytes_of(self._sizes_under(network, lightening), lightening)
+                    built = prediction.bytes_of(self._sizes_under(network, lightening), lightening)
                     curve.append((log2(network.sizes.parameters / base), float(built)))
             parity = parity_delta(self._m1_bytes, interpolated(curve))
-            self._parities[rung] = (self.prediction.learnt, parity)
+            self._parities[rung] = (prediction.learnt, parity)
         return parity

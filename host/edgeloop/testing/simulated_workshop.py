@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.events import Entry, Finished
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, PowerTrace, Session, Step, Subject
-from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
+from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome
 from edgeloop.errors import BuildError, ModelError
@@ -238,6 +238,7 @@ def simulated_run(
             m1=m1,
             m1_sizes=sizes,
             m1_lightening=campaign.reference.lightening,
+            m1_engine=campaign.reference.engine,
             m1_bytes=m1_bytes,
             larger=larger,
             teacher=campaign.training.teacher,
@@ -260,7 +261,7 @@ def simulated_run(
     means = Means(
         networks=workshop,
         trainer=workshop,
-        builder=workshop,
+        builders=dict.fromkeys(get_args(Engine), workshop),
         benches=[workshop],
         memo=memo,
         clock=workshop.clock,

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop.builders import child, runtime
-from edgeloop.builders.tflite import float_model, parity, quantize
+from edgeloop.builders import child, parity, runtime
+from edgeloop.builders.tflite import float_model, quantize
 from edgeloop.builders.tflite.versions import tool_versions
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.lightening import Lightening

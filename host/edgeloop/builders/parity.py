@@ -1,14 +1,18 @@
-"""The parity gate: does the built model say what the fake-quantized network says? Pure arithmetic."""
+"""The parity gate: does the built model say what the fake-quantized network says?"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop.core.artifact import Parity
+from edgeloop.core.artifact import Artifact, Parity
+from edgeloop.core.campaign import Task
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BuildError, ParityError
 from edgeloop.measure.statistics import wilson
@@ -21,6 +25,43 @@ ELEMENTS_MIN = 0.99
 CONFIDENCE = 0.95
 
 Outputs = Mapping[str, NDArray[Any]]
+Agreement = Callable[[Mapping[str, Any], Mapping[str, Any]], NDArray[np.bool_]]
+"""(outputs, others) -> bool array (n,): the task's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What counts as agreement in a task. Its own function runs in the controller, never in a builder's child."""
+
+    task: Task
+    agreement: Agreement | None = None
+    """The loaded function that `task.agreement` names."""
+
+    @property
+    def rule(self) -> Rule:
+        if self.agreement is not None:
+            return "custom"
+        return "top1" if self.task.kind == "classification" else "steps"
+
+    def by_task(self, artifact: Artifact, trained: Path, target: Path) -> Artifact:
+        """The artifact judged by the task's own agreement where it has one, from the child's `outputs.npz`.
+
+        Raises ParityError.
+        """
+        if self.agreement is None:
+            return artifact
+        assert artifact.parity is not None
+        with np.load(target / "outputs.npz") as arrays:
+            built = {spec.name: arrays[spec.name] for spec in artifact.outputs}
+        with np.load(trained / "probe.npz") as arrays:
+            expected = {spec.name: arrays[f"parity/y/{spec.name}"] for spec in artifact.outputs}
+        agrees = self.agreement(built, expected)
+        judged = from_agreement(agrees, artifact.parity, str(self.task.agreement).rpartition("/")[2])
+        gate(judged)
+        artifact = artifact.model_copy(update={"parity": judged})
+        (target / "artifact.json").write_text(json.dumps(artifact.model_dump(mode="json"), indent=1))
+        (target / "outputs.npz").unlink()
+        return artifact
 
 
 def compare(built: Outputs, expected: Outputs, specs: Sequence[TensorSpec], rule: Rule) -> Parity:

@@ -1,0 +1,149 @@
+"""TVM: a network that was compiled into a shared library, on the smallest runtime there is for it.
+
+What is needed is tvm_ffi, typing_extensions and one library out of the package apache-tvm, `lib/libtvm_runtime.so`; the
+compiler stays on the host. The library says its tensors itself, in the string `edgeloop_artifact`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from edgeloop_agent.engines.interpreter import Engine, RefusedError, one_line
+from edgeloop_agent.wire import Tensor
+
+ALIGNMENT = 64
+"""Bytes. Compiled code loads whole vectors from its inputs and crashes where one does not begin on such a boundary."""
+_CPU, _POOLED = 1, 2
+_SPECS = "edgeloop_artifact"
+
+
+class Tvm(Engine):
+    """One compiled network. Inputs have memory of their own, which setting one copies into."""
+
+    name = "tvm"
+    package = "apache-tvm-ffi"
+
+    def __init__(self) -> None:
+        self._ffi = _import_ffi()
+        self._runtime = ctypes.CDLL(str(_runtime_library()), ctypes.RTLD_GLOBAL)
+        self._inputs: list[Tensor] = []
+        self._outputs: list[Tensor] = []
+        self._memory: list[Any] = []
+        self._results: list[Any] = []
+        self._call: Optional[Callable[[], None]] = None
+
+    @property
+    def version(self) -> str:
+        """Name and version of the runtime, such as `tvm 0.27.0.post1`; that of tvm_ffi where only it has one here."""
+        for package in ("apache-tvm", self.package):
+            try:
+                version = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                continue
+            return "%s %s" % (self.name if package == "apache-tvm" else "tvm with tvm-ffi", version)
+        return "%s of unknown version" % self.name
+
+    def load(self, path: str, threads: int) -> None:
+        """Open the library and give its inputs memory. Raises RefusedError."""
+        # Read when the first network runs; cores are pinned by the agent, not by TVM.
+        os.environ.update(TVM_NUM_THREADS=str(threads), TVM_BIND_THREADS="0")
+        try:
+            library = ctypes.CDLL(path)
+            told = json.loads(ctypes.c_char_p.in_dll(library, _SPECS).value or b"{}")
+            self._inputs, self._outputs = ([Tensor(**spec) for spec in told[key]] for key in ("inputs", "outputs"))
+        except OSError as error:
+            raise RefusedError("%s can't load the library: %s" % (self.version, one_line(error))) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise RefusedError("the library was not built by edgeloop: it does not say its tensors") from error
+        try:
+            machine = self._ffi.load_module(path)["vm_load_executable"]()
+            machine["vm_initialization"](_CPU, 0, _POOLED)
+            run = machine["main"]
+        except (RuntimeError, AttributeError, ValueError) as error:
+            raise RefusedError("%s refuses the library: %s" % (self.version, one_line(error))) from error
+        self._memory = [_aligned(tensor) for tensor in self._inputs]
+        given = [self._ffi.from_dlpack(array) for array in self._memory]
+        self._call = _bound(run, given, self._results, single=len(self._outputs) == 1)
+
+    def load_content(self, content: bytes, threads: int) -> None:  # noqa: ARG002 -- the face of every engine
+        raise RefusedError("a compiled network can't be run operator by operator")
+
+    def inputs(self) -> list[Tensor]:
+        return self._inputs
+
+    def outputs(self) -> list[Tensor]:
+        return self._outputs
+
+    def setters(self) -> list[tuple[Callable[[int, Any], None], int]]:
+        return [(self._put, index) for index in range(len(self._inputs))]
+
+    def getters(self) -> list[tuple[Callable[[int], Any], int]]:
+        return [(self._take, index) for index in range(len(self._outputs))]
+
+    def places(self) -> dict[int, Optional[tuple[int, int]]]:
+        """None of the tensors inside is told."""
+        return {}
+
+    def invoker(self) -> Callable[[], None]:
+        assert self._call is not None, "a network is loaded before it runs"
+        return self._call
+
+    def _put(self, index: int, values: Any) -> None:
+        np.copyto(self._memory[index], values, casting="no")
+
+    def _take(self, index: int) -> Any:
+        return np.from_dlpack(self._results[index]).copy()
+
+
+def _bound(run: Callable[..., Any], given: list[Any], results: list[Any], *, single: bool) -> Callable[[], None]:
+    """One inference; what came out is in `results` afterwards."""
+
+    def one() -> None:
+        results[:] = (run(*given),)
+
+    def several() -> None:
+        results[:] = run(*given)
+
+    return one if single else several
+
+
+def _aligned(tensor: Tensor) -> Any:
+    """Zeros of a tensor's shape that begin where compiled code expects them."""
+    dtype = np.dtype(tensor.dtype)
+    size = int(np.prod(tensor.shape, dtype=np.int64)) * dtype.itemsize
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(tensor.shape)
+
+
+def _import_ffi() -> Any:
+    """Import tvm_ffi without torch, which it would import where there is one: a second, and 200 MB of the session."""
+    before = sys.modules.get("torch")
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        import tvm_ffi
+    finally:
+        if before is None:
+            del sys.modules["torch"]
+        else:
+            sys.modules["torch"] = before
+    return tvm_ffi
+
+
+def _runtime_library() -> Path:
+    """The one library of apache-tvm that a board needs. Raises ImportError."""
+    spec = importlib.util.find_spec("tvm")
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        path = Path(folder) / "lib" / "libtvm_runtime.so"
+        if path.is_file():
+            return path
+    raise ImportError("there is no tvm/lib/libtvm_runtime.so: it comes with the package apache-tvm")

@@ -1,0 +1,154 @@
+"""Where builders keep what they built, and the child processes that build it.
+
+Layout below a store's root: `<sha256>/` with the model, `artifact.json` and `build.log`; `keys/<artifact key>.json`
+says which of them a key led to; `failed/` keeps the logs of builds that did not end well. Everything appears by rename,
+so a half-built folder is never seen under its final name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeloop.builders.child import ChildError, ChildProcess
+from edgeloop.core.artifact import Artifact
+from edgeloop.errors import BuildError, ParityError, kept_on_disk
+
+_BUILDING = ".building-"
+_ERRORS: dict[str, type[BuildError | ParityError]] = {"BuildError": BuildError, "ParityError": ParityError}
+
+
+class ArtifactStore:
+    """One folder of artifacts by hash. Several builders may share it; each build is a process of its own.
+
+    Safe to call from several threads.
+    """
+
+    def __init__(self, root: Path, command: Sequence[str], deadline_s: float) -> None:
+        self._root = root
+        self._command = tuple(command)
+        self._deadline_s = deadline_s
+        self._lock = threading.Lock()
+        self._waiting: ChildProcess | None = None
+        self._running: set[ChildProcess] = set()
+        (root / "keys").mkdir(parents=True, exist_ok=True)
+        self._clear_abandoned()
+
+    def found(self, key: str) -> Artifact | None:
+        """The artifact that a key led to before, if its file is still what it was."""
+        try:
+            record = json.loads((self._root / "keys" / f"{key}.json").read_bytes())
+        except FileNotFoundError:
+            return None
+        artifact = Artifact.model_validate(record["artifact"])
+        path = self._root / artifact.sha256 / artifact.path
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != artifact.sha256:
+            return None
+        return artifact.model_copy(update={"path": str(path.resolve())})
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[Path]:
+        """A folder to build in, gone afterwards unless it was kept. Raises StationError for this machine's disk."""
+        with kept_on_disk(self._root):
+            target = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{os.getpid()}-", dir=self._root))
+            try:
+                yield target
+            finally:
+                shutil.rmtree(target, ignore_errors=True)
+
+    def run_child(self, key: str, what: str, job: Mapping[str, Any], target: Path) -> Artifact:
+        """Give a child the job and return the artifact that it left in `target`.
+
+        Raises BuildError and ParityError as the child told them, BuildError for a child that died or took too long.
+        """
+        with self._child() as process:
+            try:
+                answer = process.finish(job, target / "result.json", self._deadline_s)
+            except ChildError as failure:
+                log = self._keep_failed_log(key, process)
+                raise BuildError(f"building {what}: the process {failure}", next_step=f"its log is {log}") from failure
+            if error := answer.get("error"):
+                log = self._keep_failed_log(key, process)
+                raise _ERRORS[error["kind"]](error["message"], next_step=error["next_step"] or f"its log is {log}")
+            process.log.replace(target / "build.log")
+        (target / "result.json").unlink()
+        return Artifact.model_validate_json((target / "artifact.json").read_bytes())
+
+    def keep(self, key: str, target: Path, artifact: Artifact) -> Artifact:
+        """Give the folder its final name (equal bytes are kept once), then write the key: the build is done."""
+        final = self._root / artifact.sha256
+        if not (final / artifact.path).is_file():
+            shutil.rmtree(final, ignore_errors=True)
+            target.rename(final)
+        record = self._root / "keys" / f"{key}.json"
+        partial = record.with_name(f"{record.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps({"schema": 1, "artifact": artifact.model_dump(mode="json")}))
+        partial.replace(record)
+        return artifact.model_copy(update={"path": str((final / artifact.path).resolve())})
+
+    def warm_up(self) -> None:
+        """Start a child that imports its toolchain and waits: the next build costs its own time only."""
+        with self._lock:
+            if self._waiting is None or not self._waiting.alive:
+                self._waiting = self._spawn()
+
+    def close(self) -> None:
+        """End every child, builds that are running included."""
+        with self._lock:
+            children = [*self._running, *([self._waiting] if self._waiting else [])]
+            self._waiting = None
+        for process in children:
+            process.kill()
+            process.log.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _child(self) -> Iterator[ChildProcess]:
+        with self._lock:
+            process, self._waiting = self._waiting, None
+            if process is None or not process.alive:
+                process = self._spawn()
+            self._running.add(process)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.log.unlink(missing_ok=True)
+            with self._lock:
+                self._running.discard(process)
+
+    def _spawn(self) -> ChildProcess:
+        handle, name = tempfile.mkstemp(prefix=f"{_BUILDING}{os.getpid()}-", suffix=".log", dir=self._root)
+        os.close(handle)
+        return ChildProcess(self._command, Path(name))
+
+    def _keep_failed_log(self, key: str, process: ChildProcess) -> Path:
+        log = self._root / "failed" / f"{key[:16]}.log"
+        log.parent.mkdir(exist_ok=True)
+        process.log.replace(log)
+        return log
+
+    def _clear_abandoned(self) -> None:
+        """Remove what a killed controller left half-built."""
+        for path in self._root.glob(f"{_BUILDING}*"):
+            owner = path.name.removeprefix(_BUILDING).partition("-")[0]
+            if owner.isdigit() and _alive(int(owner)):
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

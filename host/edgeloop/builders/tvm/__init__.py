@@ -1,0 +1,1 @@
+"""Networks compiled by TVM into a shared library for the board's processor."""

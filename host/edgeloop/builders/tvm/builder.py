@@ -1,0 +1,104 @@
+"""The parent's half of the TVM builder: the float .tflite of a trained network, compiled for the board's processor."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeloop.builders import parity
+from edgeloop.builders.child import ChildError, ChildProcess, python_module
+from edgeloop.builders.store import ArtifactStore
+from edgeloop.builders.tvm.child import MODEL, ON_HOST
+from edgeloop.builders.tvm.versions import FORMAT, TvmTarget, tool_versions
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.frozen import key_of
+from edgeloop.core.measurement import Arrays
+from edgeloop.errors import DataError, HarnessError
+from edgeloop.ports import Builder, TrainedNetwork
+
+CHILD = python_module("edgeloop.builders.tvm.child")
+_PREDICT_DEADLINE_S = 600.0
+
+
+class TvmBuilder:
+    """A `ports.Builder` of `model.so`. Safe to call from several threads; each build is a process of its own."""
+
+    def __init__(
+        self,
+        root: Path,
+        gate: parity.Gate,
+        tflite: Builder,
+        target: Callable[[], TvmTarget],
+        *,
+        deadline_s: float = 600.0,
+        command: Sequence[str] = CHILD,
+    ) -> None:
+        """`tflite` makes what TVM imports; `target` is asked once, when something is to be built."""
+        self._store = ArtifactStore(root, command, deadline_s)
+        self._command = tuple(command)
+        self._gate = gate
+        self._tflite = tflite
+        self._target = functools.cache(target)
+
+    def key(self, trained: TrainedNetwork, lightening: str) -> str:
+        """Raises MissingExtraError where the toolchain is not installed."""
+        imported = self._tflite.key(trained, lightening)
+        return key_of("artifact", "tvm", FORMAT, imported, tool_versions(), self._target(), self._gate.rule)
+
+    def build(self, trained: TrainedNetwork, lightening: str) -> Artifact:
+        key = self.key(trained, lightening)
+        found = self._store.found(key)
+        if found is not None:
+            return found
+        imported = self._tflite.build(trained, lightening)
+        with self._store.building() as folder:
+            job = {
+                "do": "build",
+                "model": imported.path,
+                "inputs": [spec.model_dump(mode="json") for spec in imported.inputs],
+                "outputs": [spec.model_dump(mode="json") for spec in imported.outputs],
+                "processor": self._target().model_dump(),
+                "probe": str(Path(trained.folder).resolve() / "probe.npz"),
+                "rule": self._gate.rule,
+                "target": str(folder.resolve()),
+            }
+            artifact = self._store.run_child(key, f"{lightening} with TVM for {self._target()}", job, folder)
+            return self._store.keep(key, folder, self._gate.by_task(artifact, Path(trained.folder), folder))
+
+    def warm_up(self) -> None:
+        """Start the toolchains ahead of the next build."""
+        self._tflite.warm_up()
+        self._store.warm_up()
+
+    def predict(self, artifact: Artifact, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Outputs of the network compiled for this host, by name, (n, ...): equal to the board's but for rounding.
+
+        Raises DataError where an input has no array, HarnessError where running it crashes or takes too long.
+        """
+        path = Path(artifact.path)
+        library = path.with_name(ON_HOST) if path.with_name(ON_HOST).is_file() else path.with_name(MODEL)
+        missing = [spec.name for spec in artifact.inputs if spec.name not in inputs]
+        if missing:
+            raise DataError(f"{artifact.path}: no data for input {', '.join(missing)}; given: {', '.join(inputs)}")
+        with tempfile.TemporaryDirectory(prefix="edgeloop-predict-") as name:
+            given, made = Path(name) / "inputs.npz", Path(name) / "outputs.npz"
+            np.savez(given, **{str(i): inputs[s.name] for i, s in enumerate(artifact.inputs)})  # type: ignore[arg-type]
+            job = {"do": "predict", "model": str(library), "inputs": str(given), "outputs": str(made)}
+            try:
+                ChildProcess(self._command, Path(name) / "log").finish(
+                    job, Path(name) / "result.json", _PREDICT_DEADLINE_S
+                )
+            except ChildError as failure:
+                raise HarnessError(f"{artifact.path}: running it on this host: the process {failure}") from failure
+            with np.load(made) as arrays:
+                return {spec.name: arrays[str(i)] for i, spec in enumerate(artifact.outputs)}
+
+    def close(self) -> None:
+        """End every child of this builder, builds that are running included."""
+        self._store.close()

@@ -1,0 +1,144 @@
+"""The child process of the TVM builder: `python -m edgeloop.builders.tvm.child`, one job on stdin.
+
+In: a float .tflite, names for its tensors, a processor, and maybe the inputs and outputs of the parity gate. Out:
+`model.so`, `host.so` where the processor is not this one's, `artifact.json`, and `outputs.npz` where the task brings
+its own agreement. Or: a library for this machine and inputs, and out come the outputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeloop.builders import child, parity
+from edgeloop.builders.tvm.schedule import scheduled
+from edgeloop.builders.tvm.versions import GLIBC, TvmTarget, tool_versions
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.tensors import TensorSpec
+from edgeloop.errors import BuildError
+
+_NATIVE = "native"
+MODEL, ON_HOST = "model.so", "host.so"
+
+
+def _prepare() -> None:
+    import tvm.relax.frontend.tflite
+
+    _ = tvm
+
+
+def _work(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Build, or run. Raises BuildError, ParityError."""
+    if job["do"] == "predict":
+        with np.load(job["inputs"]) as arrays:
+            given = [arrays[str(i)] for i in range(len(arrays.files))]
+        np.savez(job["outputs"], **{str(i): out for i, out in enumerate(_run(Path(job["model"]), given))})  # type: ignore[arg-type]
+        return {}
+    target, folder = TvmTarget.model_validate(job["processor"]), Path(job["target"])
+    inputs, outputs = (tuple(TensorSpec.model_validate(s) for s in job[key]) for key in ("inputs", "outputs"))
+    cpu = _build(Path(job["model"]), target, folder / MODEL, inputs, outputs)
+    here = TvmTarget(machine=_machine(), mcpu=_NATIVE)
+    if target != here:
+        _build(Path(job["model"]), here, folder / ON_HOST, inputs, outputs)
+    with np.load(job["probe"]) as arrays:
+        given = [arrays[f"parity/x/{spec.name}"] for spec in inputs]
+        expected = {spec.name: arrays[f"parity/y/{spec.name}"] for spec in outputs}
+    made = _run(folder / (MODEL if target == here else ON_HOST), given)
+    named = {spec.name: values for spec, values in zip(outputs, made, strict=True)}
+    judged = parity.compare(named, expected, outputs, job["rule"])
+    print(f"parity: {judged}")  # noqa: T201 -- the child's log
+    if job["rule"] == "custom":
+        np.savez(folder / "outputs.npz", **named)  # type: ignore[arg-type]
+    else:
+        parity.gate(judged)
+    content = (folder / MODEL).read_bytes()
+    artifact = Artifact(
+        path=MODEL,
+        sha256=hashlib.sha256(content).hexdigest(),
+        deployed_bytes=len(content),
+        inputs=inputs,
+        outputs=outputs,
+        tools=tool_versions() | {"processor": f"{target.triple} {cpu}"},
+        parity=judged,
+    )
+    (folder / "artifact.json").write_text(json.dumps(artifact.model_dump(mode="json"), indent=1))
+    return {}
+
+
+def _build(
+    model: Path, target: TvmTarget, library: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> str:
+    """Compile a float .tflite for one core of a processor; return LLVM's name of it. Raises BuildError."""
+    import tflite
+    import tvm
+    from tvm import relax
+    from tvm.relax.frontend.tflite import from_tflite
+
+    cpu = str(tvm.target.codegen.llvm_get_system_cpu()) if target.mcpu == _NATIVE else target.mcpu
+    processor = tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": cpu, "num-cores": 1})
+    try:
+        module = from_tflite(tflite.Model.GetRootAsModel(model.read_bytes(), 0))
+    except tvm.error.OpNotImplemented as error:
+        raise BuildError(
+            f"TVM's importer: {' '.join(str(error).split())}", next_step="leave tvm out of the engines for this network"
+        ) from error
+    with processor:
+        lowered = scheduled(relax.get_pipeline("zero")(module), target.machine)
+    # Compiled, not bytecode: what lies between two functions costs a tenth then.
+    executable = relax.build(lowered, target=processor, exec_mode="compiled")
+    told = {key: [_told(spec) for spec in specs] for key, specs in (("inputs", inputs), ("outputs", outputs))}
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name) / "artifact.c"
+        source.write_text(f"const char *const edgeloop_artifact = {json.dumps(json.dumps(told))};\n")
+        executable.export_library(str(library), fcompile=_linker(target, source))
+    return cpu
+
+
+def _linker(target: TvmTarget, source: Path) -> Any:
+    def link(output: str, objects: Sequence[str], **_options: Any) -> None:
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{target.triple}.{GLIBC}", "-shared", "-fPIC"]
+        done = subprocess.run(
+            [*command, "-O2", "-s", "-o", output, *objects, str(source)], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise BuildError(f"linking for {target}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+
+    link.output_format = "so"  # type: ignore[attr-defined]  # as export_library asks
+    return link
+
+
+def _told(spec: TensorSpec) -> dict[str, Any]:
+    """As the agent reads it."""
+    return spec.model_dump(mode="json", include={"name", "dtype", "shape", "scale", "zero_point"})
+
+
+def _machine() -> str:
+    import platform
+
+    return platform.machine()
+
+
+def _run(library: Path, given: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """All samples one by one through a library for this machine; (n, ...) in, (n, ...) out."""
+    import tvm
+    from tvm import relax
+
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+    rows: list[list[NDArray[Any]]] = []
+    for index in range(len(given[0])):
+        out = machine["main"](*(tvm.runtime.tensor(np.ascontiguousarray(x[index : index + 1])) for x in given))
+        rows.append([one.numpy() for one in (out if not hasattr(out, "numpy") else [out])])
+    return [np.concatenate(column) for column in zip(*rows, strict=True)]
+
+
+if __name__ == "__main__":
+    child.serve(_work, prepare=_prepare)

@@ -1,0 +1,38 @@
+"""Versions of what builds a model.so, and the processors it is built for. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from edgeloop.core.frozen import Frozen
+from edgeloop.errors import MissingExtraError
+
+PACKAGES = ("apache-tvm", "apache-tvm-ffi", "tflite", "ziglang")
+GLIBC = "2.31"
+"""The oldest that a built library runs with: Debian 11, Raspberry Pi OS Bullseye."""
+FORMAT = 1
+"""Raised when this builder itself changes what it writes, so that old artifacts are built anew."""
+
+
+class TvmTarget(Frozen):
+    """A processor to compile for."""
+
+    machine: str
+    """As an interpreter on the board reports it: aarch64 | x86_64."""
+    mcpu: str
+    """LLVM's name of the core, as `cortex-a72`; `native` for this very machine."""
+
+    @property
+    def triple(self) -> str:
+        return f"{self.machine}-linux-gnu"
+
+    def __str__(self) -> str:
+        return f"{self.mcpu} ({self.machine})"
+
+
+def tool_versions() -> dict[str, str]:
+    """Return installed versions by package. Raises MissingExtraError where one is absent."""
+    try:
+        return {package: metadata.version(package) for package in PACKAGES}
+    except metadata.PackageNotFoundError as error:
+        raise MissingExtraError(str(error.name), "tvm", "building a model.so (docs/how-to/tvm.md)") from error
