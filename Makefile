@@ -32,12 +32,13 @@ lint: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP) system ## pushes against scp, the agent against a bare loop, spread over sessions, ten runs, time to verdict, search
+bench: $(STAMP) system ## pushes against scp, the agent against a bare loop, spread over sessions, ten runs, time to verdict, engines, search
 	$(BIN)/python tests/bench/bench_push.py
 	$(BIN)/python tests/bench/bench_agent.py
 	$(BIN)/python tests/bench/bench_spread.py
 	$(BIN)/python tests/bench/bench_ten_runs.py
 	$(BIN)/python tests/bench/bench_verdict.py
+	$(BIN)/python tests/bench/bench_engines.py
 	$(BIN)/python tests/bench/bench_search_cost.py
 
 honesty: $(STAMP) ## docs/results/honesty.md: false passes and false fails at a known truth; about 6 minutes on an idle machine

@@ -6,7 +6,7 @@ import pytest
 
 from edgeloop.core.lightening import LADDER, Lightening
 from edgeloop.core.network import Engine, LayerSize, NetworkSizes
-from edgeloop.core.reality import answers_latency, reality, refusal
+from edgeloop.core.reality import answers_latency, builds, reality, refusal
 
 RUNGS = [*LADDER, Lightening.parse("w8a8-p25"), Lightening.parse("w4a8:50-p50")]
 
@@ -27,10 +27,16 @@ def sizes(*layers: tuple[str, bool]) -> NetworkSizes:
 
 @pytest.mark.parametrize("engine", get_args(Engine))
 def test_every_rung_says_what_is_real_on_every_engine(engine: Engine) -> None:
-    for rung in RUNGS:
+    for rung in (rung for rung in RUNGS if builds(engine, rung)):
         found = reality(engine, rung)
         assert found.told.endswith(found.note)
         assert found.latency_real == (found.as_fast_as is None)
+
+
+def test_a_rung_that_no_builder_makes_for_an_engine_is_refused_with_those_that_there_are() -> None:
+    told = refusal("tvm", Lightening.parse("w8a8"), sizes(("a", False)))
+    assert told == "for tvm only fp32 is built"
+    assert refusal("tvm", Lightening.parse("fp32"), sizes(("a", False))) is None
 
 
 def test_half_floats_are_real_in_size_and_accuracy_and_as_fast_as_floats() -> None:

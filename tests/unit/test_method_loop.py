@@ -155,7 +155,7 @@ def controller(shop: Shop, ledger: MemoryLedger, campaign_key: str = "k") -> Con
         Means(
             networks=parts,
             trainer=parts,
-            builder=parts,
+            builders={"litert": parts},
             benches=[parts],
             memo=memo,
             clock=FakeClock(),

@@ -52,12 +52,12 @@ def download_for(wanted: list[str]) -> wheels.Download:
     ("system", "usable"),
     [
         ("Raspberry Pi OS Bullseye, 64 bit", set()),
-        ("Raspberry Pi OS Bookworm, 64 bit", {"litert", "tflite-runtime"}),
+        ("Raspberry Pi OS Bookworm, 64 bit", {"litert", "tflite-runtime", "tvm"}),
         ("Raspberry Pi OS Bookworm, 32 bit", {"tflite-runtime"}),
-        ("Raspberry Pi OS Trixie, 64 bit", {"litert"}),
+        ("Raspberry Pi OS Trixie, 64 bit", {"litert", "tvm"}),
         ("Raspberry Pi OS Trixie, 32 bit", set()),
-        ("Ubuntu 22.04, 64 bit", {"litert", "tflite-runtime"}),
-        ("Ubuntu 24.04, 64 bit", {"litert"}),
+        ("Ubuntu 22.04, 64 bit", {"litert", "tflite-runtime", "tvm"}),
+        ("Ubuntu 24.04, 64 bit", {"litert", "tvm"}),
     ],
 )
 def test_each_system_has_the_engines_that_wheels_exist_for(system: str, usable: set[str]) -> None:
@@ -85,8 +85,8 @@ def test_every_locked_wheel_with_an_engine_has_a_numpy_but_on_32_bit_arm() -> No
         numpy = wheel_lock().find("numpy", wheel.python, wheel.machine)
         assert (numpy is None) == (wheel.machine == "armv7l")
         assert len(wheel.sha256) == 64
-        assert wheel.file.split("-")[2] == wheel.python
-        assert wheel.file.endswith(f"{wheel.machine}.whl")
+        assert wheel.file.split("-")[2] in {wheel.python, "py3"}
+        assert wheel.file.endswith((f"{wheel.machine}.whl", "-none-any.whl"))
 
 
 def test_a_free_threaded_interpreter_gets_no_ordinary_wheel() -> None:

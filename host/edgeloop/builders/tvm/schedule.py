@@ -3,8 +3,8 @@
 A lowered network is a handful of functions with channels last: maybe a copy that pads, one reduction (a convolution, a
 product, a mean), and what is fused behind it. The reduction is computed for a tile of positions x channels at a time,
 where the result's last steps are: the tile's sums fit into registers, its channels are the lanes of a vector. On
-networks of these sizes that is within a factor of 1.3 of LiteRT's hand-written kernels (docs/results/engines.md);
-TVM's own default takes 4 to 16 times as long.
+networks of these sizes that is near LiteRT's hand-written kernels (docs/results/engines.md); TVM's own default takes 3
+to 42 times as long.
 """
 
 from __future__ import annotations

@@ -1,0 +1,131 @@
+"""Network x engine, as ratios to LiteRT in one run: the interpreters, TVM as it comes, TVM with our rule.
+
+Untrained float networks, one thread, `invoke`; samples are interleaved, medians over rounds. Every engine runs in this
+process through the agent's own classes. tflite-runtime takes part where it is installed.
+
+Usage: python tests/bench/bench_engines.py [--rounds 30] [--out docs/results/engines.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from unittest import mock
+
+os.environ["TVM_NUM_THREADS"] = "1"  # before any library of TVM's starts its threads
+
+import network
+import numpy as np
+import torch
+
+from edgeloop.builders.prebuilt import read_tflite
+from edgeloop.builders.tflite import float_model
+from edgeloop.builders.tvm import child
+from edgeloop.builders.tvm.versions import TvmTarget
+from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
+from edgeloop.models.build import build_network
+from edgeloop_agent.engines import load_engine
+
+NETWORKS = (
+    ("ds_cnn", 1.0, (28, 28, 1)),
+    ("ds_cnn", 2.0, (28, 28, 1)),
+    ("ds_cnn", 4.0, (28, 28, 1)),
+    ("ds_cnn", 1.41, (28, 28, 1)),
+    ("resnet", 1.0, (32, 32, 3)),
+    ("conv1d", 1.0, (25, 12)),
+    ("mlp", 1.0, (8, 8, 1)),
+)
+RUNS = 50
+
+
+def tflite_of(family: str, width: float, shape: tuple[int, ...], path: Path) -> None:
+    io = NetworkIO(
+        kind="classification",
+        inputs=(TensorShape(name="x", shape=shape),),
+        outputs=(TensorShape(name="y", shape=(10,)),),
+    )
+    built = build_network(NetworkSpec(family=family, width=width), io, 4).eval()
+    exported = path.with_suffix(".pt2")
+    torch.export.save(torch.export.export(built, (torch.zeros(1, *shape),)), exported)
+    prepared = float_model.prepare(float_model.convert(exported, [{"shape": [1, *shape], "dtype": "float32"}]), 1, 1)
+    path.write_bytes(float_model.strip(prepared.content, prepared.origins)[0])
+
+
+def engines_of(path: Path) -> dict[str, object]:
+    """Loaded engines by column; None where it can't run the network."""
+    artifact, here = read_tflite(path), TvmTarget(machine=platform.machine(), mcpu="native")
+    ruled, plain = path.with_suffix(".so"), path.with_suffix(".plain.so")
+    child._build(path, here, ruled, artifact.inputs, artifact.outputs)
+    with mock.patch.object(child, "scheduled", lambda module, _machine: module):
+        child._build(path, here, plain, artifact.inputs, artifact.outputs)
+    found: dict[str, object] = {}
+    for column, name, file in (
+        ("LiteRT", "litert", path),
+        ("tflite-runtime", "tflite-runtime", path),
+        ("TVM as it comes", "tvm", plain),
+        ("TVM, our rule", "tvm", ruled),
+    ):
+        try:
+            engine = load_engine(name)
+        except ImportError:
+            continue
+        engine.load(str(file), 1)
+        sample = np.random.default_rng(0).standard_normal(engine.inputs()[0].shape).astype(np.float32)
+        ((put, index),) = engine.setters()
+        put(index, sample)
+        found[column] = engine.invoker()
+    return found
+
+
+def medians_ns(invokers: dict[str, object], rounds: int) -> dict[str, float]:
+    seen: dict[str, list[float]] = {name: [] for name in invokers}
+    for number in range(rounds):
+        for name in random.Random(number).sample(list(invokers), len(invokers)):
+            invoke = invokers[name]
+            times = []
+            for _ in range(RUNS):
+                start = time.perf_counter_ns()
+                invoke()  # type: ignore[operator]
+                times.append(time.perf_counter_ns() - start)
+            seen[name].append(statistics.median(times))
+    return {name: statistics.median(times) for name, times in seen.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for family, width, shape in NETWORKS:
+            path = Path(folder) / f"{family}-{width:g}.tflite"
+            tflite_of(family, width, shape, path)
+            found = medians_ns(engines_of(path), asked.rounds)
+            rows.append((f"{family} {width:g}", found))
+            print(rows[-1], file=sys.stderr)
+    columns = list(dict.fromkeys(name for _, found in rows for name in found))
+    told = [f"Float networks, one thread, {network.machine()}. Medians as ratios to LiteRT's of the same run.", ""]
+    told += [f"| network | LiteRT, us | {' | '.join(columns[1:])} |", "| --- |" + " --- |" * len(columns)]
+    for name, found in rows:
+        ratios = [f"{found[c] / found['LiteRT']:.2f}" if c in found else "-" for c in columns[1:]]
+        told.append(f"| {name} | {found['LiteRT'] / 1e3:.1f} | {' | '.join(ratios)} |")
+    packages = ("ai-edge-litert", "apache-tvm", "apache-tvm-ffi", "torch", "litert-torch")
+    told += ["", "Versions: " + ", ".join(f"{p} {metadata.version(p)}" for p in packages) + "."]
+    print("\n".join(told))
+    if asked.out:
+        head = "# Engines\n\nWritten by `python tests/bench/bench_engines.py --out docs/results/engines.md`.\n\n"
+        asked.out.write_text(head + "\n".join(told) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""A trained float network becomes a library for a processor, which the agent's engine runs as the network would."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import campaigns
+import numpy as np
+import pytest
+
+from edgeloop.builders.parity import Gate
+from edgeloop.builders.prebuilt import read_library
+from edgeloop.builders.tflite.builder import TfliteBuilder
+from edgeloop.builders.tvm.builder import TvmBuilder
+from edgeloop.builders.tvm.versions import TvmTarget
+from edgeloop.core.campaign import Task
+from edgeloop.errors import BuildError, ModelError
+from edgeloop.ports import TrainedNetwork
+from edgeloop.testing.trained import write_trained_folder
+from edgeloop_agent.engines import load_engine
+
+torch = pytest.importorskip("torch", reason="needs the train extra")
+pytest.importorskip("litert_torch", reason="needs the tflite extra")
+pytest.importorskip("tvm_ffi", reason="needs the tvm extra")
+nn = torch.nn
+
+pytestmark = pytest.mark.train
+HERE = TvmTarget(machine=platform.machine(), mcpu="native")
+
+
+class Wide(nn.Module):
+    """Padding, strides, depthwise, channels that are no multiple of a vector, a residual, two inputs and outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.depthwise = nn.Conv2d(1, 12, 3, 2, 1), nn.Conv2d(12, 12, 3, 1, 1, groups=12)
+        self.point, self.back = nn.Conv2d(12, 22, 1), nn.Conv2d(22, 22, 3, padding=1)
+        self.head, self.other = nn.Linear(27, 5), nn.Linear(27, 3)
+
+    def forward(self, x: Any, facts: Any) -> Any:
+        x = self.point(self.depthwise(self.first(x.permute(0, 3, 1, 2)).relu()).relu()).relu()
+        x = (self.back(x) + x).relu().mean((2, 3))
+        x = torch.cat([x, facts], 1)
+        return self.head(x), self.other(x)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedNetwork:
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    inputs = {"x": random.normal(size=(300, 12, 12, 1)), "facts": random.normal(size=(300, 5))}
+    floats = {name: values.astype(np.float32) for name, values in inputs.items()}
+    folder = tmp_path_factory.mktemp("trained") / "wide"
+    return write_trained_folder(folder, Wide(), floats, "fp32", outputs=("a", "b"), key="wide-fp32")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store") / "artifacts"
+
+
+def builder(store: Path, target: TvmTarget = HERE, **more: Any) -> TvmBuilder:
+    gate = Gate(Task(kind="regression"))
+    return TvmBuilder(store, gate, TfliteBuilder(store, gate), lambda: target, **more)
+
+
+def test_the_agent_runs_what_is_built_as_the_network_would(trained: TrainedNetwork, store: Path) -> None:
+    artifact = builder(store).build(trained, "fp32")
+    assert Path(artifact.path).name == "model.so"
+    assert artifact.parity is not None
+    assert artifact.parity.agreement == 1.0
+    with np.load(Path(trained.folder) / "probe.npz") as arrays:
+        probe = {name: arrays[name] for name in arrays.files}
+    engine = load_engine("tvm")
+    engine.load(artifact.path, 1)
+    assert [t.name for t in engine.inputs()] == ["x", "facts"]
+    for index in range(20):
+        for (put, number), name in zip(engine.setters(), ("x", "facts"), strict=True):
+            put(number, probe[f"parity/x/{name}"][index : index + 1])
+        engine.invoker()()
+        for (get, number), name in zip(engine.getters(), ("a", "b"), strict=True):
+            np.testing.assert_allclose(get(number)[0], probe[f"parity/y/{name}"][index], atol=1e-5)
+    given = {name: probe[f"parity/x/{name}"] for name in ("x", "facts")}
+    predicted = builder(store).predict(artifact, given)
+    np.testing.assert_allclose(predicted["b"], probe["parity/y/b"], atol=1e-5)
+
+
+def test_no_function_of_a_network_stays_as_plain_loops(trained: TrainedNetwork, store: Path) -> None:
+    artifact = builder(store).build(trained, "fp32")
+    assert "left as plain loops" not in Path(artifact.path).with_name("build.log").read_text()
+
+
+def test_for_another_processor_it_is_cross_built_and_what_runs_here_lies_beside_it(
+    trained: TrainedNetwork, store: Path
+) -> None:
+    target = TvmTarget(machine="aarch64", mcpu="cortex-a72")
+    artifact = builder(store, target).build(trained, "fp32")
+    header = Path(artifact.path).read_bytes()[:20]
+    assert header[:4] == b"\x7fELF"
+    assert int.from_bytes(header[18:20], "little") == 183  # EM_AARCH64
+    assert Path(artifact.path).with_name("host.so").is_file()
+    assert artifact.tools["processor"] == "aarch64-linux-gnu cortex-a72"
+    assert builder(store, target).build(trained, "fp32") == artifact  # found, not built
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL (out of memory, usually)"),
+        (
+            "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 28, 1 << 28)); bytes(1 << 30)",
+            "ended with status 1 and no result: MemoryError",
+        ),
+        ("while True: pass", "was not done after 3 s and was stopped"),
+    ],
+    ids=["segfault", "killed", "memory", "endless"],
+)
+def test_a_toolchain_that_crashes_is_an_error_with_its_last_line(
+    trained: TrainedNetwork, store: Path, code: str, says: str
+) -> None:
+    other = TvmTarget(machine=HERE.machine, mcpu="x86-64")
+    broken = builder(store, other, command=(sys.executable, "-c", code), deadline_s=3)
+    with pytest.raises(BuildError, match="fp32 with TVM for") as caught:
+        broken.build(trained, "fp32")
+    assert says in str(caught.value)
+
+
+def test_a_ready_library_is_known_by_its_description_alone(
+    trained: TrainedNetwork, store: Path, tmp_path: Path
+) -> None:
+    built = Path(builder(store).build(trained, "fp32").path)
+    lonely = tmp_path / "model.so"
+    lonely.write_bytes(built.read_bytes())
+    with pytest.raises(ModelError, match=r"there is no artifact\.json beside it"):
+        read_library(lonely)
+    (tmp_path / "artifact.json").write_bytes(built.with_name("artifact.json").read_bytes())
+    assert [spec.name for spec in read_library(lonely).outputs] == ["a", "b"]
+    lonely.write_bytes(built.read_bytes() + b"!")
+    with pytest.raises(ModelError, match=r"describes another file than model\.so"):
+        read_library(lonely)
+
+
+def test_one_campaign_tries_both_engines_and_puts_out_a_compiled_network(tmp_path: Path) -> None:
+    state = campaigns.write_local_board(tmp_path)
+    text = campaigns.CAMPAIGN.format(target="here", size_ratio=100).replace(
+        'lightenings = ["w8a8", "w4a8"]',
+        'lightenings = ["fp32", "w8a8"]\nengines = ["litert", "tvm"]\nstrategy = "grid"\npareto = true',
+    )
+    (tmp_path / "campaign.toml").write_text(text)
+    campaigns.run("run", tmp_path / "campaign.toml", "--out", tmp_path / "run", cwd=tmp_path)
+    assert state.is_dir()
+    events = campaigns.events(tmp_path / "run")
+    engines = {
+        e["trial"]: (e["candidate"]["engine"], e["candidate"]["lightening"]) for e in events if e["kind"] == "asked"
+    }
+    assert sorted(v for k, v in engines.items() if k) == [("litert", "fp32"), ("litert", "w8a8"), ("tvm", "fp32")]
+    compiled = next(number for number, (engine, _) in engines.items() if engine == "tvm")
+    plain = next(number for number, found in engines.items() if number and found == ("litert", "fp32"))
+
+    def top1(trial: int) -> list[float]:
+        judged = [e for e in events if e["kind"] == "judged" and e["trial"] == trial and e["split"] == "validation"]
+        return [metric["value"] for e in judged for metric in e["summary"]["metrics"] if metric["metric"] == "top1"]
+
+    built = next(e for e in events if e["kind"] == "built" and e["trial"] == compiled)
+    assert top1(compiled)[0] == pytest.approx(built["converted"]["top1"], abs=1e-9)  # the host's, sample for sample
+    assert top1(compiled) == top1(plain)  # the same trained network
+    model = Path(built["artifact"]["path"])
+    words = ("measure", model, "--target", "here", "--engine", "tvm", "--profile", "quick", "--json")
+    found = json.loads(campaigns.run(*words, cwd=tmp_path).stdout)
+    assert found["engine"].startswith("tvm 0.27")
+    wrong = campaigns.run("measure", model, "--target", "here", cwd=tmp_path, expect=2)
+    assert "say --engine tvm for a .so" in wrong.stderr
