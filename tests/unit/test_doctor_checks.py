@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeloop.board.doctor import (
@@ -137,6 +137,7 @@ _JSON = st.recursive(
 )
 
 
+@settings(deadline=None)  # the first call reads the lock of wheels
 @given(st.fixed_dictionaries({}, optional={key: _JSON for key in FACTS if key not in {"python", "machine"}}))
 def test_no_answer_of_a_board_can_break_the_doctor(strange: dict[str, Any]) -> None:
     checks = of(board(), {**FACTS, **strange})

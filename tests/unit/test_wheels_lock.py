@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,23 @@ def test_an_interpreter_without_pip_says_what_to_do(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sys, "executable", str(bare))
     with pytest.raises(LabError, match="has no pip"):
         pip_download(wheel_of(b""), tmp_path)
+
+
+def test_of_a_wheel_that_is_mostly_a_compiler_a_board_gets_what_it_needs(tmp_path: Path) -> None:
+    def whole(wheel: LockedWheel, folder: Path) -> None:
+        with zipfile.ZipFile(folder / wheel.file, "w") as archive:
+            for name in ("tvm/lib/libtvm_runtime.so", "tvm/lib/libtvm_compiler.so", "tvm/__init__.py"):
+                archive.writestr(name, name)
+
+    locked = wheel_lock().find("apache-tvm", "cp311", "aarch64")
+    assert locked is not None
+    whole(locked, tmp_path)
+    wheel = locked.model_copy(update={"sha256": wheels._sha256(tmp_path / locked.file)})
+    kept = wheels._for_board(wheel, tmp_path / wheel.file)
+    with zipfile.ZipFile(kept) as archive:
+        assert archive.namelist() == ["tvm/lib/libtvm_runtime.so"]
+    again = kept.read_bytes()
+    kept.unlink()
+    assert wheels._for_board(wheel, tmp_path / wheel.file).read_bytes() == again
+    assert wheel.runtime != wheel.sha256  # another folder on the board than the whole wheel's
+    assert len(wheel.runtime) == 64

@@ -265,7 +265,7 @@ def import_checks(board: Board, agent: BoardAgent, support: Mapping[str, EngineS
     for item in support.values():
         if not item.usable:
             continue
-        runtimes = [wheel.sha256 for wheel in item.wheels]
+        runtimes = [wheel.runtime for wheel in item.wheels]
         _, missing = agent.missing((), runtimes)
         name = f"runtime {item.engine}"
         if missing:
@@ -279,7 +279,7 @@ def import_check(name: str, board: Board, agent: BoardAgent, support: EngineSupp
     """Load an engine there, out of its unpacked runtimes."""
     step = f"provision it anew: edgeloop targets clean {board.name} --all, then edgeloop targets provision {board.name}"
     engine = support.engine
-    folders = [f"{board.runtime.state_dir}/{wire.RUNTIMES_DIR}/{wheel.sha256}" for wheel in support.wheels]
+    folders = [f"{board.runtime.state_dir}/{wire.RUNTIMES_DIR}/{wheel.runtime}" for wheel in support.wheels]
     try:
         engines = agent.probe(folders, [engine]).get("engines")
     except EdgeloopError as error:

@@ -25,13 +25,13 @@ def bring_runtimes(agent: Receiver, wheels: WheelSet, say: Callable[[str], Any])
     """
     if not wheels.paths:
         return ()
-    named = {sha256: cache_name(sha256, path) for sha256, path in zip(wheels.sha256, wheels.paths, strict=True)}
-    absent, packed = agent.missing(list(named.values()), wheels.sha256)
-    for sha256, path in zip(wheels.sha256, wheels.paths, strict=True):
-        if sha256 in packed:
-            if named[sha256] in absent:
+    names = [cache_name(sha256, path) for sha256, path in zip(wheels.sha256, wheels.paths, strict=True)]
+    absent, packed = agent.missing(names, wheels.runtimes)
+    for name, sha256, runtime, path in zip(names, wheels.sha256, wheels.runtimes, wheels.paths, strict=True):
+        if runtime in packed:
+            if name in absent:
                 say(f"pushing {path.name} ({path.stat().st_size / 2**20:.0f} MiB)")
                 agent.push(path, sha256)
             say(f"unpacking {path.name}")
-            agent.unpack([named[sha256]], sha256)
-    return wheels.sha256
+            agent.unpack([name], runtime)
+    return wheels.runtimes

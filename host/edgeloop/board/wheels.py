@@ -56,6 +56,11 @@ class LockedWheel(Frozen):
     members: tuple[str, ...] = ()
     """Patterns of the files that a board needs of it; all where empty."""
 
+    @property
+    def runtime(self) -> str:
+        """Its folder under runtimes/ on a board: known before anything is downloaded."""
+        return key_of("runtime", self.sha256, self.members) if self.members else self.sha256
+
 
 class WheelLock(Frozen):
     """wheels.lock.toml."""
@@ -122,11 +127,12 @@ class EngineSupport:
 
 @dataclass(frozen=True, slots=True)
 class WheelSet:
-    """Wheels in the host's cache. Each is pushed as `<sha256>.whl` and unpacked into runtimes/<sha256>, so that
+    """Wheels in the host's cache. Each is pushed as `<its hash>.whl` and unpacked into a folder in runtimes/, so that
     engines share a numpy; those folders go on sys.path in this order. Empty: the board has everything itself."""
 
     paths: tuple[Path, ...] = ()
     sha256: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
 
 
 Download = Callable[[LockedWheel, Path], None]
@@ -175,6 +181,7 @@ def wheels_for(
     return WheelSet(
         paths,
         tuple(_sha256(path) if wheel.members else wheel.sha256 for wheel, path in zip(wanted, paths, strict=True)),
+        tuple(wheel.runtime for wheel in wanted),
     )
 
 
@@ -182,7 +189,7 @@ def _for_board(wheel: LockedWheel, path: Path) -> Path:
     """What a board is given of a wheel: 3 MB of apache-tvm's 95. Equal wheels give equal bytes."""
     if not wheel.members:
         return path
-    kept = path.with_name(f"board-{key_of('members', wheel.sha256, wheel.members)[:16]}-{path.name}")
+    kept = path.with_name(f"board-{wheel.runtime[:16]}-{path.name}")
     if kept.is_file():
         return kept
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
