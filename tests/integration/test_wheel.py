@@ -56,3 +56,22 @@ def test_a_fresh_environment_measures_a_model_without_torch(wheel: Path, tmp_pat
     document = json.loads(done.stdout)
     assert document["latency_ns"]["p50"] > 0
     assert document["model"]["deployed_bytes"] == MODEL.stat().st_size
+    # Bytecode is Python's own doing, pip and setuptools came with the environment.
+    own = [
+        path
+        for path in (tmp_path / "env/lib").rglob("*")
+        if path.is_file() and not {"__pycache__", "pip", "setuptools"} & set(path.parts)
+    ]
+    assert sum(path.stat().st_size for path in own) < 300e6
+    lacks = subprocess.run(
+        [edgeloop, "run", ROOT / "docs/examples/fashion-mnist.toml", "--out", tmp_path / "run"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert lacks.returncode == 2
+    assert (
+        lacks.stderr.strip()
+        == "edgeloop: edgeloop run needs the package torch, which is not installed; pip install 'edgeloop[train]'"
+    )
