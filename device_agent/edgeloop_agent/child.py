@@ -44,6 +44,7 @@ def write_arguments(state: Path, job: wire.Job, step: wire.Step, work: Path) -> 
         plan=job.session_plan,
         seed=job.seed,
         parent=os.getpid(),
+        shapes=subject.shapes,
     )
     (work / session.ARGS_FILE).write_text(json.dumps(asdict(arguments)))
 

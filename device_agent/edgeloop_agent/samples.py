@@ -56,20 +56,22 @@ class _Column:
 
 
 class _InputColumn(_Column):
-    """One array that goes into one input."""
+    """One array that goes into one input. Channel-last samples go into a channel-first one where shapes tell it."""
 
     def __init__(self, archive: zipfile.ZipFile, key: str, tensor: Tensor) -> None:
         super().__init__(archive, key)
         wanted = tuple(tensor.shape)
         inner = wanted[1:] if wanted[:1] == (1,) else wanted
-        if self.shape not in (wanted, inner):
+        self._moved = len(inner) > 1 and self.shape not in (wanted, inner) and inner == self.shape[-1:] + self.shape[:-1]
+        if self.shape not in (wanted, inner) and not self._moved:
             raise RefusedError("%s: samples have the shape %s, the model's input takes %s" % (key, self.shape, inner))
         refuse_types(key, self.dtype, tensor)
         self._tensor_shape = tensor.shape
         self._stored = storer(tensor, key)
 
     def next(self) -> Any:
-        return self._stored(super().next().reshape(self._tensor_shape))
+        sample = super().next()
+        return self._stored((np.moveaxis(sample, -1, 0) if self._moved else sample).reshape(self._tensor_shape))
 
 
 def _header(handle: IO[bytes], key: str) -> tuple[tuple[int, ...], bool, Any]:

@@ -64,6 +64,8 @@ class Arguments:
     plan: wire.SessionPlan
     seed: int
     parent: int
+    shapes: Optional[list[list[int]]] = None
+    """What the inputs are resized to; None: the file's own shapes."""
 
 
 def main(folder: Path) -> int:
@@ -128,7 +130,7 @@ def _in_engine(
     if phases is not None:
         phases.end("runtime")
     start = time.perf_counter_ns()
-    engine.load(arguments.model, arguments.threads)
+    engine.load(arguments.model, arguments.threads, arguments.shapes)
     result.update(load_ns=time.perf_counter_ns() - start)
     if phases is not None:
         phases.end("load")

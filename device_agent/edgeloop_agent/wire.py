@@ -73,6 +73,8 @@ class Subject:
     outputs: list[str]
     parts_sha256: Optional[str] = None
     """A cached .zip of the model cut into its operators, for `profile` sessions."""
+    shapes: Optional[list[list[int]]] = None
+    """What each input is resized to before the tensors are allocated; None: the file's own shapes."""
 
 
 @dataclass(frozen=True)
@@ -380,18 +382,16 @@ def _field(name: str, key: str, type_name: str, value: Any) -> Any:
         if value is None:
             return None
         type_name = type_name[len("Optional[") : -1]
-    outer, _, inner = type_name.partition("[")
-    right = _is(outer, value)
-    if right and outer == "list":
-        right = all(_is(inner[:-1], part) for part in value)
-    if not right:
+    if not _is(type_name, value):
         raise WireError("%s: field %s is not of type %s" % (name, key, type_name))
     return value
 
 
 def _is(type_name: str, value: Any) -> bool:
-    allowed = _SCALAR[type_name]
-    return isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))
+    outer, _, inner = type_name.partition("[")
+    allowed = _SCALAR[outer]
+    right = isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))
+    return right and (outer != "list" or all(_is(inner[:-1], part) for part in value))
 
 
 def write_atomically(path: Path, raw: bytes, *, durable: bool = True) -> None:

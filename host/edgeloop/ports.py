@@ -136,7 +136,8 @@ class TrainingJob(Frozen):
 
 class TrainedNetwork(Frozen):
     """A folder with `network.pt2`, `recipe.json`, `probe.npz`, `weights.pt` and `training.json`; where it was
-    lightened, `graph.pt` with the weights of the folded graph before rounding."""
+    lightened, `graph.pt` with the weights of the folded graph before rounding. Of an M1 that is a file: `training.json`
+    and, where it teaches, `outputs.npz`."""
 
     key: str
     folder: str
@@ -146,6 +147,8 @@ class TrainedNetwork(Frozen):
     lightened: dict[str, float] | None = None
     layers: tuple[LayerChoice, ...] = ()
     """Of a lightened network, in forward order."""
+    note: str | None = None
+    """What has to be said of it beside the phase."""
 
 
 class Networks(Protocol):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 schema: Any = pytest.importorskip("ai_edge_litert.schema_py_generated", exc_type=ImportError)
 flatbuffer_utils: Any = pytest.importorskip("ai_edge_litert.tools.flatbuffer_utils", exc_type=ImportError)
-from edgeloop.builders.tflite.pack import packed  # noqa: E402 -- it needs the packages above
+from edgeloop.builders.pack import packed  # noqa: E402 -- it needs the packages above
 
 CHANNELS = st.integers(0, 3).map(lambda n: 4 * n)
 

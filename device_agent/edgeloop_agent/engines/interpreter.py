@@ -45,17 +45,18 @@ class Engine:
         except metadata.PackageNotFoundError:
             return "%s of unknown version" % self.name
 
-    def load(self, path: str, threads: int) -> None:
-        """Read a model and allocate its tensors. Raises RefusedError."""
-        self._open(threads, model_path=path)
+    def load(self, path: str, threads: int, shapes: Optional[list[list[int]]] = None) -> None:
+        """Read a model and allocate its tensors, its inputs resized to `shapes` first. Raises RefusedError."""
+        self._open(threads, shapes, model_path=path)
 
     def load_content(self, content: bytes, threads: int) -> None:
-        """The same with a model's bytes."""
-        self._open(threads, model_content=content)
+        """The same with a model's bytes, in its own shapes."""
+        self._open(threads, None, model_content=content)
 
-    def _open(self, threads: int, **model: Any) -> None:
+    def _open(self, threads: int, shapes: Optional[list[list[int]]], **model: Any) -> None:
         try:
             self._interpreter = self._interpreter_class(num_threads=threads, **model)
+            self._resize(shapes)
             self._interpreter.allocate_tensors()
             self._sources = self._interpreter.get_input_details()
             self._sinks = self._interpreter.get_output_details()
@@ -63,6 +64,15 @@ class Engine:
             raise RefusedError("%s refuses the model: %s" % (self.version, one_line(error))) from error
         if not self._sources or not self._sinks:
             raise RefusedError("the model has %d inputs and %d outputs" % (len(self._sources), len(self._sinks)))
+
+    def _resize(self, shapes: Optional[list[list[int]]]) -> None:
+        if shapes is None:
+            return
+        details = self._interpreter.get_input_details()
+        if len(shapes) != len(details):
+            raise RefusedError("the model has %d inputs, shapes are given for %d" % (len(details), len(shapes)))
+        for detail, shape in zip(details, shapes):  # noqa: B905 -- Python 3.9
+            self._interpreter.resize_tensor_input(int(detail["index"]), shape)
 
     def inputs(self) -> list[Tensor]:
         """Inputs in the model's own order."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edgeloop.builders.converted import digest
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.frozen import key_of
 from edgeloop.core.limits import LimitSet
@@ -17,11 +18,11 @@ from edgeloop.core.network import NetworkSpec
 from edgeloop.core.parse import parse_toml, validated
 from edgeloop.core.plan import PLAN_KEYS, Environment, Plan
 from edgeloop.errors import ConfigError, Fault, UserError
-from edgeloop.method.determine import Origin
+from edgeloop.method.determine import Origin, grid
 from edgeloop.models import FAMILIES
 
 _FILES = {  # keys whose value is a file (or `file.py:name`), by table
-    "reference": ("factory", "weights"),
+    "reference": ("file", "factory", "weights"),
     "task": ("loss", "agreement", "distillation"),
     "data": ("factory", "path"),
     "search": ("evaluation",),
@@ -92,11 +93,41 @@ def campaign_key(campaign: Campaign) -> str:
     # Where a study is written down for others to look at decides nothing, so it may move.
     search = campaign.search.model_copy(update={"storage": None})
     campaign = campaign.model_copy(update={"search": search})
-    return key_of("campaign", campaign, [[name, sha256_of(Path(name))] for name in sorted(set(_named(campaign)))])
+    return key_of("campaign", campaign, [[name, digest(Path(name))] for name in sorted(set(_named(campaign)))])
 
 
 def reference_network(campaign: Campaign) -> NetworkSpec:
     """M1 as a network, with the digests of the files it comes from."""
+    reference = campaign.reference
+    if reference.file is not None:
+        return NetworkSpec(file=reference.file, file_sha256=digest(Path(reference.file)))
+    return _sized(campaign)
+
+
+def larger_networks(campaign: Campaign) -> Origin:
+    """Where M2 comes from; a list as networks, with the digests of the files they come from.
+
+    Beside an M1 that is a file, the widths and depths of the search are such a list too.
+    """
+    larger = campaign.reference.larger
+    if isinstance(larger, str):
+        if campaign.reference.file is not None:
+            return tuple(grid(_sized(campaign), campaign.search, "factory"))
+        return larger
+    return tuple(
+        NetworkSpec(
+            factory=factory,
+            source_sha256=sha256_of(Path(factory.rpartition(":")[0])),
+            layout=campaign.reference.layout,
+            seed=campaign.training.seed,
+            listed=True,
+        )
+        for factory in larger
+    )
+
+
+def _sized(campaign: Campaign) -> NetworkSpec:
+    """The network that a reference names by family or factory, at its own width and depth."""
     reference = campaign.reference
     source = reference.factory.rpartition(":")[0] if reference.factory else None
     return NetworkSpec(
@@ -109,23 +140,6 @@ def reference_network(campaign: Campaign) -> NetworkSpec:
         width=reference.width,
         depth=reference.depth,
         seed=campaign.training.seed,
-    )
-
-
-def larger_networks(campaign: Campaign) -> Origin:
-    """Where M2 comes from; a list as networks, with the digests of the files they come from."""
-    larger = campaign.reference.larger
-    if isinstance(larger, str):
-        return larger
-    return tuple(
-        NetworkSpec(
-            factory=factory,
-            source_sha256=sha256_of(Path(factory.rpartition(":")[0])),
-            layout=campaign.reference.layout,
-            seed=campaign.training.seed,
-            listed=True,
-        )
-        for factory in larger
     )
 
 
@@ -227,6 +241,8 @@ def _named(campaign: Campaign) -> Iterator[str]:
             yield reference.rpartition(":")[0]
     if campaign.reference.weights:
         yield campaign.reference.weights
+    if campaign.reference.file:
+        yield campaign.reference.file
     if data.path and Path(data.path).is_file():
         yield data.path
 

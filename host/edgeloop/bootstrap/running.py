@@ -11,8 +11,10 @@ from typing import Any
 from rich.console import RenderableType
 
 from edgeloop.board.inventory import resolve_all
+from edgeloop.bootstrap.fixed import check_fixed
 from edgeloop.bootstrap.pipeline import read_pipeline
 from edgeloop.bootstrap.searched import SearchPreview, searched
+from edgeloop.builders.converted import is_tensorflow
 from edgeloop.builders.tvm.versions import tool_versions
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
@@ -104,6 +106,7 @@ def preview(campaign: Campaign, beside: Path) -> RunPreview:
     boards = resolve_all(campaign.targets, beside)
     pipeline_of(campaign)
     data, scorer = load(campaign.data), Scorer(campaign.task)
+    campaign, baseline = check_fixed(campaign, data)
     subjects = 2 if campaign.limits.interleaves_reference else 1
     n = min(len(data.validation), campaign.data.board_samples_max)
     energies = int(campaign.limits.needs_energy)
@@ -113,7 +116,7 @@ def preview(campaign: Campaign, beside: Path) -> RunPreview:
         confirmation=preview_plan(campaign.confirmation, subjects, n, energies=energies),
         subjects=subjects,
         faults=tuple(undecidable_limits(campaign, boards, data, scorer)),
-        asked=searched(campaign, max(board.model.channel_multiple for board in boards)),
+        asked=searched(campaign, max(board.model.channel_multiple for board in boards), baseline),
     )
 
 
@@ -186,6 +189,9 @@ def needs_toolchain(campaign: Campaign) -> None:
             raise MissingExtraError(package, extra, "edgeloop run")
     if "tvm" in (campaign.reference.engine, *campaign.search.engines):
         tool_versions()
+    file = campaign.reference.file
+    if file is not None and is_tensorflow(Path(file)) and importlib.util.find_spec("tensorflow") is None:
+        raise MissingExtraError("tensorflow", "tensorflow", f"reading {Path(file).name}")
     if prunes(campaign) and importlib.util.find_spec("torch_pruning") is None:
         raise MissingExtraError("torch-pruning", "train", "a lightening that ends in -p")
     if campaign.search.strategy == "optuna":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop.bootstrap.files import larger_networks, reference_network
+from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkSizes, NetworkSpec
@@ -82,8 +83,9 @@ class SearchPreview:
         return found
 
 
-def searched(campaign: Campaign, channel_multiple: int) -> SearchPreview | None:
-    """Return what would be asked; None where torch is not installed, which describing a network needs.
+def searched(campaign: Campaign, channel_multiple: int, baseline: Artifact | None = None) -> SearchPreview | None:
+    """Return what would be asked; None where torch is not installed, which describing a network needs. `baseline` is
+    M1 where it is a file.
 
     Raises UserError where a network can't be built, exported or widened, ConfigError where no candidate is left.
     """
@@ -97,15 +99,17 @@ def searched(campaign: Campaign, channel_multiple: int) -> SearchPreview | None:
                 plain = network.model_copy(update={"weights": None, "weights_sha256": None})
                 return pool.describe(plain, campaign.task, campaign.data, channel_multiple)
 
-            return _preview(campaign, sizes_of)
+            return _preview(campaign, sizes_of, baseline)
         finally:
             pool.close()
 
 
-def _preview(campaign: Campaign, sizes_of: Callable[[NetworkSpec], NetworkSizes]) -> SearchPreview:
+def _preview(
+    campaign: Campaign, sizes_of: Callable[[NetworkSpec], NetworkSizes], baseline: Artifact | None
+) -> SearchPreview:
     m1 = reference_network(campaign)
     m1_sizes, deployed = sizes_of(m1), Lightening.parse(campaign.reference.lightening)
-    m1_bytes = predicted_bytes(m1_sizes, deployed)
+    m1_bytes = predicted_bytes(m1_sizes, deployed) if baseline is None else baseline.deployed_bytes
     space = SearchSpace(
         search=campaign.search,
         m1=m1,

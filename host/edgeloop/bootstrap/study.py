@@ -21,6 +21,7 @@ from edgeloop.board.inventory import resolve_all
 from edgeloop.board.retry import RetryingBench
 from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
+from edgeloop.bootstrap.fixed import FixedBuilder, check_fixed
 from edgeloop.bootstrap.files import campaign_key, larger_networks, load_campaign, reference_network
 from edgeloop.bootstrap.output import write_best
 from edgeloop.bootstrap.running import (
@@ -34,6 +35,7 @@ from edgeloop.bootstrap.running import (
     with_targets,
 )
 from edgeloop.bootstrap.toolchains import builders_for, engines_of
+from edgeloop.builders.converted import is_tensorflow
 from edgeloop.builders.parity import Gate
 from edgeloop.builders.tvm.versions import PACKAGES
 from edgeloop.core.artifact import Artifact
@@ -117,6 +119,7 @@ class Study:
         pipeline = pipeline_of(self.campaign)
         data, scorer = load(self.campaign.data), Scorer(self.campaign.task)
         network_io(data, self.campaign.task)
+        self.campaign, _ = check_fixed(self.campaign, data)
         faults = undecidable_limits(self.campaign, boards, data, scorer)
         if faults:
             raise ConfigError(faults)
@@ -260,6 +263,8 @@ def _controller(
         Gate(campaign.task, scorer.agreement if campaign.task.agreement else None),
         benches,
     )
+    if campaign.reference.file is not None:
+        builders = {engine: FixedBuilder(builder, data, folder / "artifacts") for engine, builder in builders.items()}
     for builder in builders.values():
         opened.callback(builder.close)
 
@@ -328,4 +333,6 @@ def _controller(
 def _tools(campaign: Campaign) -> tuple[str, ...]:
     more = [*PACKAGES] if "tvm" in engines_of(campaign) else []
     more += ["optuna"] if campaign.search.strategy == "optuna" else []
+    if campaign.reference.file is not None and is_tensorflow(Path(campaign.reference.file)):
+        more.append("tensorflow")
     return (*TOOLS, *more, *(["torch-pruning"] if prunes(campaign) else []))

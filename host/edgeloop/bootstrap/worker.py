@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeloop.bootstrap.fixed import fixed_sizes, read_opinions, run_fixed
 from edgeloop.core.campaign import Data, Task
 from edgeloop.core.dataset import DataSet
 from edgeloop.core.network import NetworkIO, NetworkSizes, NetworkSpec
@@ -19,7 +20,7 @@ from edgeloop.errors import DataError, HarnessError
 from edgeloop.ports import TrainedNetwork, TrainingJob
 from edgeloop.training.key import training_key
 from edgeloop.training.summary import read_trained
-from edgeloop.training.train import Subject
+from edgeloop.training.train import Opinions, Subject
 from edgeloop.training.train import train as run_training
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def train(job: TrainingJob, networks: Path, report: Callable[[str, float], None]
     data = _data(job.data)
     if data.sha256 != job.data_sha256:
         raise DataError("the data changed since this run began", next_step="start a new run, or put the old data back")
+    if job.network.file is not None:
+        return run_fixed(job, key, data, networks, report)
     subject = _subject(job.network, job, data, job.parent)
     if job.widened_from is not None:
         small = _trained_subject(job.widened_from, data)
@@ -56,7 +59,7 @@ def train(job: TrainingJob, networks: Path, report: Callable[[str, float], None]
         assert isinstance(subject.network, BuiltNetwork)
         _widen(small.network, subject.network, network_io(data, job.task), job.network)
         subject = replace(subject, started=True)
-    teacher = _trained_subject(job.teacher, data) if job.teacher is not None else None
+    teacher = _teacher(job.teacher, data) if job.teacher is not None else None
     return run_training(job, key, subject, teacher, data, networks, report)
 
 
@@ -69,6 +72,8 @@ def describe(network: NetworkSpec, task: Task, data: Data, channel_multiple: int
     from edgeloop.training.prune import pruned
 
     io = network_io(_data(data), task)
+    if network.file is not None:
+        return fixed_sizes(network, io)
 
     def changed(built: BuiltNetwork) -> BuiltNetwork:
         if network.widened_from is not None:  # with weights of nobody: whether it can be done is known before M1's are
@@ -104,6 +109,14 @@ def _data(data: Data) -> DataSet:
     from edgeloop.data import load
 
     return load(data)
+
+
+def _teacher(folder: str, data: DataSet) -> Subject | Opinions:
+    """The network that was trained in a folder, or what M1 gave that is a file."""
+    trained = read_trained(Path(folder))
+    if trained is not None and trained[1].network.file is not None:
+        return read_opinions(Path(folder))
+    return _trained_subject(folder, data)
 
 
 def _trained_subject(folder: str, data: DataSet) -> Subject:

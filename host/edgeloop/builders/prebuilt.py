@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from edgeloop.builders.child import ChildError, ChildProcess, python_module
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.measurement import Arrays
+from edgeloop.core.network import NetworkSizes
 from edgeloop.core.profile import Operator, Parts
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import DataError, EdgeloopError, HarnessError, ModelError, UserError
@@ -26,11 +28,19 @@ _PREDICT_DEADLINE_S = 600.0
 _IDENTIFIER = b"TFL3"
 
 
-def read_tflite(path: Path, *, deadline_s: float = _INSPECT_DEADLINE_S) -> Artifact:
+def read_tflite(
+    path: Path,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    samples: Mapping[str, Sequence[int]] | None = None,
+    deadline_s: float = _INSPECT_DEADLINE_S,
+) -> Artifact:
     """Return what is known of a ready .tflite: hash, bytes, and its inputs and outputs by name.
 
-    Names come from the signature where there is exactly one, else from the tensors, else from their positions.
-    Raises UserError where there is no such file, ModelError where it is no usable model.
+    Names come from the signature where there is one, else from the tensors, else from their positions. Dynamic
+    dimensions take what `shapes` tell of inputs by name, batch included, or else the shape of one channel-last sample
+    in `samples`; a batch that nobody tells is 1.
+    Raises UserError where there is no such file, or no such input, ModelError where it is no usable model.
     """
     content = _read(path)
     if content[4:8] != _IDENTIFIER:
@@ -39,20 +49,22 @@ def read_tflite(path: Path, *, deadline_s: float = _INSPECT_DEADLINE_S) -> Artif
             next_step="give a model that the TFLite or LiteRT converter wrote",
         )
     try:
-        answer = _ask({"do": "inspect", "model": str(path.resolve())}, deadline_s)
+        job = {"do": "inspect", "model": str(path.resolve()), "shapes": shapes or {}, "samples": samples or {}}
+        answer = _ask(job, deadline_s)
     except ChildError as failure:
         raise ModelError(
             f"{path}: damaged or hostile: the process that loaded it {failure.message}",
             next_step="compare its hash with the original's",
         ) from failure
     if error := answer.get("error"):
-        raise ModelError(f"{path}: {error['message']}", next_step=error["next_step"])
+        _raise(error, str(path))
     return Artifact(
         path=str(path.resolve()),
         sha256=hashlib.sha256(content).hexdigest(),
         deployed_bytes=len(content),
         inputs=tuple(TensorSpec.model_validate(s) for s in answer["inputs"]),
         outputs=tuple(TensorSpec.model_validate(s) for s in answer["outputs"]),
+        resized=answer["resized"],
     )
 
 
@@ -90,7 +102,8 @@ def predict_tflite(
     with tempfile.TemporaryDirectory(prefix="edgeloop-predict-") as name:
         given, made = Path(name) / "inputs.npz", Path(name) / "outputs.npz"
         np.savez(given, **{str(i): inputs[s.name] for i, s in enumerate(artifact.inputs)})  # type: ignore[arg-type]
-        job = {"do": "predict", "model": artifact.path, "inputs": str(given), "outputs": str(made)}
+        job: dict[str, Any] = {"do": "predict", "model": artifact.path, "inputs": str(given), "outputs": str(made)}
+        job["shapes"] = _resized(artifact)
         try:
             answer = _ask(job, deadline_s)
         except ChildError as failure:
@@ -120,6 +133,25 @@ def cut_tflite(artifact: Artifact, path: Path, *, deadline_s: float = _PREDICT_D
     )
 
 
+def count_tflite(artifact: Artifact, *, deadline_s: float = _PREDICT_DEADLINE_S) -> tuple[NetworkSizes, str]:
+    """Return what a .tflite costs, counted on its own graph for one sample, and the lightening that it is stored in.
+
+    Raises ModelError where it has nothing to count, HarnessError where counting crashes or takes too long.
+    """
+    try:
+        answer = _ask({"do": "count", "model": artifact.path, "shapes": _resized(artifact)}, deadline_s)
+    except ChildError as failure:
+        raise HarnessError(f"{artifact.path}: counting its operators: the process {failure}") from failure
+    if error := answer.get("error"):
+        _raise(error, artifact.path)
+    return NetworkSizes.model_validate(answer["sizes"]), str(answer["lightening"])
+
+
+def _resized(artifact: Artifact) -> list[list[int]] | None:
+    """The shapes that inputs are resized to; None where the file's own are right."""
+    return [list(spec.shape) for spec in artifact.inputs] if artifact.resized else None
+
+
 def _read(path: Path) -> bytes:
     if path.is_dir():
         raise UserError(f"{path}: is a folder", next_step="name the .tflite file in it")
@@ -131,12 +163,12 @@ def _read(path: Path) -> bytes:
         raise UserError(f"{path}: can't be read: {error.strerror}") from error
 
 
-def _ask(job: dict[str, str], deadline_s: float) -> dict[str, Any]:
+def _ask(job: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="edgeloop-runtime-") as name:
         folder = Path(name)
         return ChildProcess(_RUNTIME, folder / "log").finish(job, folder / "result.json", deadline_s)
 
 
 def _raise(error: dict[str, Any], path: str) -> NoReturn:
-    kinds: dict[str, type[EdgeloopError]] = {"DataError": DataError, "ModelError": ModelError}
+    kinds: dict[str, type[EdgeloopError]] = {"DataError": DataError, "ModelError": ModelError, "UserError": UserError}
     raise kinds[error["kind"]](f"{path}: {error['message']}", next_step=error["next_step"])

@@ -11,9 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeloop.builders.shapes import is_channels_first
 
-def open_model(content: bytes, *, keep_all: bool = False) -> Any:
-    """Return an interpreter, tensors allocated, one thread; `keep_all`: plain kernels, every tensor stays readable."""
+
+def open_model(content: bytes, shapes: Sequence[Sequence[int]] | None = None, *, keep_all: bool = False) -> Any:
+    """Return an interpreter, tensors allocated, one thread; `keep_all`: plain kernels, every tensor stays readable.
+
+    `shapes` are what the inputs are resized to, in the model's order; None leaves them as they are.
+    """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if keep_all else OpResolverType.AUTO
@@ -23,6 +28,9 @@ def open_model(content: bytes, *, keep_all: bool = False) -> Any:
         experimental_op_resolver_type=resolver,
         experimental_preserve_all_tensors=keep_all,
     )
+    if shapes is not None:
+        for detail, shape in zip(interpreter.get_input_details(), shapes, strict=True):
+            interpreter.resize_tensor_input(detail["index"], list(shape))
     interpreter.allocate_tensors()
     return interpreter
 
@@ -72,6 +80,8 @@ def run(interpreter: Any, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     stored = []
     for values, detail in zip(inputs, sources, strict=True):
         shape = tuple(int(d) for d in detail["shape"])
+        if is_channels_first(shape, values.shape[1:]):
+            values = np.moveaxis(values, -1, 1)
         if values.shape[1:] != shape[1:]:
             raise ValueError(
                 f"input {detail['name'] or detail['index']} takes samples of shape {shape[1:]}, not {values.shape[1:]}"

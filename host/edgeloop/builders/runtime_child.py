@@ -1,4 +1,4 @@
-"""A child process that opens a .tflite nobody vouches for: `inspect` it, or `predict` with it.
+"""A child process that opens a .tflite nobody vouches for: `inspect`, `count` or `cut` it, or `predict` with it.
 
 Knows numpy and the runtime only, so that it starts fast: `python -m edgeloop.builders.runtime_child`.
 """
@@ -13,6 +13,8 @@ from typing import Any
 from edgeloop.builders import child
 from edgeloop.errors import DataError, ModelError
 
+_DEFAULT_SIGNATURE = "serving_default"
+
 
 def _prepare() -> None:
     import ai_edge_litert.interpreter  # noqa: F401
@@ -22,25 +24,69 @@ def _prepare() -> None:
 def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["do"] == "cut":
         return _cut(Path(job["model"]), Path(job["parts"]))
-    return _inspect(Path(job["model"])) if job["do"] == "inspect" else _predict(job)
+    if job["do"] == "count":
+        return _count(job)
+    return _inspect(job) if job["do"] == "inspect" else _predict(job)
 
 
-def _inspect(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    _walk(content)
+def _inspect(job: Mapping[str, Any]) -> dict[str, Any]:
+    content = Path(job["model"]).read_bytes()
+    signature = _walk(content)
     interpreter = _open(content)
-    signatures = interpreter.get_signature_list()
     named: list[dict[int, str]] = [{}, {}]
-    if len(signatures) == 1:
-        runner = interpreter.get_signature_runner(next(iter(signatures)))
+    if signature is not None:
+        runner = interpreter.get_signature_runner(signature)
         named = [
             {int(d["index"]): name for name, d in details.items()}
             for details in (runner.get_input_details(), runner.get_output_details())
         ]
+    inputs = _specs(interpreter.get_input_details(), named[0], "input")
+    wanted = _shapes(interpreter.get_input_details(), [spec["name"] for spec in inputs], job)
+    resized = wanted != [tuple(spec["shape"]) for spec in inputs]
+    if resized:
+        interpreter = _resized(content, wanted)
+        inputs = _specs(interpreter.get_input_details(), named[0], "input")
     return {
-        "inputs": _specs(interpreter.get_input_details(), named[0], "input"),
+        "inputs": inputs,
         "outputs": _specs(interpreter.get_output_details(), named[1], "output"),
+        "resized": resized,
     }
+
+
+def _shapes(details: list[dict[str, Any]], names: list[str], job: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    """The shape of each input, dynamic dimensions filled with what the job tells."""
+    from edgeloop.builders import shapes
+
+    told, samples = (shapes.by_input(names, job.get(what, {}), what) for what in ("shapes", "samples"))
+    found = []
+    for name, detail in zip(names, details, strict=True):
+        signature = detail.get("shape_signature")
+        declared = [int(d) for d in (detail["shape"] if signature is None or len(signature) == 0 else signature)]
+        found.append(shapes.concrete(name, declared, told.get(name), samples.get(name)))
+    return found
+
+
+def _resized(content: bytes, wanted: list[tuple[int, ...]]) -> Any:
+    """The model with its inputs in other shapes, run once: shapes of outputs may be known only then."""
+    from edgeloop.builders import runtime, shapes
+
+    try:
+        interpreter = runtime.open_model(content, wanted)
+        interpreter.invoke()
+    except (ValueError, RuntimeError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise ModelError(f"does not run with {', '.join(map(shapes.shown, wanted))} as inputs: {text}") from error
+    return interpreter
+
+
+def _count(job: Mapping[str, Any]) -> dict[str, Any]:
+    from edgeloop.builders import runtime
+    from edgeloop.builders.counting import counted
+
+    content = Path(job["model"]).read_bytes()
+    _walk(content)
+    interpreter = runtime.open_model(content, job["shapes"])
+    return counted(content, {int(d["index"]): tuple(map(int, d["shape"])) for d in interpreter.get_tensor_details()})
 
 
 def _cut(model: Path, parts: Path) -> dict[str, Any]:
@@ -51,8 +97,11 @@ def _cut(model: Path, parts: Path) -> dict[str, Any]:
     return cut(content, parts)
 
 
-def _walk(content: bytes) -> None:
-    """Read every table and vector with bounds checked: the runtime itself follows offsets blindly."""
+def _walk(content: bytes) -> str | None:
+    """Read every table and vector with bounds checked: the runtime itself follows offsets blindly.
+
+    Returns the signature that is run, None where the file has none.
+    """
     import struct
 
     from ai_edge_litert.tools import flatbuffer_utils
@@ -74,13 +123,36 @@ def _walk(content: bytes) -> None:
             raise ModelError("damaged: an operator names a tensor that does not exist")
         if any(not 0 <= int(t.buffer) < len(model.buffers) for t in graph.tensors or []):
             raise ModelError("damaged: a tensor names a buffer that does not exist")
+    return _signature(model)
 
 
-def _open(content: bytes) -> Any:
+def _signature(model: Any) -> str | None:
+    """The only signature, else `serving_default`. Raises ModelError where it is not clear which, or it can't be run.
+
+    The runtimes run the first graph of a file; a signature of another one would be measured as something else.
+    """
+    found = {(s.signatureKey or b"").decode(errors="replace"): int(s.subgraphIndex) for s in model.signatureDefs or []}
+    if not found:
+        return None
+    name = _DEFAULT_SIGNATURE if _DEFAULT_SIGNATURE in found else next(iter(found))
+    if len(found) > 1 and name != _DEFAULT_SIGNATURE:
+        raise ModelError(
+            f"has the signatures {', '.join(found)}, and none is {_DEFAULT_SIGNATURE}",
+            next_step="convert it with one of them alone",
+        )
+    if found[name] != 0:
+        raise ModelError(
+            f"its signature {name} is graph {found[name]} of the file, and runtimes run the first",
+            next_step="convert it with that one alone",
+        )
+    return name
+
+
+def _open(content: bytes, shapes: list[list[int]] | None = None) -> Any:
     from edgeloop.builders import runtime
 
     try:
-        return runtime.open_model(content)
+        return runtime.open_model(content, shapes)
     except (ValueError, RuntimeError) as error:
         text = " ".join(str(error).split())
         custom = re.search(r"unresolved custom op: (\S+)", text)
@@ -128,7 +200,7 @@ def _predict(job: Mapping[str, Any]) -> dict[str, Any]:
 
     from edgeloop.builders import runtime
 
-    interpreter = _open(Path(job["model"]).read_bytes())
+    interpreter = _open(Path(job["model"]).read_bytes(), job.get("shapes"))
     with np.load(job["inputs"]) as arrays:
         given = [arrays[str(position)] for position in range(len(arrays.files))]
     try:

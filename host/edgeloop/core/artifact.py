@@ -39,10 +39,14 @@ class Artifact(Frozen):
     ranges_matched: tuple[int, int] | None = None
     """Quantized activation tensors that got their trained range, of how many."""
     parity: Parity | None = None
+    resized: bool = False
+    """Whether the runtime resizes the inputs to these shapes, since the file's own leave dimensions open."""
     declared_by: str | None = None
     """The .toml that declares a program of the user's own; None for a model."""
+    converted_from: str | None = None
+    """The user's file that it was converted from, as it is; None for a model that is built or ready."""
 
     @property
     def shown(self) -> str:
         """What people know it by."""
-        return self.declared_by or self.path
+        return self.declared_by or self.converted_from or self.path

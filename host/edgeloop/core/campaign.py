@@ -11,18 +11,27 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from edgeloop.core.frozen import Frozen
-from edgeloop.core.lightening import Lightening
+from edgeloop.core.lightening import DYNAMIC, Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.network import Engine, Teacher
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.pyref import PyRef
 
 
-def _rung(name: str) -> str:
+def _form(name: str) -> str:
     return Lightening.parse(name).name
 
 
+def _rung(name: str) -> str:
+    if name == DYNAMIC:
+        raise ValueError(f"{DYNAMIC} is a form that a file given as M1 is measured in, not a rung of the ladder")
+    return _form(name)
+
+
+Form = Annotated[str, AfterValidator(_form)]
 Rung = Annotated[str, AfterValidator(_rung)]
+FILES = (".tflite", ".keras", ".h5")
+"""What `reference.file` may end in; what ends otherwise is the folder of a SavedModel."""
 
 
 def _built_for(name: Any) -> Any:
@@ -35,30 +44,61 @@ BuiltFor = Annotated[Engine, BeforeValidator(_built_for)]
 
 
 class Reference(Frozen):
-    """M1: a family that ships with edgeloop, or a user's factory; trained first, or with its weights."""
+    """M1: a family that ships with edgeloop or a user's factory, trained first or with its weights; or a ready model's
+    file, which is not trained. With a file, family or factory say where M2 comes from."""
 
+    file: str | None = None
+    """A .tflite, .keras or .h5 file, or the folder of a SavedModel: a fixed baseline and teacher."""
     family: str | None = None
     factory: PyRef | None = None
     layout: Literal["channels_first", "channels_last"] | None = None
     """What a factory's forward expects, data being channel-last on disk and on the board; None: torch's
     channels_first, and channels_last for a Keras model."""
     width: float = Field(default=1.0, gt=0)
+    """M1's own; with a file that which the widths of the search multiply."""
     depth: int = Field(default=0, ge=0)
     weights: str | None = None
     larger: Literal["factory", "widen", "none"] | Annotated[tuple[PyRef, ...], Field(min_length=1)] = "factory"
     """Where M2 comes from: the same factory; the same, starting with M1's function; nowhere, M1 itself is lightened; or
     a list of factories, each called with width 1 and depth 0."""
-    lightening: Rung = "fp32"
+    lightening: Form = "fp32"
+    """What M1 is measured as. A .tflite is measured as it is."""
     engine: BuiltFor = "litert"
     threads: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.family is None) == (self.factory is None):
-            raise ValueError("name one of family and factory")
         if Lightening.parse(self.lightening).pruned_pct:
             raise ValueError(f"lightening {self.lightening}: M1 is measured with all its channels")
+        if self.file is not None:
+            self._fixed(self.file)
+        elif (self.family is None) == (self.factory is None):
+            raise ValueError("name one of family and factory, or a file")
+        elif self.lightening == DYNAMIC:
+            raise ValueError(f"lightening {DYNAMIC} is a form of a Keras file or a SavedModel: name it as file")
         return self
+
+    def _fixed(self, file: str) -> None:
+        """Raise ValueError for what does not go with a file."""
+        listed = isinstance(self.larger, tuple)
+        own = [name for name in ("family", "factory", "width", "depth") if name in self.model_fields_set]
+        if self.larger in ("widen", "none"):
+            raise ValueError(
+                f"larger = {self.larger!r} starts from M1's own weights, which a file does not give: name M2's family "
+                "or factory, or a list of factories"
+            )
+        if self.weights is not None:
+            raise ValueError("weights go with a family or a factory that is M1; a file has its own")
+        if listed and own:
+            raise ValueError(f"with a file, larger as a list is all there is of M2: leave out {', '.join(own)}")
+        if not listed and (self.family is None) == (self.factory is None):
+            raise ValueError(
+                "with a file, name where M2 comes from: one of family and factory, or larger as a list of factories"
+            )
+        if file.endswith(".onnx"):
+            raise ValueError("no ONNX file can be M1 here: convert it to a .tflite or a SavedModel first")
+        if file.endswith(".tflite") and "lightening" in self.model_fields_set:
+            raise ValueError("a .tflite is measured as it is: leave out lightening")
 
 
 class Task(Frozen):
@@ -222,9 +262,18 @@ class Campaign(Frozen):
             raise ValueError("search.depths: widening changes widths alone; leave depths out where larger = 'widen'")
         if isinstance(larger, tuple) and (search.widths, search.depths) != (Search().widths, (0,)):
             raise ValueError("search.widths, search.depths: networks of a list have sizes of their own; leave both out")
+        if self.reference.file is not None:
+            self._untrained()
         if larger != "widen" and self.training.widened_epochs is not None:
             raise ValueError("training.widened_epochs goes with reference.larger = 'widen'")
         return self
+
+    def _untrained(self) -> None:
+        """Raise ValueError where M1 would be trained, and is a file."""
+        if self.training.teacher == "m1-distilled":
+            raise ValueError("training.teacher: M2 is distilled into M1 there, and a file can't be trained")
+        if self.training.teacher == "m1" and self.training.schedule == "qkd":
+            raise ValueError("training.schedule: qkd trains the teacher too, and a file can't be trained")
 
     @property
     def confirmation(self) -> Plan:

@@ -26,11 +26,17 @@ _SPELLING = re.compile(r"(?P<bits>[a-z0-9]+?)(?:\+dw8)?(?::(?P<share>[0-9]{1,3})
 _BITS: dict[str, tuple[int, int, int, int]] = {
     "fp32": (32, 32, 32, 32),
     "fp16": (16, 32, 16, 16),
+    "dynamic": (8, 32, 8, 8),
     "w8a16": (8, 16, 8, 8),
     "w8a8": (8, 8, 8, 8),
     "w4a8": (4, 8, 8, 8),
 }
 """Bits of weights, activations, depthwise weights, and the weights of the first and the last layer."""
+DYNAMIC = "dynamic"
+"""Weights of 8 bit, activations float and quantized while it runs (TFLite's dynamic range quantization): a form that a
+file given as M1 may be measured in, and no rung, since nothing here trains for it."""
+
+_RUNGS = tuple(name for name in _BITS if name != DYNAMIC)
 
 
 class Lightening(Frozen):
@@ -112,12 +118,14 @@ class Lightening(Frozen):
         base = found["bits"] if found else ""
         if found is None or base not in _BITS or ("+dw8" in name and base != "w4a8"):
             raise ValueError(
-                f"unknown lightening {name!r}; the ladder is {', '.join(_BITS)}, with w4a8:1 to w4a8:99 between the "
+                f"unknown lightening {name!r}; the ladder is {', '.join(_RUNGS)}, with w4a8:1 to w4a8:99 between the "
                 f"last two, each also pruned as in w8a8-p25"
             )
         share, pruned = int(found["share"] or 100), int(found["pruned"] or 0)
         if found["share"] and (base != "w4a8" or not 1 <= share <= 99):
             raise ValueError(f"{name}: a share of 1 to 99 percent goes with w4a8, as in w4a8:50")
+        if found["pruned"] and base == DYNAMIC:
+            raise ValueError(f"{name}: {DYNAMIC} is a form of a file, and files are not pruned")
         if found["pruned"] and not 1 <= pruned <= PRUNED_PCT_MAX:
             raise ValueError(f"{name}: 1 to {PRUNED_PCT_MAX} percent of the channels can be pruned, as in w8a8-p25")
         weight, activation, depthwise, edge = _BITS[base]

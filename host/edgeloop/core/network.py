@@ -19,13 +19,16 @@ Teacher = Literal["none", "m1", "m1-distilled", "m2"]
 
 
 class NetworkSpec(Frozen):
-    """A network to be built by a family that ships with edgeloop or by a user's factory."""
+    """A network to be built by a family that ships with edgeloop or by a user's factory, or M1 as a file."""
 
     family: str | None = None
     factory: str | None = None
     """`/absolute/file.py:function`, called as `function(width=..., depth=...)`."""
     source_sha256: str | None = None
     """Digest of the factory's file, so that an edited file is another network."""
+    file: str | None = None
+    """Absolute path of a ready model, or of a SavedModel's folder: M1 as it is, neither trained nor resized."""
+    file_sha256: str | None = None
     weights: str | None = None
     """Absolute path of a state dict that M1 starts from instead of being trained."""
     weights_sha256: str | None = None
@@ -45,8 +48,8 @@ class NetworkSpec(Frozen):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.family is None) == (self.factory is None):
-            raise ValueError("a network comes from a family or from a factory, one of the two")
+        if [self.family, self.factory, self.file].count(None) != 2:
+            raise ValueError("a network comes from a family, from a factory or from a file, one of the three")
         return self
 
     def resized(self, width: float, depth: int) -> Self:
@@ -59,7 +62,9 @@ class NetworkSpec(Frozen):
 
     @property
     def label(self) -> str:
-        """The network's size in words: `width 1.41`, `width 2 depth +1`, `big.py:build` for one that was given."""
+        """The network's size in words: `width 1.41`, `width 2 depth +1`; `big.py:build`, `m1.tflite` where given."""
+        if self.file is not None:
+            return PurePath(self.file).name
         if self.listed and self.factory is not None:
             return PurePath(self.factory).name
         return f"width {self.width:g}" + (f" depth +{self.depth}" if self.depth else "")

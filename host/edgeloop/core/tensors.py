@@ -13,7 +13,7 @@ class TensorSpec(Frozen):
     name: str
     dtype: str
     shape: tuple[int, ...]
-    layout: Literal["channels_last", "flat"] = "flat"
+    layout: Literal["channels_last", "channels_first", "flat"] = "flat"
     scale: float | None = None
     """real = scale * (stored - zero_point); None where the tensor is not quantized."""
     zero_point: int | None = None

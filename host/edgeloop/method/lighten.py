@@ -23,6 +23,8 @@ QUANTIZED_LAYER_BYTES = 65
 """Quantization parameters' tables of a layer's weights and bias."""
 CHANNEL_BYTES = 8
 """Per output channel: a float32 scale for the weights and one for the bias."""
+DYNAMIC_CHANNEL_BYTES = 4
+"""The same where only weights are quantized."""
 ZERO_POINT_BYTES = 8
 """Per output channel, an int64; all are 0, and layers of equally many channels share theirs."""
 
@@ -96,6 +98,8 @@ def predicted_bytes(sizes: NetworkSizes, lightening: Lightening, *, low: int | N
         layer_bytes += QUANTIZED_LAYER_BYTES
     elif lightening.weight_bits == 16:
         layer_bytes += HALF_LAYER_BYTES
+    elif lightening.weight_bits == 8:
+        channel_bytes = DYNAMIC_CHANNEL_BYTES
     total = CONTAINER_BYTES + 4 * sizes.other_parameters + ACTIVATION_BYTES * len(sizes.activations)
     for layer, bits in zip(sizes.layers, weight_bits(sizes, lightening), strict=True):
         total += (layer.weights * bits + 7) // 8 + layer.bias * bias_bytes

@@ -148,7 +148,7 @@ class Making:
             if not future.done():
                 ahead = False
                 self._builder(candidate).warm_up()
-                self._means.observer.stage(number, f"training {_named(job)}: {phase}")
+                self._means.observer.stage(number, _stage(job, phase))
             trained = done[phase.gives] = future.result()
             told.append(_told(phase, trained, done))
         self._memo.append(
@@ -237,7 +237,7 @@ class Making:
 
 def _told(phase: Phase, trained: TrainedNetwork, done: Mapping[Source, TrainedNetwork]) -> PhaseDone:
     return PhaseDone(
-        what=str(phase),
+        what=str(phase) if trained.note is None else f"{phase}; {trained.note}",
         key=trained.key,
         parent=done[phase.parent].key if phase.parent else None,
         teacher=done[phase.teacher].key if phase.teacher else None,
@@ -247,8 +247,14 @@ def _told(phase: Phase, trained: TrainedNetwork, done: Mapping[Source, TrainedNe
     )
 
 
+def _stage(job: TrainingJob, phase: Phase) -> str:
+    return f"{'running' if job.network.file is not None else 'training'} {_named(job)}: {phase}"
+
+
 def _named(job: TrainingJob) -> str:
-    """`width 1.41 w8a8`; a float network that others start from is `width 1.41 fp32`."""
+    """`width 1.41 w8a8`; a float network that others start from is `width 1.41 fp32`; M1's file goes by its name."""
+    if job.network.file is not None:
+        return job.network.label
     return str(Candidate(network=job.network, lightening=job.lightening))
 
 

@@ -36,6 +36,8 @@ class Phase:
 
     def __str__(self) -> str:
         match self.gives:
+            case "m1" if self.network.file is not None:
+                return "M1 as it is, run on the data"
             case "m2" if self.widens is not None:
                 return "M1 widened to M2, trained on labels"
             case "m1" | "m2":
@@ -56,6 +58,8 @@ def phases(candidate: Candidate, m1: NetworkSpec, judged: Sequence[Trial], *, fi
     `judged` are the trials so far; with `fine_tunes` the last of them with the same network and teacher, lightened
     to another rung, is where the training goes on from.
     """
+    if candidate.network.file is not None:
+        return [Phase("m1", m1)]
     own: Source = "m1" if candidate.network == m1 else "m2"
     widened = candidate.network.widened_from is not None
     found = [Phase("m1", m1)] if widened else []

@@ -74,7 +74,8 @@ class SearchSpace:
         self._compiled = Prediction()
         """A compiled network is code too: what one kind of file teaches says nothing of the other."""
         self._m1_engine = m1_engine
-        self._prediction(m1_engine).learn(m1_sizes, Lightening.parse(m1_lightening), m1_bytes)
+        if m1.file is None:  # another converter's file says nothing of what ours will write
+            self._prediction(m1_engine).learn(m1_sizes, Lightening.parse(m1_lightening), m1_bytes)
         self._parities: dict[int, tuple[int, float]] = {}
         self._orders: dict[tuple[int, int], tuple[Sensitivity, ...]] = {}
         self._made: set[tuple[int, int]] = set()
@@ -92,8 +93,9 @@ class SearchSpace:
             return [Larger(self._m1, self._m1_sizes, self._m1.label)], []
         networks, left_out = determine(self._m1, self._m1_sizes, self.search, self._sizes_of, self._larger)
         if not networks:
-            given = isinstance(self._larger, tuple)
-            step = f"{'name larger ones' if given else 'raise the width'}, or set reference.larger = 'none'"
+            given = isinstance(self._larger, tuple) and any(network.listed for network in self._larger)
+            step = f"{'name larger ones' if given else 'raise the width'}"
+            step += ", or set reference.larger = 'none'" if self._m1.file is None else ""
             where = "reference.larger" if given else "search.widths"
             raise ConfigError([Fault(where, sentence, step) for sentence in left_out])
         return networks, left_out

@@ -25,6 +25,8 @@ def network_key(network: NetworkSpec, channel_multiple: int) -> str:
         plain["factory"] = network.factory.rpartition(":")[2]
     if network.weights_sha256 is not None:
         plain["weights"] = None
+    if network.file_sha256 is not None:
+        plain["file"] = None
     return key_of("network", plain, channel_multiple)
 
 
@@ -33,6 +35,8 @@ def training_key(job: TrainingJob) -> str:
 
     Raises MissingExtraError where torch is not installed, UserError where a file that the task names is missing.
     """
+    if job.network.file is not None:
+        return _fixed_key(job)
     packages = ["torch"] + (["torch-pruning"] if Lightening.parse(job.lightening).pruned_pct else [])
     try:
         versions = [metadata.version(package) for package in packages]
@@ -51,6 +55,19 @@ def training_key(job: TrainingJob) -> str:
         Path(job.teacher).name if job.teacher else None,
         Path(job.goes_on_from).name if job.goes_on_from else None,
         versions,
+    )
+
+
+def _fixed_key(job: TrainingJob) -> str:
+    """The key of what M1 gives on the data, where it is a file: on training data too where it teaches."""
+    return key_of(
+        "fixed",
+        _METHOD,
+        network_key(job.network, job.channel_multiple),
+        _task_parts(job.task),
+        job.data_sha256,
+        job.recipe.teacher == "m1",
+        metadata.version("ai-edge-litert"),
     )
 
 

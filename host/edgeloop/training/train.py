@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.fx import GraphModule
@@ -19,6 +20,7 @@ from edgeloop.core.campaign import Training
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.mixing import Sensitivity, least_sensitive
+from edgeloop.core.measurement import Arrays
 from edgeloop.core.network import NetworkSignature
 from edgeloop.errors import UserError
 from edgeloop.measure.scoring import Scorer
@@ -63,8 +65,22 @@ class Subject:
         return names[id(self.weights_of)]
 
 
+@dataclass(frozen=True, slots=True)
+class Opinions:
+    """A teacher that is no network of ours: what it gave, once, on the samples that are taught."""
+
+    train: Arrays
+    unlabelled: Arrays | None
+
+
 def train(
-    job: TrainingJob, key: str, subject: Subject, teacher: Subject | None, data: DataSet, networks: Path, report: Report
+    job: TrainingJob,
+    key: str,
+    subject: Subject,
+    teacher: Subject | Opinions | None,
+    data: DataSet,
+    networks: Path,
+    report: Report,
 ) -> TrainedNetwork:
     """Train, evaluate on validation data, and write `networks/<key>`.
 
@@ -132,7 +148,7 @@ class _Run:
     """The pieces of one job that float and lightened training share."""
 
     def __init__(
-        self, job: TrainingJob, subject: Subject, teacher: Subject | None, data: DataSet, report: Report
+        self, job: TrainingJob, subject: Subject, teacher: Subject | Opinions | None, data: DataSet, report: Report
     ) -> None:
         reconstruct = job.task.kind == "autoencoder"
         self._job = job
@@ -151,7 +167,7 @@ class _Run:
         self._validation = samples(data.validation)
         self._calibration = samples(data.calibration)
         subject.network.to(self._device)
-        if teacher is not None:
+        if isinstance(teacher, Subject):
             teacher.network.to(self._device).eval()
 
     def float_epochs(self) -> list[Epoch]:
@@ -261,10 +277,11 @@ class _Run:
         first = Term("labels", 1 / 3, self._labels)
         if recipe.schedule == "patent3":
             return InTurn((first, Term("distillation", 2 / 3, self._taught(module, recipe.distillation_weight))))
+        assert isinstance(teacher, Subject), "a teacher that learns too is a network"
         together = CoStudied(
             self._labels,
             teacher.network,
-            _outputs_on(teacher.network, teacher.signature, self._teachers_view(self._data.train)),
+            _outputs_on(teacher.network, teacher.signature, self._view_of(teacher, self._data.train)),
             recipe.distillation_weight,
             recipe.lightened_learning_rate,
         )
@@ -289,13 +306,16 @@ class _Run:
 
     def _opinions(self, split: DataSplit) -> Tensors:
         """The teacher's outputs on all samples of a split."""
-        assert self._teacher is not None, "only a taught network is told a teacher's opinion"
         teacher = self._teacher
-        return predict(teacher.network, teacher.signature.outputs, self._teachers_view(split))
+        assert teacher is not None, "only a taught network is told a teacher's opinion"
+        if isinstance(teacher, Opinions):
+            given = teacher.train if split is self._data.train else teacher.unlabelled
+            assert given is not None, "a teacher is asked about training and unlabelled samples alone"
+            return {n: torch.from_numpy(np.array(v, dtype=np.float32)).to(self._device) for n, v in given.items()}
+        return predict(teacher.network, teacher.signature.outputs, self._view_of(teacher, split))
 
-    def _teachers_view(self, split: DataSplit) -> tuple[torch.Tensor, ...]:
-        assert self._teacher is not None, "only a taught network has a teacher"
-        return Samples.of(split, self._teacher.signature).on(self._device).inputs
+    def _view_of(self, teacher: Subject, split: DataSplit) -> tuple[torch.Tensor, ...]:
+        return Samples.of(split, teacher.signature).on(self._device).inputs
 
     def _validation_loss(self, network: nn.Module) -> float:
         outputs = predict(network, self._subject.signature.outputs, self._validation.inputs)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeloop.builders.runtime import open_model
 from edgeloop.builders.tflite.matching import Fingerprint, Op, fingerprint
-from edgeloop.builders.tflite.pack import packed
+from edgeloop.builders.pack import packed
 from edgeloop.builders.tflite.straighten import operator_name, straighten
 from edgeloop.errors import BuildError
 

@@ -12,9 +12,9 @@ FORMAT = 1
 """Raised when this builder itself changes what it writes, so that old artifacts are built anew."""
 
 
-def tool_versions() -> dict[str, str]:
-    """Return installed versions by package. Raises MissingExtraError where one is absent."""
+def tool_versions(purpose: str = "building a .tflite") -> dict[str, str]:
+    """Return installed versions by package. Raises MissingExtraError where one is absent; `purpose` needs it."""
     try:
         return {package: metadata.version(package) for package in PACKAGES}
     except metadata.PackageNotFoundError as error:
-        raise MissingExtraError(str(error.name), "tflite", "building a .tflite") from error
+        raise MissingExtraError(str(error.name), "tflite", purpose) from error

@@ -23,6 +23,16 @@ def packed(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
+def stripped(content: bytes) -> bytes:
+    """The same model without names, signatures and metadata. Its inputs and outputs keep their order."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    flatbuffer_utils.strip_strings(model)
+    model.metadata = None
+    return packed(model)
+
+
 class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
     """Takes a vector back when an equal one was written before, as the base class does with vtables."""
 

@@ -1,0 +1,187 @@
+"""Ready models of other formats, converted to .tflite once and kept: Keras files, SavedModels, torch.export archives.
+
+A file is known by its content, the form that is asked, the shapes that are told and the versions of the tools. Below
+`root` lies `<key>/` with `model.tflite` and `artifact.json`; a folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from edgeloop.builders.child import ChildError, ChildProcess, python_module
+from edgeloop.builders.prebuilt import read_tflite
+from edgeloop.builders.tensorflow import versions as tensorflow
+from edgeloop.builders.tflite import versions as tflite
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.frozen import key_of
+from edgeloop.core.measurement import Arrays
+from edgeloop.errors import BuildError, EdgeloopError, ModelError, UserError, kept_on_disk
+
+FORMS = ("fp32", "fp16", "dynamic", "w8a16", "w8a8")
+"""What TFLiteConverter makes of a Keras file or a SavedModel."""
+_CALIBRATED = ("w8a16", "w8a8")
+_KERAS = (".keras", ".h5")
+_SAVED_MODEL = "saved_model.pb"
+_ARCHIVE = ".pt2"
+_DEADLINE_S = 900.0
+_TENSORFLOW = python_module("edgeloop.builders.tensorflow.child")
+_TORCH = python_module("edgeloop.builders.tflite.program_child")
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """How a file is converted. Calibration samples are channel-last arrays by the names of the data."""
+
+    form: str = "fp32"
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Whole shapes of inputs by the model's names, for dynamic dimensions."""
+    samples: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Shapes of one channel-last sample by the names of the data, for those that nobody told."""
+    calibration: Arrays = field(default_factory=dict)
+
+
+def is_convertible(path: Path) -> bool:
+    """Whether this is a format that is converted."""
+    return is_tensorflow(path) or path.suffix == _ARCHIVE
+
+
+def is_tensorflow(path: Path) -> bool:
+    """Whether TensorFlow reads it: a .keras or .h5 file, or the folder of a SavedModel."""
+    return (path.suffix in _KERAS and not path.is_dir()) or (path / _SAVED_MODEL).is_file()
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, or of all files of a folder with their names. Raises UserError where it can't be read."""
+    try:
+        if not path.is_dir():
+            with path.open("rb") as handle:
+                return hashlib.file_digest(handle, "sha256").hexdigest()
+        parts = [
+            [str(file.relative_to(path)), hashlib.sha256(file.read_bytes()).hexdigest()]
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+        ]
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror}") from error
+    return key_of("folder", parts)
+
+
+def converted(path: Path, asked: Conversion, root: Path, *, deadline_s: float = _DEADLINE_S) -> Artifact:
+    """Convert a file, or find it converted below `root`. Names of inputs and outputs are the file's own.
+
+    Raises MissingExtraError where the toolchain is not installed, UserError, ModelError where the file can't be
+    converted, BuildError where the toolchain crashes or takes too long.
+    """
+    purpose = f"reading {path.name}"
+    if is_tensorflow(path):
+        command, tools, written = _TENSORFLOW, tensorflow.tool_versions(purpose), tensorflow.FORMAT
+    else:
+        command, tools, written = _TORCH, tflite.tool_versions(purpose), tflite.FORMAT
+    calibrated = asked.form in _CALIBRATED
+    key = key_of(
+        "converted",
+        written,
+        digest(path),
+        asked.form,
+        {name: list(shape) for name, shape in asked.shapes.items()},
+        {name: list(shape) for name, shape in asked.samples.items()},
+        [[n, hashlib.sha256(np.ascontiguousarray(a)).hexdigest()] for n, a in sorted(asked.calibration.items())]
+        if calibrated
+        else [],
+        tools,
+    )
+    found = _found(root / key, path)
+    if found is not None:
+        return found
+    with kept_on_disk(root):
+        root.mkdir(parents=True, exist_ok=True)
+        making = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=root))
+        try:
+            artifact = _convert(path, asked, making, command, tools, deadline_s, calibrated=calibrated)
+            content = json.dumps(artifact.model_dump(mode="json") | {"path": "model.tflite"}, indent=1)
+            (making / "artifact.json").write_text(content)
+            shutil.rmtree(root / key, ignore_errors=True)
+            making.replace(root / key)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    return artifact.model_copy(update={"path": str(root / key / "model.tflite")})
+
+
+def _found(folder: Path, source: Path) -> Artifact | None:
+    """What was made before, if the file is still what it was."""
+    try:
+        artifact = Artifact.model_validate_json((folder / "artifact.json").read_bytes())
+        if digest(folder / "model.tflite") != artifact.sha256:
+            return None
+    except (OSError, UserError, ValidationError):
+        return None
+    return artifact.model_copy(
+        update={"path": str(folder / "model.tflite"), "converted_from": str(source.resolve())}
+    )
+
+
+def _convert(
+    path: Path,
+    asked: Conversion,
+    making: Path,
+    command: Sequence[str],
+    tools: dict[str, str],
+    deadline_s: float,
+    *,
+    calibrated: bool,
+) -> Artifact:
+    model, calibration = making / "model.tflite", making / "calibration.npz"
+    if calibrated:
+        np.savez(calibration, **asked.calibration)  # type: ignore[arg-type]
+    job: dict[str, Any] = {
+        "source": str(path.resolve()),
+        "target": str(model),
+        "form": asked.form,
+        "shapes": {name: list(shape) for name, shape in asked.shapes.items()},
+        "samples": {name: list(shape) for name, shape in asked.samples.items()},
+        "calibration": str(calibration) if calibrated else None,
+    }
+    log = making / "log"
+    try:
+        answer = ChildProcess(command, log).finish(job, making / "result.json", deadline_s)
+    except ChildError as failure:
+        raise BuildError(f"{path}: converting it to .tflite: the process {failure}") from failure
+    if error := answer.get("error"):
+        kinds: dict[str, type[EdgeloopError]] = {"ModelError": ModelError, "UserError": UserError}
+        raise kinds[error["kind"]](f"{path}: {error['message']}", next_step=error["next_step"])
+    for left in (log, calibration, making / "result.json"):
+        left.unlink(missing_ok=True)
+    read = read_tflite(model)
+    names = [(read.inputs, answer["inputs"], "inputs"), (read.outputs, answer["outputs"], "outputs")]
+    for found, wanted, what in names:
+        if len(found) != len(wanted):
+            raise ModelError(
+                f"{path}: converted it has {len(found)} {what}, the model has {len(wanted)}",
+                next_step="an input that nothing reads, or one tensor returned twice, can't be kept",
+            )
+    inputs, outputs = (
+        tuple(spec.model_copy(update={"name": name}) for spec, name in zip(found, wanted, strict=True))
+        for found, wanted, _ in names
+    )
+    return read.model_copy(
+        update={
+            "inputs": inputs,
+            "outputs": outputs,
+            "tools": tools,
+            "bytes_before_strip": answer["bytes_before_strip"],
+            "converted_from": str(path.resolve()),
+        }
+    )

@@ -1,0 +1,1 @@
+"""Keras files and SavedModels to .tflite, by TensorFlow in a process of its own."""

@@ -1,0 +1,85 @@
+"""The child process that converts a torch.export archive nobody trained here: one job on stdin.
+
+In: a .pt2, and shapes for dynamic dimensions. Out: a float .tflite, and the names of its inputs and outputs in order.
+`python -m edgeloop.builders.tflite.program_child`. The archive holds a graph: no user code runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeloop.builders import child, shapes
+from edgeloop.builders.pack import stripped
+from edgeloop.builders.tflite import float_model
+from edgeloop.errors import BuildError, ModelError
+
+_SAID_MAX = 300
+
+
+def _prepare() -> None:
+    import litert_torch
+    import torch
+
+    torch.set_num_threads(1)
+    _ = litert_torch
+
+
+def _work(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert one archive. Raises ModelError, UserError."""
+    import litert_torch
+    import torch
+
+    try:
+        program = torch.export.load(job["source"])
+    except Exception as error:
+        raise ModelError(
+            f"torch {torch.__version__} can't load it: {_one_line(error)}",
+            next_step="save it with torch.export.save(torch.export.export(module, samples), FILE)",
+        ) from error
+    names, declared, dtypes = _inputs(program)
+    told = shapes.by_input(names, job["shapes"], "shapes")
+    wanted = [shapes.concrete(name, d, told.get(name), None) for name, d in zip(names, declared, strict=True)]
+    samples = tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in zip(wanted, dtypes, strict=True))
+    try:
+        module = program.module()
+        results = module(*samples)
+        content = bytes(litert_torch.convert(module, samples).model_content())
+        outputs = len(results) if isinstance(results, list | tuple) else 1
+        prepared = float_model.prepare(content, len(names), outputs)
+    except BuildError as error:
+        raise ModelError(error.message, next_step=error.next_step) from error
+    except Exception as error:
+        raise ModelError(f"litert-torch can't convert it: {_one_line(error)}") from error
+    Path(job["target"]).write_bytes(stripped(prepared.content))
+    return {
+        "inputs": names,
+        "outputs": [f"output_{place}" for place in range(outputs)],
+        "bytes_before_strip": len(content),
+    }
+
+
+def _inputs(program: Any) -> tuple[list[str], list[tuple[int, ...]], list[Any]]:
+    """Names, declared shapes and types of what a program takes from its caller, in order."""
+    import torch
+
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    names, declared, dtypes = [], [], []
+    for name in program.graph_signature.user_inputs:
+        value = nodes[name].meta["val"] if name in nodes else None
+        if not isinstance(value, torch.Tensor):
+            raise ModelError(f"input {name!r} is no tensor", next_step="export it with tensors as its only inputs")
+        names.append(name)
+        declared.append(tuple(size if isinstance(size, int) else shapes.DYNAMIC for size in value.shape))
+        dtypes.append(value.dtype)
+    return names, declared, dtypes
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:_SAID_MAX]}" + ("..." if len(text) > _SAID_MAX else "")
+
+
+if __name__ == "__main__":
+    child.serve(_work, prepare=_prepare)
