@@ -62,7 +62,9 @@ class _InputColumn(_Column):
         super().__init__(archive, key)
         wanted = tuple(tensor.shape)
         inner = wanted[1:] if wanted[:1] == (1,) else wanted
-        self._moved = len(inner) > 1 and self.shape not in (wanted, inner) and inner == self.shape[-1:] + self.shape[:-1]
+        self._moved = (
+            len(inner) > 1 and self.shape not in (wanted, inner) and inner == self.shape[-1:] + self.shape[:-1]
+        )
         if self.shape not in (wanted, inner) and not self._moved:
             raise RefusedError("%s: samples have the shape %s, the model's input takes %s" % (key, self.shape, inner))
         refuse_types(key, self.dtype, tensor)

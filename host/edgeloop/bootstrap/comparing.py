@@ -42,6 +42,8 @@ class Asked:
     b: Path
     target: str
     data: Path | None = None
+    shapes: tuple[str, ...] = ()
+    """`NAME=1,28,28,1`: the shapes of inputs that leave dimensions open, of A and B alike."""
     engine: str = "litert"
     engine_b: str | None = None
     """None: as A's."""
@@ -114,10 +116,10 @@ def _checked(asked: Asked) -> _Checked:
     engines = checks.engine(asked.engine, "--engine"), checks.engine(asked.engine_b or asked.engine, "--engine-b")
     plan = checks.plan(asked.plan)
     environment = checks.environment(asked.environment)
-    threads = asked.threads, asked.threads_b or asked.threads
+    threads, shapes = (asked.threads, asked.threads_b or asked.threads), checks.shapes(asked.shapes)
     models = (
-        checks.artifact(asked.a, engines[0], "A", words=asked.plan, threads=threads[0]),
-        checks.artifact(asked.b, engines[1], "B", words=asked.plan, threads=threads[1]),
+        checks.artifact(asked.a, engines[0], "A", words=asked.plan, threads=threads[0], shapes=shapes),
+        checks.artifact(asked.b, engines[1], "B", words=asked.plan, threads=threads[1], shapes=shapes),
     )
     samples = checks.samples(asked.data)
     pipeline = checks.pipeline(asked.plan, asked.data)

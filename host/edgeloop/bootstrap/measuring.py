@@ -45,6 +45,8 @@ class Asked:
     model: Path
     target: str
     data: Path | None = None
+    shapes: tuple[str, ...] = ()
+    """`NAME=1,28,28,1`: the shapes of inputs that leave dimensions open."""
     limits: tuple[str, ...] = ()
     engine: str = "litert"
     threads: int = 1
@@ -104,6 +106,7 @@ def measure(
     target: str,
     *,
     data: str | os.PathLike[str] | None = None,
+    shapes: Sequence[str] = (),
     limits: Sequence[str] = (),
     engine: str = "litert",
     threads: int = 1,
@@ -118,14 +121,16 @@ def measure(
     """Measure a ready model on every board that `target` names, one result each, in the order of the inventory.
 
     `limits` are words as `latency.p90_ms=12`, `top1=0.9`, `size_bytes=900000`; `data` is an .npz with x (or x/<input>)
-    and, for accuracy, y; `environment` is a file with what is declared; the others are as in `Asked`; `watch` is told
-    what is being done, sessions done and sessions in all. Raises UserError and its kind before anything is sent,
+    and, for accuracy, y; `shapes` are words as `x=1,28,28,1`, for inputs that leave dimensions open; `environment` is a
+    file with what is declared; the others are as in `Asked`; `watch` is told what is being done, sessions done and
+    sessions in all. Raises UserError and its kind before anything is sent,
     ModelError for a file that is no model, BoardError and LabError for a board that could not be measured.
     """
     asked = Asked(
         model=Path(model),
         target=target,
         data=None if data is None else Path(data),
+        shapes=tuple(shapes),
         limits=tuple(limits),
         engine=engine,
         threads=threads,
@@ -169,7 +174,12 @@ def _checked(asked: Asked) -> _Checked:
     engine = checks.engine(asked.engine, "--engine")
     plan = checks.plan(asked.plan)
     environment = checks.environment(asked.environment)
-    artifact = checks.artifact(asked.model, engine, "MODEL", words=asked.plan, threads=asked.threads)
+    shapes = checks.shapes(asked.shapes)
+    artifact = checks.artifact(asked.model, engine, "MODEL", words=asked.plan, threads=asked.threads, shapes=shapes)
+    if artifact is not None and artifact.resized and asked.per_op:
+        checks.faults.append(
+            Fault("--per-op", "a model whose inputs are resized can't be cut into its operators", "leave it out")
+        )
     samples = checks.samples(asked.data)
     pipeline = checks.pipeline(asked.plan, asked.data)
     if asked.extend and not asked.limits:

@@ -14,9 +14,12 @@ from platformdirs import user_cache_path, user_state_path
 from pydantic import ValidationError
 
 from edgeloop.bootstrap.files import load_environment
+from edgeloop.bootstrap.fixed import converted_root
 from edgeloop.bootstrap.pipeline import read_pipeline
+from edgeloop.builders.converted import Conversion, converted, is_convertible
 from edgeloop.builders.prebuilt import read_library, read_tflite
 from edgeloop.builders.program import pack_program, read_program
+from edgeloop.builders.shapes import is_channels_first
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
 from edgeloop.core.dataset import DataSplit
@@ -35,6 +38,8 @@ from edgeloop.measure.verdict import Observed, observe
 from edgeloop.ports import Bench, Clock, Watch
 
 _T = TypeVar("_T")
+Shapes = Mapping[str, tuple[int, ...]]
+SHAPE = re.compile(r"(?P<name>.+)=(?P<sizes>[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*)\Z")
 PIPELINE = re.compile(r".+\.py:[A-Za-z_]\w*\Z")
 
 
@@ -139,14 +144,37 @@ class Checks:
         reference = str(Path(words.pipeline).resolve())
         return self._read(lambda: read_pipeline(reference), "--pipeline")
 
+    def shapes(self, words: Sequence[str]) -> Shapes:
+        """What `--shape NAME=1,28,28,1` tells of inputs, batch included."""
+        found: dict[str, tuple[int, ...]] = {}
+        for word in words:
+            match = SHAPE.match(word)
+            if match is None:
+                self.faults.append(Fault("--shape", f"{word!r} is no NAME=1,28,28,1", "sizes are 1 and up"))
+            elif match["name"] in found:
+                self.faults.append(Fault("--shape", f"input {match['name']} is given twice"))
+            else:
+                found[match["name"]] = tuple(map(int, match["sizes"].split(",")))
+        return found
+
     def artifact(
-        self, model: Path, engine: BoardEngine, where: str, *, words: PlanWords, threads: int
+        self,
+        model: Path,
+        engine: BoardEngine,
+        where: str,
+        *,
+        words: PlanWords,
+        threads: int,
+        shapes: Shapes | None = None,
     ) -> Artifact | None:
-        """The model; of a program of the user's own, where it can do what is asked of it."""
+        """The model, converted where it is no .tflite; of a program of the user's own, where it can do what is asked
+        of it. `shapes` are those of inputs by name."""
         if engine == "exec":
             program = self._read(lambda: read_program(model), where)
             if program is None:
                 return None
+            if shapes:
+                self.faults.append(Fault("--shape", f"{model} declares the shapes of a program itself", "leave it out"))
             self.faults += _beyond(program, model, words, threads)
             return pack_program(model, program, user_cache_path("edgeloop") / "programs")
         if model.suffix == ".toml":
@@ -157,7 +185,11 @@ class Checks:
             runs = "runs a model.so that TVM compiled" if engine == "tvm" else "runs a .tflite"
             self.faults.append(Fault(where, f"{model}: {engine} {runs}", "say --engine tvm for a .so, and no other"))
             return None
-        return self._read(lambda: read_library(model) if engine == "tvm" else read_tflite(model), where)
+        if engine == "tvm":
+            if shapes:
+                self.faults.append(Fault("--shape", f"{model} is compiled for shapes of its own", "leave it out"))
+            return self._read(lambda: read_library(model), where)
+        return self._read(lambda: _ready(model, shapes or {}), where)
 
     def samples(self, path: Path | None) -> Samples:
         if path is None:
@@ -175,6 +207,15 @@ class Checks:
         except (ModelError, UserError) as error:
             self.faults += [Fault(where, line) for line in error.lines()]
             return None
+
+
+def _ready(model: Path, shapes: Shapes) -> Artifact:
+    """A .tflite as it is, or what was made of another format. Raises UserError and its kind, ModelError, BuildError."""
+    if model.suffix == ".onnx":
+        raise UserError(f"{model}: ONNX files are not read", next_step="convert it to a .tflite or a SavedModel first")
+    if is_convertible(model):
+        return converted(model, Conversion(shapes=shapes), converted_root())
+    return read_tflite(model, shapes=shapes)
 
 
 def _beyond(program: Program, path: Path, words: PlanWords, threads: int) -> Iterator[Fault]:
@@ -206,9 +247,10 @@ def fits(artifact: Artifact, x: Arrays, where: str) -> None:
         raise DataError(f"{where}: inputs are {', '.join(x)}, the model's are {', '.join(names)}")
     for spec in artifact.inputs:
         values = arrays[spec.name]
-        if tuple(values.shape[1:]) != tuple(spec.shape[1:]) and tuple(values.shape[1:]) != tuple(spec.shape):
+        sample = tuple(values.shape[1:])
+        if sample not in (spec.shape[1:], spec.shape) and not is_channels_first(spec.shape, sample):
             raise DataError(
-                f"{where}: x has samples of shape {tuple(values.shape[1:])}, the model's input {spec.name} takes "
+                f"{where}: x has samples of shape {sample}, the model's input {spec.name} takes "
                 f"{tuple(spec.shape[1:])}",
                 next_step="data are channel-last, the sample first",
             )

@@ -21,8 +21,8 @@ from edgeloop.board.inventory import resolve_all
 from edgeloop.board.retry import RetryingBench
 from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
-from edgeloop.bootstrap.fixed import FixedBuilder, check_fixed
 from edgeloop.bootstrap.files import campaign_key, larger_networks, load_campaign, reference_network
+from edgeloop.bootstrap.fixed import FixedBuilder, check_fixed
 from edgeloop.bootstrap.output import write_best
 from edgeloop.bootstrap.running import (
     REPORT,

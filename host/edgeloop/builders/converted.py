@@ -98,7 +98,10 @@ def converted(path: Path, asked: Conversion, root: Path, *, deadline_s: float = 
         asked.form,
         {name: list(shape) for name, shape in asked.shapes.items()},
         {name: list(shape) for name, shape in asked.samples.items()},
-        [[n, hashlib.sha256(np.ascontiguousarray(a)).hexdigest()] for n, a in sorted(asked.calibration.items())]
+        [
+            [n, hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest()]
+            for n, a in sorted(asked.calibration.items())
+        ]
         if calibrated
         else [],
         tools,
@@ -120,6 +123,11 @@ def converted(path: Path, asked: Conversion, root: Path, *, deadline_s: float = 
     return artifact.model_copy(update={"path": str(root / key / "model.tflite")})
 
 
+def _content(arrays: Arrays) -> list[list[str]]:
+    """Names and digests."""
+    return [[n, hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest()] for n, a in sorted(arrays.items())]
+
+
 def _found(folder: Path, source: Path) -> Artifact | None:
     """What was made before, if the file is still what it was."""
     try:
@@ -128,9 +136,7 @@ def _found(folder: Path, source: Path) -> Artifact | None:
             return None
     except (OSError, UserError, ValidationError):
         return None
-    return artifact.model_copy(
-        update={"path": str(folder / "model.tflite"), "converted_from": str(source.resolve())}
-    )
+    return artifact.model_copy(update={"path": str(folder / "model.tflite"), "converted_from": str(source.resolve())})
 
 
 def _convert(

@@ -154,7 +154,7 @@ def _resized(artifact: Artifact) -> list[list[int]] | None:
 
 def _read(path: Path) -> bytes:
     if path.is_dir():
-        raise UserError(f"{path}: is a folder", next_step="name the .tflite file in it")
+        raise UserError(f"{path}: is a folder, and no SavedModel", next_step="name the model's file in it")
     try:
         return path.read_bytes()
     except FileNotFoundError as error:

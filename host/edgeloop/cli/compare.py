@@ -12,11 +12,12 @@ from edgeloop.cli import options
 
 def compare(
     a: Annotated[
-        Path, typer.Argument(metavar="A", help="What B is compared with: a ready .tflite, or a program's .toml.")
+        Path, typer.Argument(metavar="A", help="What B is compared with: a ready model, or a program's .toml.")
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="The same file again shows the noise.")],
     target: options.Target,
     data: options.Data = None,
+    shape: options.Shape = None,
     engine: options.EngineName = "litert",
     engine_b: Annotated[str | None, typer.Option(help="Of B, where it is another one.")] = None,
     threads: options.Threads = 1,
@@ -52,6 +53,7 @@ def compare(
         b=b,
         target=target,
         data=data,
+        shapes=tuple(shape or ()),
         engine=engine,
         engine_b=engine_b,
         threads=threads,

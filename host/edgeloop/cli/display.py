@@ -74,10 +74,14 @@ class Display:
         match entry.event:
             case Asked(trial=trial, candidate=candidate, why=why):
                 self._line(Text(f"{'M1' if trial == 0 else f'trial {trial}'}  {candidate}: {why}", style="bold"))
-            case Trained(seconds=seconds, validation=validation, lightened=lightened, ahead=ahead):
+            case Trained(seconds=seconds, validation=validation, lightened=lightened, ahead=ahead, phases=phases):
                 shown = ", ".join(f"{k} {v:.4f}" for k, v in (lightened or validation).items())
                 when = "ahead" if ahead else f"in {seconds:.1f} s"
-                self._line(Text(f"  trained {when}: {shown} on validation data"))
+                done = "trained" if any(phase.epochs for phase in phases) or lightened else "evaluated"
+                self._line(Text(f"  {done} {when}: {shown} on validation data"))
+                for phase in phases:
+                    if phase.note is not None:
+                        self._line(Text(f"  {phase.what}: {phase.note}", style="dim"))
             case Built(artifact=artifact, seconds=seconds):
                 agreement = f", agreement {artifact.parity.agreement:.4f}" if artifact.parity else ""
                 self._line(Text(f"  built in {seconds:.1f} s: {artifact.deployed_bytes} bytes{agreement}"))

@@ -12,10 +12,15 @@ from edgeloop.cli import options
 
 def measure(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A ready .tflite; with --engine exec the .toml of a program.")
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="A ready .tflite, .keras, .h5, SavedModel or .pt2; with --engine exec the .toml of a program.",
+        ),
     ],
     target: options.Target,
     data: options.Data = None,
+    shape: options.Shape = None,
     limit: Annotated[
         list[str] | None, typer.Option(help="As latency.p90_ms=12, top1=0.9, size_bytes=900000; repeatable.")
     ] = None,
@@ -55,6 +60,7 @@ def measure(
         model=model,
         target=target,
         data=data,
+        shapes=tuple(shape or ()),
         limits=tuple(limit or ()),
         engine=engine,
         threads=threads,

@@ -9,6 +9,10 @@ import typer
 
 Target = Annotated[str, typer.Option(help="A board's name, user@host, tag:NAME or local.")]
 Data = Annotated[Path | None, typer.Option(help=".npz with x (or x/<input>, or encoded) and, for accuracy, y.")]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=1,28,28,1: an input's shape where the model leaves dimensions open; repeatable."),
+]
 EngineName = Annotated[
     str, typer.Option("--engine", help="litert, tflite-runtime, tvm, or exec: a program of your own.")
 ]

@@ -59,6 +59,8 @@ class PhaseDone(Frozen):
     epochs: int
     validation: dict[str, float]
     """Metrics on validation data, of the fake-quantized network where it was lightened."""
+    note: str | None = None
+    """What has to be said of it."""
 
 
 class Trained(Frozen):

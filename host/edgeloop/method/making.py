@@ -237,13 +237,14 @@ class Making:
 
 def _told(phase: Phase, trained: TrainedNetwork, done: Mapping[Source, TrainedNetwork]) -> PhaseDone:
     return PhaseDone(
-        what=str(phase) if trained.note is None else f"{phase}; {trained.note}",
+        what=str(phase),
         key=trained.key,
         parent=done[phase.parent].key if phase.parent else None,
         teacher=done[phase.teacher].key if phase.teacher else None,
         goes_on_from=phase.goes_on_from,
         epochs=trained.epochs,
         validation=trained.lightened or trained.validation,
+        note=trained.note,
     )
 
 

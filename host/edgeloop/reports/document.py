@@ -106,7 +106,12 @@ def _subject(summary: Summary | None, artifact: Artifact) -> dict[str, Any]:
     return {
         "engine": summary.engine if summary else None,
         "threads": summary.threads if summary else None,
-        "model": {"path": artifact.shown, "sha256": artifact.sha256, "deployed_bytes": artifact.deployed_bytes},
+        "model": {
+            "path": artifact.shown,
+            "sha256": artifact.sha256,
+            "deployed_bytes": artifact.deployed_bytes,
+            "converted_by": artifact.tools if artifact.converted_from is not None else None,
+        },
     }
 
 

@@ -138,6 +138,9 @@ class _MeasureReport:
         judged, summary = self.judged, self.judged.summary
         plan = judged.plan
         yield "model", f"{self.artifact.deployed_bytes:,} bytes, sha256 {self.artifact.sha256[:12]}"
+        if self.artifact.converted_from is not None:
+            tools = ", ".join(f"{name} {version}" for name, version in self.artifact.tools.items())
+            yield "converted", f"to float .tflite by {tools}, names left out"
         if summary is not None:
             yield "engine", f"{summary.engine}, {summary.threads} thread{'' if summary.threads == 1 else 's'}"
         latency = summary.latency if summary else None

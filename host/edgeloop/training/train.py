@@ -19,8 +19,8 @@ from torch.fx import GraphModule
 from edgeloop.core.campaign import Training
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.lightening import Lightening
-from edgeloop.core.mixing import Sensitivity, least_sensitive
 from edgeloop.core.measurement import Arrays
+from edgeloop.core.mixing import Sensitivity, least_sensitive
 from edgeloop.core.network import NetworkSignature
 from edgeloop.errors import UserError
 from edgeloop.measure.scoring import Scorer

@@ -42,9 +42,9 @@ def _prepare() -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     import keras
-    import tensorflow
+    import tensorflow as tf
 
-    _ = (keras, tensorflow)
+    _ = (keras, tf)
 
 
 def _work(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeloop.builders.pack import packed
 from edgeloop.builders.runtime import open_model
 from edgeloop.builders.tflite.matching import Fingerprint, Op, fingerprint
-from edgeloop.builders.pack import packed
 from edgeloop.builders.tflite.straighten import operator_name, straighten
 from edgeloop.errors import BuildError
 
