@@ -144,7 +144,11 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, kept: float) -> Non
 
 
 def test_a_custom_operator_is_named(tmp_path: Path) -> None:
-    _refused(write_model(tmp_path / "m.tflite", custom="MyOwnOp"), ModelError, "custom operator MyOwnOp")
+    _refused(
+        write_model(tmp_path / "m.tflite", custom="MyOwnOp"),
+        ModelError,
+        "custom operators, which LiteRT does not have: MyOwnOp",
+    )
 
 
 def test_flipped_bits_give_an_artifact_or_one_line_and_never_end_this_process(tmp_path: Path) -> None:

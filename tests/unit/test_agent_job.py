@@ -29,6 +29,7 @@ JOB: dict[str, Any] = {
             "inputs": ["x"],
             "outputs": ["y"],
             "parts_sha256": None,
+            "shapes": None,
         }
     ],
     "schedule": [{"index": 0, "subject": 0, "kind": "latency"}],

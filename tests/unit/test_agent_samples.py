@@ -60,7 +60,7 @@ def test_inputs_are_found_by_name_and_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "line"),
     [
-        ({"x": np.zeros((4, 3, 2), np.float32)}, "x: samples have the shape (3, 2), the model's input takes (2, 3)"),
+        ({"x": np.zeros((4, 3, 3), np.float32)}, "x: samples have the shape (3, 3), the model's input takes (2, 3)"),
         ({"x": np.zeros((4, 2, 3), np.int32)}, "x: the data are int32, the model's input takes int8"),
         ({"x": np.zeros((4, 2, 3), np.uint8)}, "the data are uint8"),
         ({"x": np.zeros((0, 2, 3), np.float32)}, "the data hold no samples"),

@@ -116,11 +116,21 @@ def converted(path: Path, asked: Conversion, root: Path, *, deadline_s: float = 
             artifact = _convert(path, asked, making, command, tools, deadline_s, calibrated=calibrated)
             content = json.dumps(artifact.model_dump(mode="json") | {"path": "model.tflite"}, indent=1)
             (making / "artifact.json").write_text(content)
-            shutil.rmtree(root / key, ignore_errors=True)
-            making.replace(root / key)
+            _published(making, root / key)
         finally:
             shutil.rmtree(making, ignore_errors=True)
     return artifact.model_copy(update={"path": str(root / key / "model.tflite")})
+
+
+def _published(making: Path, final: Path) -> None:
+    """Give the folder its name; where another process was faster, its folder is the same and stays."""
+    if final.exists() and _found(final, final) is None:
+        shutil.rmtree(final)
+    try:
+        making.replace(final)
+    except OSError:
+        if _found(final, final) is None:
+            raise
 
 
 def _content(arrays: Arrays) -> list[list[str]]:

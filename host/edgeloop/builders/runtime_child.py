@@ -5,7 +5,6 @@ Knows numpy and the runtime only, so that it starts fast: `python -m edgeloop.bu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from edgeloop.builders import child
 from edgeloop.errors import DataError, ModelError
 
 _DEFAULT_SIGNATURE = "serving_default"
+_FLEX = "Flex"
+"""How the names of TensorFlow's own operators begin in a .tflite."""
 
 
 def _prepare() -> None:
@@ -57,7 +58,8 @@ def _shapes(details: list[dict[str, Any]], names: list[str], job: Mapping[str, A
     """The shape of each input, dynamic dimensions filled with what the job tells."""
     from edgeloop.builders import shapes
 
-    told, samples = (shapes.by_input(names, job.get(what, {}), what) for what in ("shapes", "samples"))
+    told = shapes.by_input(names, job["shapes"], "shapes")
+    samples = shapes.by_input(names, job["samples"], "samples")
     found = []
     for name, detail in zip(names, details, strict=True):
         signature = detail.get("shape_signature")
@@ -85,7 +87,10 @@ def _count(job: Mapping[str, Any]) -> dict[str, Any]:
 
     content = Path(job["model"]).read_bytes()
     _walk(content)
-    interpreter = runtime.open_model(content, job["shapes"])
+    # Without delegates: inside one, tensors keep the shapes that the file has.
+    interpreter = runtime.open_model(content, job["shapes"], keep_all=True)
+    if job["shapes"] is not None:
+        interpreter.invoke()
     return counted(content, {int(d["index"]): tuple(map(int, d["shape"])) for d in interpreter.get_tensor_details()})
 
 
@@ -155,13 +160,22 @@ def _open(content: bytes, shapes: list[list[int]] | None = None) -> Any:
         return runtime.open_model(content, shapes)
     except (ValueError, RuntimeError) as error:
         text = " ".join(str(error).split())
-        custom = re.search(r"unresolved custom op: (\S+)", text)
-        if custom:
+        custom = _custom_operators(content)
+        if custom and ("custom op" in text or "Flex delegate" in text):
+            of_tensorflow = all(name.startswith(_FLEX) for name in custom)
+            what = "operators of TensorFlow itself" if of_tensorflow else "custom operators"
             raise ModelError(
-                f"needs the custom operator {custom[1].rstrip('.')}, which LiteRT does not have",
+                f"needs {what}, which LiteRT does not have: {', '.join(custom)}",
                 next_step="convert the model with built-in operators only",
             ) from error
         raise ModelError(f"can't be loaded by LiteRT: {text[:200]}") from error
+
+
+def _custom_operators(content: bytes) -> list[str]:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    return sorted({code.customCode.decode(errors="replace") for code in model.operatorCodes if code.customCode})
 
 
 def _specs(details: list[dict[str, Any]], named: Mapping[int, str], fallback: str) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ Pure: child processes and the controller decide alike.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from edgeloop.errors import ModelError, UserError
 
@@ -55,14 +56,22 @@ def concrete(name: str, declared: Sequence[int], told: Sequence[int] | None, sam
     raise ModelError(f"input {name} takes the shape {shown(declared)}, the data have samples of {shown(samples)}")
 
 
-def by_input(names: Sequence[str], given: Mapping[str, Sequence[int]], what: str) -> dict[str, tuple[int, ...]]:
-    """Match what is given by name to a model's inputs; the only one belongs to the only input, whatever its name.
+def by_input(
+    names: Sequence[str], given: Mapping[str, Sequence[int]], what: Literal["shapes", "samples"]
+) -> dict[str, tuple[int, ...]]:
+    """Match what is given by name to a model's inputs: `shapes` by their exact names; of the data's `samples` the only
+    one belongs to the only input, whatever its name.
 
     Raises UserError for a name that no input has.
     """
     if what == "samples" and len(names) == 1 and len(given) == 1:
         return {names[0]: tuple(next(iter(given.values())))}
     strange = [name for name in given if name not in names]
+    if strange and what == "samples":
+        raise UserError(
+            f"its inputs are {', '.join(names)}, those of the data {', '.join(given)}",
+            next_step="give both the same names",
+        )
     if strange:
         raise UserError(f"there is no input {strange[0]!r}", next_step=f"the model's inputs are {', '.join(names)}")
     return {name: tuple(shape) for name, shape in given.items()}
