@@ -14,9 +14,14 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
 from edgeloop.bootstrap import ready
+from edgeloop.bootstrap.fixed import fixed_sizes, open_fixed
 from edgeloop.bootstrap.ready import Checks, PlanWords
 from edgeloop.builders.converted import Conversion, converted
 from edgeloop.builders.prebuilt import count_tflite, predict_tflite, read_tflite
+from edgeloop.core.campaign import Data, Task
+from edgeloop.core.network import NetworkSpec, TensorShape
+from edgeloop.data.load import load
+from edgeloop.data.shapes import network_io
 from edgeloop.errors import EdgeloopError, ModelError, UserError
 
 QUICK = ("--profile", "quick", "--sessions", "2", "--time-s-min", "0.05")
@@ -222,3 +227,26 @@ def test_an_archive_of_torch_export_is_converted_and_takes_channel_last_data(tmp
     document = json.loads(campaigns.run(*words, cwd=tmp_path).stdout)
     assert (document["accuracy"]["metric"], document["accuracy"]["value"]) == ("top1", 1.0)
     assert "litert-torch" in document["model"]["converted_by"]
+
+
+@pytest.mark.train
+def test_a_channel_first_file_can_be_m1_and_gets_the_data_turned(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 10)).eval()
+    torch.export.save(torch.export.export(net, (torch.zeros(1, 1, 8, 8),)), tmp_path / "net.pt2")
+    file = converted(tmp_path / "net.pt2", Conversion(), tmp_path / "cache").path
+    data = load(Data(provider="digits"))
+    io = network_io(data, Task())
+    m1 = open_fixed(NetworkSpec(file=file), io)
+    assert [(spec.name, spec.layout) for spec in m1.inputs] == [("x", "channels_first")]
+    x = data.validation.x["x"][:20]
+    with torch.no_grad():
+        wanted = net(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(predict_tflite(m1, {"x": x})["y"], wanted, atol=1e-5)
+    sizes = fixed_sizes(NetworkSpec(file=file), io)
+    assert (sizes.parameters, sizes.macs) == (6 * 10 + 10 * 217, 36 * 6 * 9 + 2160)
+    with pytest.raises(UserError, match=r"takes the shape \(1, 1, 8, 8\), the data have samples of \(9, 8, 1\)"):
+        open_fixed(NetworkSpec(file=file), io.model_copy(update={"inputs": (TensorShape(name="x", shape=(9, 8, 1)),)}))
