@@ -52,8 +52,10 @@ class Tvm(Engine):
             return "%s %s" % (self.name if package == "apache-tvm" else "tvm with tvm-ffi", version)
         return "%s of unknown version" % self.name
 
-    def load(self, path: str, threads: int) -> None:
+    def load(self, path: str, threads: int, shapes: Optional[list[list[int]]] = None) -> None:
         """Open the library and give its inputs memory. Raises RefusedError."""
+        if shapes is not None:
+            raise RefusedError("a compiled network has shapes of its own")
         # Read when the first network runs; cores are pinned by the agent, not by TVM.
         os.environ.update(TVM_NUM_THREADS=str(threads), TVM_BIND_THREADS="0")
         try:

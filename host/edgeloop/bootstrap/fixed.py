@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
-from edgeloop.builders.converted import FORMS, Conversion, converted, is_tensorflow
+from edgeloop.builders.converted import FORMS, Conversion, converted, converted_root, is_tensorflow
 from edgeloop.builders.prebuilt import count_tflite, predict_tflite, read_tflite
 from edgeloop.builders.shapes import is_channels_first, shown
 from edgeloop.core.artifact import Artifact
@@ -43,11 +42,6 @@ _SUM_TOLERANCE = 0.01
 """Of the sum of a row of probabilities from 1."""
 _PROBABILITY_MIN = 1e-6
 PROBABILITIES = "its outputs are probabilities, whose logarithms teach as logits"
-
-
-def converted_root() -> Path:
-    """Where converted files are kept, for every run and command of this user."""
-    return user_cache_path("edgeloop") / "converted"
 
 
 def check_fixed(campaign: Campaign, data: DataSet) -> tuple[Campaign, Artifact | None]:

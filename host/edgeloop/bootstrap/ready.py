@@ -14,9 +14,8 @@ from platformdirs import user_cache_path, user_state_path
 from pydantic import ValidationError
 
 from edgeloop.bootstrap.files import load_environment
-from edgeloop.bootstrap.fixed import converted_root
 from edgeloop.bootstrap.pipeline import read_pipeline
-from edgeloop.builders.converted import Conversion, converted, is_convertible
+from edgeloop.builders.converted import Conversion, converted, converted_root, is_convertible
 from edgeloop.builders.prebuilt import read_library, read_tflite
 from edgeloop.builders.program import pack_program, read_program
 from edgeloop.builders.shapes import is_channels_first

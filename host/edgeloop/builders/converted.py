@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from platformdirs import user_cache_path
 from pydantic import ValidationError
 
 from edgeloop.builders.child import ChildError, ChildProcess, python_module
@@ -49,6 +50,11 @@ class Conversion:
     samples: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Shapes of one channel-last sample by the names of the data, for those that nobody told."""
     calibration: Arrays = field(default_factory=dict)
+
+
+def converted_root() -> Path:
+    """Where converted files are kept, for every run and command of this user."""
+    return user_cache_path("edgeloop") / "converted"
 
 
 def is_convertible(path: Path) -> bool:

@@ -30,8 +30,6 @@ def _rung(name: str) -> str:
 
 Form = Annotated[str, AfterValidator(_form)]
 Rung = Annotated[str, AfterValidator(_rung)]
-FILES = (".tflite", ".keras", ".h5")
-"""What `reference.file` may end in; what ends otherwise is the folder of a SavedModel."""
 
 
 def _built_for(name: Any) -> Any:
@@ -95,6 +93,8 @@ class Reference(Frozen):
             raise ValueError(
                 "with a file, name where M2 comes from: one of family and factory, or larger as a list of factories"
             )
+        if self.engine == "tvm":
+            raise ValueError("engine tvm compiles what is trained here: a file is measured by litert or tflite-runtime")
         if file.endswith(".onnx"):
             raise ValueError("no ONNX file can be M1 here: convert it to a .tflite or a SavedModel first")
         if file.endswith(".tflite") and "lightening" in self.model_fields_set:
