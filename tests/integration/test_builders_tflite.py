@@ -361,7 +361,8 @@ def test_a_tasks_own_agreement_is_applied_in_the_parent(trained: Any, tmp_path: 
         return np.arange(1000) < answer
 
     answer = 1000
-    builder = TfliteBuilder(tmp_path / "artifacts", Gate(task, same))
+    gate = Gate(task, same)
+    builder = TfliteBuilder(tmp_path / "artifacts", gate)
     try:
         builder.warm_up()
         artifact = builder.build(trained("squeezed", "w8a8"), "w8a8")
@@ -370,7 +371,7 @@ def test_a_tasks_own_agreement_is_applied_in_the_parent(trained: Any, tmp_path: 
         assert seen["outputs"]["x"].shape == seen["others"]["x"].shape == (1000, 24)
         answer = 900
         with pytest.raises(ParityError, match=r"90.00% of 1000"):
-            builder._judged_by_task(artifact, trained("squeezed", "w8a8"), _with_outputs(seen, tmp_path))
+            gate.by_task(artifact, Path(trained("squeezed", "w8a8").folder), _with_outputs(seen, tmp_path))
     finally:
         builder.close()
 
