@@ -88,7 +88,7 @@ def test_a_campaign_goes_through_a_share_of_4_bit_and_a_pruned_network_both_wide
     for name in ("w4a8:50", "w8a8-p25"):
         artifact = built[asked[name]["trial"]]
         assert artifact["parity"]["agreement"] > 0.99
-        # Which layers take 4 bit is known once it is trained; the last of them may overshoot the share, half a byte each.
+        # Which layers take 4 bit is known once it is trained; the last may overshoot the share, half a byte a weight.
         beyond = sum(x["weights"] for x in low) - sum(x["weights"] for x in choices.values()) / 2
         predicted = asked[name]["predicted_bytes"] - (beyond / 2 if name == "w4a8:50" else 0)
         assert artifact["deployed_bytes"] == pytest.approx(predicted, rel=0.08)
