@@ -104,12 +104,7 @@ def converted(path: Path, asked: Conversion, root: Path, *, deadline_s: float = 
         asked.form,
         {name: list(shape) for name, shape in asked.shapes.items()},
         {name: list(shape) for name, shape in asked.samples.items()},
-        [
-            [n, hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest()]
-            for n, a in sorted(asked.calibration.items())
-        ]
-        if calibrated
-        else [],
+        _content(asked.calibration) if calibrated else [],
         tools,
     )
     found = _found(root / key, path)
