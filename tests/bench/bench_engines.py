@@ -24,14 +24,12 @@ os.environ["TVM_NUM_THREADS"] = "1"  # before any library of TVM's starts its th
 
 import network
 import numpy as np
-import torch
 
 from edgeloop.builders.prebuilt import read_tflite
 from edgeloop.builders.tflite import float_model
 from edgeloop.builders.tvm import child
 from edgeloop.builders.tvm.versions import TvmTarget
-from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
-from edgeloop.models.build import build_network
+from edgeloop.core.network import NetworkSpec
 from edgeloop_agent.engines import load_engine
 
 NETWORKS = (
@@ -47,15 +45,9 @@ RUNS = 50
 
 
 def tflite_of(family: str, width: float, shape: tuple[int, ...], path: Path) -> None:
-    io = NetworkIO(
-        kind="classification",
-        inputs=(TensorShape(name="x", shape=shape),),
-        outputs=(TensorShape(name="y", shape=(10,)),),
-    )
-    built = build_network(NetworkSpec(family=family, width=width), io, 4).eval()
-    exported = path.with_suffix(".pt2")
-    torch.export.save(torch.export.export(built, (torch.zeros(1, *shape),)), exported)
-    prepared = float_model.prepare(float_model.convert(exported, [{"shape": [1, *shape], "dtype": "float32"}]), 1, 1)
+    """As the builder writes it: straightened, without names."""
+    spec = NetworkSpec(family=family, width=width)
+    prepared = float_model.prepare(network.converted(path.parent, spec, shape), 1, 1)
     path.write_bytes(float_model.strip(prepared.content, prepared.origins)[0])
 
 

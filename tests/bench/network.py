@@ -16,18 +16,23 @@ from edgeloop.models.build import build_network
 SPEC = NetworkSpec(family="ds_cnn", width=2.0)
 
 
-def write_network(folder: Path) -> Path:
-    """Write the .tflite and return its path; some seconds, and needs the tflite extra."""
+def converted(folder: Path, spec: NetworkSpec, shape: tuple[int, ...]) -> bytes:
+    """An untrained network for ten classes, exported and made a float .tflite as the converter writes it."""
     io = NetworkIO(
         kind="classification",
-        inputs=(TensorShape(name="x", shape=(28, 28, 1)),),
+        inputs=(TensorShape(name="x", shape=shape),),
         outputs=(TensorShape(name="y", shape=(10,)),),
     )
-    exported = torch.export.export(build_network(SPEC, io, 4).eval(), (torch.zeros(1, 28, 28, 1),))
+    exported = torch.export.export(build_network(spec, io, 4).eval(), (torch.zeros(1, *shape),))
     torch.export.save(exported, folder / "network.pt2")
-    path = folder / "ds_cnn.tflite"
     with contextlib.redirect_stdout(StringIO()):  # the converter reports on it
-        path.write_bytes(float_model.convert(folder / "network.pt2", [{"shape": [1, 28, 28, 1], "dtype": "float32"}]))
+        return float_model.convert(folder / "network.pt2", [{"shape": [1, *shape], "dtype": "float32"}])
+
+
+def write_network(folder: Path) -> Path:
+    """Write the .tflite and return its path; some seconds, and needs the tflite extra."""
+    path = folder / "ds_cnn.tflite"
+    path.write_bytes(converted(folder, SPEC, (28, 28, 1)))
     return path
 
 

@@ -11,7 +11,8 @@ import pytest
 
 pytestmark = pytest.mark.train
 
-CAMPAIGN = """
+CAMPAIGN = (
+    """
 schema = 1
 name = "generator"
 targets = ["here"]
@@ -31,13 +32,9 @@ widened_epochs = 1
 [budget]
 trials = 2
 wall_minutes = 10
-[plan]
-profile = "standard"
-sessions = 3
-time_s_min = 0.05
-warmup_s_min = 0.02
-warmup_s_max = 0.1
 """
+    + campaigns.BRIEF_PLAN
+)
 LISTED = """
 import torch
 from torch import nn

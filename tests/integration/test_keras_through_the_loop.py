@@ -23,7 +23,8 @@ SHORTENED = {
     "[1.41, 2.0]": "[1.41]",
     '["w8a8", "w4a8"]': '["w8a8"]',
 }
-SHORT = """
+SHORT = (
+    """
 [training]
 epochs = 6
 lightened_epochs = 2
@@ -31,13 +32,9 @@ teacher = "m1"
 [budget]
 trials = 1
 wall_minutes = 10
-[plan]
-profile = "standard"
-sessions = 3
-time_s_min = 0.05
-warmup_s_min = 0.02
-warmup_s_max = 0.1
 """
+    + campaigns.BRIEF_PLAN
+)
 
 
 def test_the_example_passes_with_w8a8_and_the_built_model_agrees_with_the_trained_one(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from edgeloop.data import load
 
 pytestmark = pytest.mark.train
 
-COMMON = """
+COMMON = (
+    """
 schema = 1
 name = "tasks"
 targets = ["here"]
@@ -28,13 +29,9 @@ teacher = "{teacher}"
 [budget]
 trials = 1
 wall_minutes = 10
-[plan]
-profile = "standard"
-sessions = 3
-time_s_min = 0.05
-warmup_s_min = 0.02
-warmup_s_max = 0.1
 """
+    + campaigns.BRIEF_PLAN
+)
 
 REGRESSION = """
 [reference]

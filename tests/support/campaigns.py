@@ -9,7 +9,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CAMPAIGN = """
+BRIEF_PLAN = """
+[plan]
+profile = "standard"
+sessions = 3
+time_s_min = 0.05
+warmup_s_min = 0.02
+warmup_s_max = 0.1
+"""
+"""A plan that may pass, as short as one can be."""
+
+CAMPAIGN = (
+    """
 schema = 1
 name = "small"
 targets = ["{target}"]
@@ -36,14 +47,9 @@ lightened_epochs = 1
 [budget]
 trials = 4
 wall_minutes = 10
-
-[plan]
-profile = "standard"
-sessions = 3
-time_s_min = 0.05
-warmup_s_min = 0.02
-warmup_s_max = 0.1
 """
+    + BRIEF_PLAN
+)
 
 
 def write_campaign(folder: Path, *, target: str, size_ratio: float = 10.0) -> Path:

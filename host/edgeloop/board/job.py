@@ -26,7 +26,7 @@ from edgeloop.board.session_files import (
 )
 from edgeloop.core.board import Board, PowerMeter
 from edgeloop.core.frozen import key_of
-from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Session, Subject
+from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Session
 from edgeloop.core.plan import SOAK_SLOPE_MAX_C_PER_MIN, SOAK_WINDOW_S
 from edgeloop.errors import BoardError, LabError, kept_on_disk
 from edgeloop_agent import wire
@@ -45,7 +45,7 @@ def job_id_of(request: MeasureRequest, data_sha256: str | None, meter: PowerMete
     if any(subject.parts is not None for subject in request.subjects):
         parts.append(["parts", [subject.parts and subject.parts.sha256 for subject in request.subjects]])
     if any(subject.artifact.resized for subject in request.subjects):
-        parts.append(["shapes", [_resized(subject) for subject in request.subjects]])
+        parts.append(["shapes", [subject.artifact.resized_to for subject in request.subjects]])
     if request.pipeline is not None:
         parts.append(["pipeline", request.pipeline.sha256, request.pipeline.class_name])
     if meter is not None:
@@ -84,7 +84,7 @@ def wire_job(
                 inputs=[spec.name for spec in subject.artifact.inputs],
                 outputs=[spec.name for spec in subject.artifact.outputs],
                 parts_sha256=None if subject.parts is None else subject.parts.sha256,
-                shapes=_resized(subject),
+                shapes=subject.artifact.resized_to,
             )
             for subject in request.subjects
         ],
@@ -120,12 +120,6 @@ def wire_job(
         seed=plan.seed,
         deadline_s=deadline_s,
     )
-
-
-def _resized(subject: Subject) -> list[list[int]] | None:
-    """What a subject's inputs are resized to on the board; None where the file's own shapes are right."""
-    artifact = subject.artifact
-    return [list(spec.shape) for spec in artifact.inputs] if artifact.resized else None
 
 
 class AttemptFolder:

@@ -186,7 +186,7 @@ def wheels_for(
 
 
 def _for_board(wheel: LockedWheel, path: Path) -> Path:
-    """What a board is given of a wheel: 3 MB of apache-tvm's 95. Equal wheels give equal bytes."""
+    """What a board is given of a wheel, as a wheel of its own: of apache-tvm one library."""
     if not wheel.members:
         return path
     kept = path.with_name(f"board-{wheel.runtime[:16]}-{path.name}")

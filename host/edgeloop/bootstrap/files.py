@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -117,7 +116,7 @@ def larger_networks(campaign: Campaign) -> Origin:
     return tuple(
         NetworkSpec(
             factory=factory,
-            source_sha256=sha256_of(Path(factory.rpartition(":")[0])),
+            source_sha256=digest(Path(factory.rpartition(":")[0])),
             layout=campaign.reference.layout,
             seed=campaign.training.seed,
             listed=True,
@@ -133,9 +132,9 @@ def _sized(campaign: Campaign) -> NetworkSpec:
     return NetworkSpec(
         family=reference.family,
         factory=reference.factory,
-        source_sha256=sha256_of(Path(source)) if source else None,
+        source_sha256=digest(Path(source)) if source else None,
         weights=reference.weights,
-        weights_sha256=sha256_of(Path(reference.weights)) if reference.weights else None,
+        weights_sha256=digest(Path(reference.weights)) if reference.weights else None,
         layout=reference.layout,
         width=reference.width,
         depth=reference.depth,
@@ -151,11 +150,6 @@ def read_text(path: Path, what: str) -> str:
         raise UserError(f"{path}: no such file", next_step=f"name {what}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read as text: {error}") from error
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _resolve(table: dict[str, Any], key: str, folder: Path, where: str, faults: list[Fault]) -> None:

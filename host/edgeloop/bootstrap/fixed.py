@@ -173,7 +173,7 @@ def _as_data(model: Artifact, io: NetworkIO, path: Path) -> Artifact:
     """The model with its tensors called as the data call them. Raises UserError where they don't fit."""
     inputs = _matched(model.inputs, io.inputs, path, "inputs")
     outputs = _matched(model.outputs, io.outputs, path, "outputs") if _named_by_data(model, io) else model.outputs
-    by_name = {shape.name: shape for shape in (*io.inputs,)}
+    by_name = {shape.name: shape for shape in io.inputs}
     checked = tuple(_checked_input(spec, by_name[spec.name], path) for spec in inputs)
     if io.kind != "custom":
         asked = {shape.name: shape for shape in io.outputs}

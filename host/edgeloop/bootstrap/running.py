@@ -14,6 +14,7 @@ from edgeloop.board.inventory import resolve_all
 from edgeloop.bootstrap.fixed import check_fixed
 from edgeloop.bootstrap.pipeline import read_pipeline
 from edgeloop.bootstrap.searched import SearchPreview, searched
+from edgeloop.bootstrap.toolchains import engines_of
 from edgeloop.builders.converted import is_tensorflow
 from edgeloop.builders.tvm.versions import tool_versions
 from edgeloop.core.board import Board
@@ -187,7 +188,7 @@ def needs_toolchain(campaign: Campaign) -> None:
     for module, package, extra in (("torch", "torch", "train"), ("litert_torch", "litert-torch", "tflite")):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(package, extra, "edgeloop run")
-    if "tvm" in (campaign.reference.engine, *campaign.search.engines):
+    if "tvm" in engines_of(campaign):
         tool_versions()
     file = campaign.reference.file
     if file is not None and is_tensorflow(Path(file)) and importlib.util.find_spec("tensorflow") is None:

@@ -25,6 +25,7 @@ from edgeloop.errors import EdgeloopError
 
 _GRACE_S = 2.0  # the parent kills first; this is for a child whose parent is gone
 _TAIL_BYTES = 4096
+_SAID_MAX = 300
 
 
 class ChildError(Exception):
@@ -155,6 +156,12 @@ def serve(
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # toolchains have crashed in their own teardown
+
+
+def one_line(error: Exception) -> str:
+    """What a toolchain raised, for a message: its kind and the begin of what it says."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:_SAID_MAX]}" + ("..." if len(text) > _SAID_MAX else "")
 
 
 def _end_with_parent() -> None:

@@ -50,7 +50,7 @@ def read_tflite(
         )
     try:
         job = {"do": "inspect", "model": str(path.resolve()), "shapes": shapes or {}, "samples": samples or {}}
-        answer = _ask(job, deadline_s)
+        answer = _ask(_RUNTIME, job, deadline_s)
     except ChildError as failure:
         raise ModelError(
             f"{path}: damaged or hostile: the process that loaded it {failure.message}",
@@ -96,16 +96,27 @@ def predict_tflite(
     Same dtype goes in raw, float is quantized by the tensor's own scale. Raises DataError where the arrays don't fit,
     ModelError where the model can't be loaded, HarnessError where running it crashes or takes too long.
     """
+    job = {"model": artifact.path, "shapes": artifact.resized_to}
+    return predict_in_child(_RUNTIME, job, artifact, inputs, deadline_s=deadline_s)
+
+
+def predict_in_child(
+    command: Sequence[str],
+    job: Mapping[str, Any],
+    artifact: Artifact,
+    inputs: Arrays,
+    *,
+    deadline_s: float = _PREDICT_DEADLINE_S,
+) -> dict[str, NDArray[Any]]:
+    """Give a child the job `predict` with the samples, and return the outputs by name; raises as `predict_tflite`."""
     missing = [s.name for s in artifact.inputs if s.name not in inputs]
     if missing:
         raise DataError(f"{artifact.path}: no data for input {', '.join(missing)}; given: {', '.join(inputs)}")
     with tempfile.TemporaryDirectory(prefix="edgeloop-predict-") as name:
         given, made = Path(name) / "inputs.npz", Path(name) / "outputs.npz"
         np.savez(given, **{str(i): inputs[s.name] for i, s in enumerate(artifact.inputs)})  # type: ignore[arg-type]
-        job: dict[str, Any] = {"do": "predict", "model": artifact.path, "inputs": str(given), "outputs": str(made)}
-        job["shapes"] = _resized(artifact)
         try:
-            answer = _ask(job, deadline_s)
+            answer = _ask(command, {**job, "do": "predict", "inputs": str(given), "outputs": str(made)}, deadline_s)
         except ChildError as failure:
             raise HarnessError(f"{artifact.path}: running it on this host: the process {failure}") from failure
         if error := answer.get("error"):
@@ -120,7 +131,7 @@ def cut_tflite(artifact: Artifact, path: Path, *, deadline_s: float = _PREDICT_D
     Raises ModelError where it can't be run operator by operator, HarnessError where cutting crashes or takes too long.
     """
     try:
-        answer = _ask({"do": "cut", "model": artifact.path, "parts": str(path)}, deadline_s)
+        answer = _ask(_RUNTIME, {"do": "cut", "model": artifact.path, "parts": str(path)}, deadline_s)
     except ChildError as failure:
         raise HarnessError(f"{artifact.path}: cutting it into its operators: the process {failure}") from failure
     if error := answer.get("error"):
@@ -139,17 +150,12 @@ def count_tflite(artifact: Artifact, *, deadline_s: float = _PREDICT_DEADLINE_S)
     Raises ModelError where it has nothing to count, HarnessError where counting crashes or takes too long.
     """
     try:
-        answer = _ask({"do": "count", "model": artifact.path, "shapes": _resized(artifact)}, deadline_s)
+        answer = _ask(_RUNTIME, {"do": "count", "model": artifact.path, "shapes": artifact.resized_to}, deadline_s)
     except ChildError as failure:
         raise HarnessError(f"{artifact.path}: counting its operators: the process {failure}") from failure
     if error := answer.get("error"):
         _raise(error, artifact.path)
     return NetworkSizes.model_validate(answer["sizes"]), str(answer["lightening"])
-
-
-def _resized(artifact: Artifact) -> list[list[int]] | None:
-    """The shapes that inputs are resized to; None where the file's own are right."""
-    return [list(spec.shape) for spec in artifact.inputs] if artifact.resized else None
 
 
 def _read(path: Path) -> bytes:
@@ -163,10 +169,10 @@ def _read(path: Path) -> bytes:
         raise UserError(f"{path}: can't be read: {error.strerror}") from error
 
 
-def _ask(job: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
+def _ask(command: Sequence[str], job: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="edgeloop-runtime-") as name:
         folder = Path(name)
-        return ChildProcess(_RUNTIME, folder / "log").finish(job, folder / "result.json", deadline_s)
+        return ChildProcess(command, folder / "log").finish(job, folder / "result.json", deadline_s)
 
 
 def _raise(error: dict[str, Any], path: str) -> NoReturn:

@@ -11,12 +11,10 @@ import shutil
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.parse import parse_toml, validated
 from edgeloop.core.program import Program
-from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import ConfigError, Fault, UserError, kept_on_disk
 
 _STAMP = (1980, 1, 1, 0, 0, 0)
@@ -51,8 +49,8 @@ def pack_program(path: Path, program: Program, packs: Path) -> Artifact:
         "schema": _SCHEMA,
         "path": program.program,
         "arguments": program.arguments,
-        "inputs": [_told(spec) for spec in inputs],
-        "outputs": [_told(spec) for spec in outputs],
+        "inputs": [spec.told() for spec in inputs],
+        "outputs": [spec.told() for spec in outputs],
     }
     with kept_on_disk(packs):
         packs.mkdir(parents=True, exist_ok=True)
@@ -76,8 +74,3 @@ def pack_program(path: Path, program: Program, packs: Path) -> Artifact:
         outputs=outputs,
         declared_by=str(path.resolve()),
     )
-
-
-def _told(spec: TensorSpec) -> dict[str, Any]:
-    """As the agent reads it."""
-    return spec.model_dump(mode="json", include={"name", "dtype", "shape", "scale", "zero_point"})

@@ -15,7 +15,8 @@ def measure(
         Path,
         typer.Argument(
             metavar="MODEL",
-            help="A ready .tflite, .keras, .h5, SavedModel or .pt2; with --engine exec the .toml of a program.",
+            help="A ready .tflite, .keras, .h5, SavedModel or .pt2; a model.so with --engine tvm; "
+            "with --engine exec the .toml of a program.",
         ),
     ],
     target: options.Target,

@@ -47,6 +47,11 @@ class Artifact(Frozen):
     """The user's file that it was converted from, as it is; None for a model that is built or ready."""
 
     @property
+    def resized_to(self) -> list[list[int]] | None:
+        """The shapes that a runtime resizes the inputs to; None where the file's own are right."""
+        return [list(spec.shape) for spec in self.inputs] if self.resized else None
+
+    @property
     def shown(self) -> str:
         """What people know it by."""
         return self.declared_by or self.converted_from or self.path

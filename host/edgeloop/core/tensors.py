@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from edgeloop.core.frozen import Frozen
 
@@ -17,3 +17,7 @@ class TensorSpec(Frozen):
     scale: float | None = None
     """real = scale * (stored - zero_point); None where the tensor is not quantized."""
     zero_point: int | None = None
+
+    def told(self) -> dict[str, Any]:
+        """What a board's agent reads of it, where a program or a library says its own tensors."""
+        return self.model_dump(mode="json", include={"name", "dtype", "shape", "scale", "zero_point"})

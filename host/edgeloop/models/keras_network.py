@@ -100,7 +100,7 @@ def translated(model: Any, io: NetworkIO, source: str, weights: Path | None = No
     _check_version(model, source)
     import keras
 
-    from edgeloop.models.keras_layers import Translator
+    from edgeloop.models.keras_translator import Translator
 
     translator = Translator(source)
     place = _placement(model, io, source)

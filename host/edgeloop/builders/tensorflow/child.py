@@ -22,7 +22,6 @@ from edgeloop.errors import ModelError
 
 _DEFAULT_SIGNATURE = "serving_default"
 _NEEDED = re.compile(r"(?:Custom|Flex) ops: ([^\n]+)")
-_SAID_MAX = 300
 _EXPORT = "save it as a SavedModel with model.export(FOLDER)"
 
 
@@ -92,7 +91,7 @@ def _keras(source: Path) -> _Function:
                 "holds a Lambda layer, which is Python code that edgeloop does not run", next_step=_EXPORT
             ) from error
         raise ModelError(
-            f"Keras can't load it: {_one_line(error)}",
+            f"Keras can't load it: {child.one_line(error)}",
             next_step=_EXPORT if "Could not locate" in str(error) else None,
         ) from error
     structure, results = _ends(model)
@@ -137,7 +136,7 @@ def _saved_model(source: Path) -> _Function:
     try:
         loaded = tf.saved_model.load(str(source))
     except Exception as error:
-        raise ModelError(f"TensorFlow can't load it: {_one_line(error)}") from error
+        raise ModelError(f"TensorFlow can't load it: {child.one_line(error)}") from error
     signature = loaded.signatures[_signature(sorted(loaded.signatures))]
     given = signature.structured_input_signature[1]
     outputs = sorted(signature.structured_outputs)
@@ -217,12 +216,7 @@ def _unconvertible(error: Exception, form: str) -> ModelError:
             f"needs operators that TFLite does not have: {needed[1].strip()}",
             next_step="build the model without them",
         )
-    return ModelError(f"TensorFlow can't make {form} of it: {_one_line(error)}")
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:_SAID_MAX]}" + ("..." if len(text) > _SAID_MAX else "")
+    return ModelError(f"TensorFlow can't make {form} of it: {child.one_line(error)}")
 
 
 if __name__ == "__main__":

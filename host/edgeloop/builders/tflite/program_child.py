@@ -15,8 +15,6 @@ from edgeloop.builders.pack import stripped
 from edgeloop.builders.tflite import float_model
 from edgeloop.errors import BuildError, ModelError
 
-_SAID_MAX = 300
-
 
 def _prepare() -> None:
     import litert_torch
@@ -35,7 +33,7 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
         program = torch.export.load(job["source"])
     except Exception as error:
         raise ModelError(
-            f"torch {torch.__version__} can't load it: {_one_line(error)}",
+            f"torch {torch.__version__} can't load it: {child.one_line(error)}",
             next_step="save it with torch.export.save(torch.export.export(module, samples), FILE)",
         ) from error
     names, declared, dtypes = _inputs(program)
@@ -51,7 +49,7 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     except BuildError as error:
         raise ModelError(error.message, next_step=error.next_step) from error
     except Exception as error:
-        raise ModelError(f"litert-torch can't convert it: {_one_line(error)}") from error
+        raise ModelError(f"litert-torch can't convert it: {child.one_line(error)}") from error
     Path(job["target"]).write_bytes(stripped(prepared.content))
     return {
         "inputs": names,
@@ -74,11 +72,6 @@ def _inputs(program: Any) -> tuple[list[str], list[tuple[int, ...]], list[Any]]:
         declared.append(tuple(size if isinstance(size, int) else shapes.DYNAMIC for size in value.shape))
         dtypes.append(value.dtype)
     return names, declared, dtypes
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:_SAID_MAX]}" + ("..." if len(text) > _SAID_MAX else "")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import metadata
-
-from edgeloop.errors import MissingExtraError
+from edgeloop.builders.versions import installed
 
 PACKAGES = ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
 
@@ -14,7 +12,4 @@ FORMAT = 1
 
 def tool_versions(purpose: str = "building a .tflite") -> dict[str, str]:
     """Return installed versions by package. Raises MissingExtraError where one is absent; `purpose` needs it."""
-    try:
-        return {package: metadata.version(package) for package in PACKAGES}
-    except metadata.PackageNotFoundError as error:
-        raise MissingExtraError(str(error.name), "tflite", purpose) from error
+    return installed(PACKAGES, "tflite", purpose)

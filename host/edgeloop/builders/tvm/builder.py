@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop.builders import parity
-from edgeloop.builders.child import ChildError, ChildProcess, python_module
+from edgeloop.builders.child import python_module
+from edgeloop.builders.prebuilt import predict_in_child
 from edgeloop.builders.store import ArtifactStore
 from edgeloop.builders.tvm.child import MODEL, ON_HOST
 from edgeloop.builders.tvm.versions import FORMAT, TvmTarget, tool_versions
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays
-from edgeloop.errors import DataError, HarnessError
 from edgeloop.ports import Builder, TrainedNetwork
 
 CHILD = python_module("edgeloop.builders.tvm.child")
-_PREDICT_DEADLINE_S = 600.0
 
 
 class TvmBuilder:
@@ -83,21 +80,7 @@ class TvmBuilder:
         """
         path = Path(artifact.path)
         library = path.with_name(ON_HOST) if path.with_name(ON_HOST).is_file() else path.with_name(MODEL)
-        missing = [spec.name for spec in artifact.inputs if spec.name not in inputs]
-        if missing:
-            raise DataError(f"{artifact.path}: no data for input {', '.join(missing)}; given: {', '.join(inputs)}")
-        with tempfile.TemporaryDirectory(prefix="edgeloop-predict-") as name:
-            given, made = Path(name) / "inputs.npz", Path(name) / "outputs.npz"
-            np.savez(given, **{str(i): inputs[s.name] for i, s in enumerate(artifact.inputs)})  # type: ignore[arg-type]
-            job = {"do": "predict", "model": str(library), "inputs": str(given), "outputs": str(made)}
-            try:
-                ChildProcess(self._command, Path(name) / "log").finish(
-                    job, Path(name) / "result.json", _PREDICT_DEADLINE_S
-                )
-            except ChildError as failure:
-                raise HarnessError(f"{artifact.path}: running it on this host: the process {failure}") from failure
-            with np.load(made) as arrays:
-                return {spec.name: arrays[str(i)] for i, spec in enumerate(artifact.outputs)}
+        return predict_in_child(self._command, {"model": str(library)}, artifact, inputs)
 
     def close(self) -> None:
         """End every child of this builder, builds that are running included."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import subprocess
 import sys
 import tempfile
@@ -46,7 +47,7 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     target, folder = TvmTarget.model_validate(job["processor"]), Path(job["target"])
     inputs, outputs = (tuple(TensorSpec.model_validate(s) for s in job[key]) for key in ("inputs", "outputs"))
     cpu = _build(Path(job["model"]), target, folder / MODEL, inputs, outputs)
-    here = TvmTarget(machine=_machine(), mcpu=_NATIVE)
+    here = TvmTarget(machine=platform.machine(), mcpu=_NATIVE)
     if target != here:
         _build(Path(job["model"]), here, folder / ON_HOST, inputs, outputs)
     with np.load(job["probe"]) as arrays:
@@ -95,7 +96,7 @@ def _build(
         lowered = scheduled(relax.get_pipeline("zero")(module), target.machine)
     # Compiled, not bytecode: what lies between two functions costs a tenth then.
     executable = relax.build(lowered, target=processor, exec_mode="compiled")
-    told = {key: [_told(spec) for spec in specs] for key, specs in (("inputs", inputs), ("outputs", outputs))}
+    told = {key: [spec.told() for spec in specs] for key, specs in (("inputs", inputs), ("outputs", outputs))}
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "artifact.c"
         source.write_text(f"const char *const edgeloop_artifact = {json.dumps(json.dumps(told))};\n")
@@ -114,17 +115,6 @@ def _linker(target: TvmTarget, source: Path) -> Any:
 
     link.output_format = "so"  # type: ignore[attr-defined]  # as export_library asks
     return link
-
-
-def _told(spec: TensorSpec) -> dict[str, Any]:
-    """As the agent reads it."""
-    return spec.model_dump(mode="json", include={"name", "dtype", "shape", "scale", "zero_point"})
-
-
-def _machine() -> str:
-    import platform
-
-    return platform.machine()
 
 
 def _run(library: Path, given: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import metadata
-
+from edgeloop.builders.versions import installed
 from edgeloop.core.frozen import Frozen
-from edgeloop.errors import MissingExtraError
 
 PACKAGES = ("apache-tvm", "apache-tvm-ffi", "tflite", "ziglang")
 GLIBC = "2.31"
@@ -32,7 +30,4 @@ class TvmTarget(Frozen):
 
 def tool_versions() -> dict[str, str]:
     """Return installed versions by package. Raises MissingExtraError where one is absent."""
-    try:
-        return {package: metadata.version(package) for package in PACKAGES}
-    except metadata.PackageNotFoundError as error:
-        raise MissingExtraError(str(error.name), "tvm", "building a model.so (docs/how-to/tvm.md)") from error
+    return installed(PACKAGES, "tvm", "building a model.so (docs/how-to/tvm.md)")
