@@ -61,6 +61,20 @@ def test_activations_are_rounded_asymmetrically_with_zero_on_the_grid(low, high)
     assert rounded(torch.zeros(1), low, high, 8).item() == 0.0
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(("low", "high"), [(-1.3, 4.1), (0.0, 6.0), (-2.0, 0.0), (-1e-3, 40.0)])
+def test_rounding_is_torchs_own_bit_for_bit_and_so_is_its_gradient(bits, low, high):
+    torch.manual_seed(0)
+    value = (torch.randn(4, 6, 9, 9) * 3).to(memory_format=torch.channels_last).requires_grad_()
+    scale, zero = grid(low, high, bits)
+    limits = (-128, 127) if bits == 8 else (-32768, 32767)
+    theirs = torch.fake_quantize_per_tensor_affine(value, scale, zero, *limits)
+    ours = rounded(value, low, high, bits)
+    given = torch.randn_like(value)
+    assert torch.equal(ours, theirs)
+    assert torch.equal(*(torch.autograd.grad(out, value, given)[0] for out in (ours, theirs)))
+
+
 def test_sixteen_bits_are_symmetric():
     assert grid(-2.0, 1.0, 16) == (2.0 / 32767, 0)
 
