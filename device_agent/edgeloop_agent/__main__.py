@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("--python-path", nargs="+", default=[], action="extend")
     probe.add_argument("--engine", nargs="+", default=[], action="extend")
     probe.add_argument("--power-sensor")
+    probe.add_argument("--delegate-library", nargs="+", default=[], action="extend")
     receive = command("receive", "store a file from stdin")
     receive.add_argument("--name", required=True)
     receive.add_argument("--sha256", required=True)
@@ -67,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("import-check", help="import an engine; for probe")
     check.add_argument("--engine", required=True)
     check.add_argument("--python-path", nargs="+", default=[], action="extend")
+    check = commands.add_parser("library-check", help="load a delegate's library; for probe")
+    check.add_argument("--library", required=True)
     return parser
 
 
@@ -81,10 +84,21 @@ def _answer(asked: argparse.Namespace, stdout: int) -> Optional[dict[str, Any]]:
         from edgeloop_agent import probe
 
         return probe.import_check(asked.engine, asked.python_path)
+    if asked.command == "library-check":
+        from edgeloop_agent import probe
+
+        return probe.library_check(asked.library)
     if asked.command == "probe":
         from edgeloop_agent import probe
 
-        return probe.probe(asked.state_dir, asked.python_path, asked.engine, asked.power_sensor, root=chosen().path)
+        return probe.probe(
+            asked.state_dir,
+            asked.python_path,
+            asked.engine,
+            asked.power_sensor,
+            asked.delegate_library,
+            root=chosen().path,
+        )
     state = folder.open_state_dir(asked.state_dir)
     cache.unpack_agent(state)
     if asked.command in ("start", "run"):

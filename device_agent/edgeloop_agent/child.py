@@ -45,6 +45,7 @@ def write_arguments(state: Path, job: wire.Job, step: wire.Step, work: Path) -> 
         seed=job.seed,
         parent=os.getpid(),
         shapes=subject.shapes,
+        delegate=subject.delegate,
     )
     (work / session.ARGS_FILE).write_text(json.dumps(asdict(arguments)))
 

@@ -100,6 +100,17 @@ def _subject_faults(subject: wire.Subject) -> Iterator[str]:
         yield "%s: the name of its parts is not a hash" % where
     if not 1 <= subject.threads <= _THREADS_MAX:
         yield "%s: %d threads" % (where, subject.threads)
+    if subject.delegate is not None:
+        yield from _delegate_faults(subject, subject.delegate, where)
+
+
+def _delegate_faults(subject: wire.Subject, delegate: wire.Delegate, where: str) -> Iterator[str]:
+    if subject.engine not in wire.DELEGATING:
+        yield "%s: %s takes no delegate" % (where, subject.engine[:40])
+    if subject.shapes is not None or subject.parts_sha256 is not None:
+        yield "%s: a model that is resized or cut into its operators is given to no delegate" % where
+    if not all(isinstance(value, str) for value in delegate.options.values()):
+        yield "%s: the options of the delegate %s are not all text" % (where, delegate.name[:40])
 
 
 def _plan_faults(plan: wire.SessionPlan) -> Iterator[str]:

@@ -6,6 +6,7 @@ The interpreter is asked, not the kernel: a 32-bit system may run a 64-bit kerne
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ import sysconfig
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 from edgeloop_agent import conditions, folder, power, wire
 from edgeloop_agent.root import Root
@@ -33,6 +34,7 @@ def probe(
     python_path: list[str],
     engines: list[str],
     power_sensor: Optional[str] = None,
+    libraries: Sequence[str] = (),
     root: Path = Path("/"),
 ) -> dict[str, Any]:
     """Return the board's description, as docs/reference/agent.md lists it. Nothing in it needs numpy."""
@@ -57,6 +59,7 @@ def probe(
         "numpy": numpy["version"],
         "numpy_error": numpy["error"],
         "engines": checks,
+        "delegate_libraries": {name: _loaded(name) for name in libraries},
         "calibration_ns": conditions.calibration_ns(),
         "conditions": board.sample([os.getpid()], scan=True),
         "power": None if power_sensor is None else power.describe(power_sensor, root),
@@ -165,23 +168,47 @@ def _users() -> Optional[list[str]]:
 
 def _checked(engine: str, python_path: list[str]) -> dict[str, Any]:
     """Import an engine, or numpy, in a process of its own: a wheel for another processor dies there."""
-    command = [*folder.own_command(), "import-check", "--engine", engine]
+    command = ["import-check", "--engine", engine]
     if python_path:
         command += ["--python-path", *python_path]
+    answer = _apart(command, "importing it")
+    return {"version": answer.get("version"), "error": answer["error"]}
+
+
+def _loaded(library: str) -> dict[str, Any]:
+    """Load a delegate's library in a process of its own, and start nothing of it."""
+    return {"error": _apart(["library-check", "--library", library], "loading it")["error"]}
+
+
+def _apart(command: list[str], what: str) -> dict[str, Any]:
+    """The answer of a command of the agent's in a process of its own; `error` where that says nothing usable."""
     try:
         run = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_IMPORT_TIMEOUT_S, check=False
+            [*folder.own_command(), *command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_IMPORT_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"version": None, "error": "importing it took more than %g s" % _IMPORT_TIMEOUT_S}
+        return {"error": "%s took more than %g s" % (what, _IMPORT_TIMEOUT_S)}
     if run.returncode < 0:
-        return {"version": None, "error": "importing it died of signal %d" % -run.returncode}
+        return {"error": "%s died of signal %d" % (what, -run.returncode)}
     try:
         answer = json.loads(run.stdout)
-        return {"version": answer["version"], "error": answer["error"]}
+        return {**answer, "error": answer["error"]}
     except (ValueError, KeyError, TypeError):
         lines = run.stderr.decode("utf-8", "replace").strip().splitlines()
-        return {"version": None, "error": (lines[-1] if lines else "no answer")[:300]}
+        return {"error": (lines[-1] if lines else "no answer")[:300]}
+
+
+def library_check(library: str) -> dict[str, Any]:
+    """Load a delegate's library here; `error` is the line that says why it is none."""
+    try:
+        ctypes.CDLL(library).tflite_plugin_create_delegate  # noqa: B018 -- looking it up is the check
+    except (OSError, AttributeError) as error:
+        return {"error": str(error)[:300]}
+    return {"error": None}
 
 
 def import_check(engine: str, python_path: list[str]) -> dict[str, Any]:

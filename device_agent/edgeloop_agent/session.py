@@ -66,13 +66,16 @@ class Arguments:
     parent: int
     shapes: Optional[list[list[int]]] = None
     """What the inputs are resized to; None: the file's own shapes."""
+    delegate: Optional[wire.Delegate] = None
 
 
 def main(folder: Path) -> int:
     """Run one session in its folder. Returns 0 where result.json says how it went."""
     raw = json.loads((folder / ARGS_FILE).read_bytes())
     code = raw["pipeline"] and UserCode(**raw["pipeline"])
-    arguments = Arguments(**{**raw, "plan": wire.SessionPlan(**raw["plan"]), "pipeline": code})
+    delegate = raw["delegate"] and wire.Delegate(**raw["delegate"])
+    plan = wire.SessionPlan(**raw["plan"])
+    arguments = Arguments(**{**raw, "plan": plan, "pipeline": code, "delegate": delegate})
     _die_with(arguments.parent)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
@@ -88,7 +91,7 @@ def main(folder: Path) -> int:
     phases = memory.Phases() if arguments.kind == PROFILE else None
     try:
         from edgeloop_agent import energy, engines, evaluate, intervals, profile, samples  # noqa: F401 -- memory is read next
-        from edgeloop_agent.engines.interpreter import CrashedError, RefusedError
+        from edgeloop_agent.engines.interpreter import CrashedError, DelegateError, RefusedError
         from edgeloop_agent.pipeline import PipelineError
 
         own = arguments.engine == wire.EXEC
@@ -107,6 +110,8 @@ def main(folder: Path) -> int:
         result.update(outcome="crashed", detail=str(error), signal=error.signal)
     except RefusedError as error:
         result.update(outcome="refused", detail=str(error))
+    except DelegateError as error:
+        result.update(outcome="refused", owner=error.owner, detail=str(error))
     except PipelineError as error:
         result.update(outcome="refused", owner="user", detail=str(error))
     except OSError as error:
@@ -130,8 +135,8 @@ def _in_engine(
     if phases is not None:
         phases.end("runtime")
     start = time.perf_counter_ns()
-    engine.load(arguments.model, arguments.threads, arguments.shapes)
-    result.update(load_ns=time.perf_counter_ns() - start)
+    engine.load(arguments.model, arguments.threads, arguments.shapes, arguments.delegate)
+    result.update(load_ns=time.perf_counter_ns() - start, delegate=engine.delegated)
     if phases is not None:
         phases.end("load")
     _say_loaded(arguments, engine.inputs(), engine.outputs(), folder, result)

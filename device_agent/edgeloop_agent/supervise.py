@@ -328,6 +328,7 @@ class _Supervisor:
                 "calibration_ns": result.get("calibration_ns"),
                 "timed_window_monotonic_ns": result.get("timed_window_monotonic_ns"),
                 "samples_cycled": result.get("samples_cycled"),
+                "delegate": result.get("delegate"),
                 "pinned_cores": result.get("pinned_cores") if found.conditions.cores else None,
             },
         }

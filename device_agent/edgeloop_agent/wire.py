@@ -49,6 +49,8 @@ STAGES = ("load", "preprocess", "copy_in", "invoke", "copy_out", "postprocess")
 """Of an inference that is timed end to end, in this order."""
 ENGINES = ("litert", "tflite-runtime", "tvm")
 """Runtimes that a session imports."""
+DELEGATING = ("litert", "tflite-runtime")
+"""Those of them that take a delegate."""
 EXEC = "exec"
 """The engine that is the user's own program: its model is a .zip, unpacked under runtimes/ by its hash."""
 PROGRAM_FILE = "program.json"
@@ -58,6 +60,16 @@ PROGRAM_DIR = "program"
 
 class WireError(Exception):
     """A message that is not what the protocol says: one line, naming the field."""
+
+
+@dataclass(frozen=True)
+class Delegate:
+    """A TFLite delegate that a model is given to."""
+
+    name: str
+    library: str
+    """On the board: a path, or a name that its loader finds."""
+    options: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,8 @@ class Subject:
     """A cached .zip of the model cut into its operators, for `profile` sessions."""
     shapes: Optional[list[list[int]]] = None
     """What each input is resized to before the tensors are allocated; None: the file's own shapes."""
+    delegate: Optional[Delegate] = None
+    """None: only what the engine adds by itself."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +284,8 @@ class SessionRecord:
     energy: Optional[Energy]
     """Of an `energy` session that is `ok`."""
     conditions: dict[str, Any]
-    """before, during, after, calibration_ns, pinned_cores, governor, gate, soak, unknown: docs/reference/agent.md."""
+    """before, during, after, calibration_ns, pinned_cores, governor, gate, soak, delegate, unknown:
+    docs/reference/agent.md."""
     boot_id: str
     started_utc: str
     overhead_ns: Optional[int] = None
@@ -330,6 +345,7 @@ _NESTED: dict[str, dict[str, type[Any]]] = {
         "conditions": Conditions,
         "pipeline": Pipeline,
     },
+    "Subject": {"delegate": Delegate},
     "Program": {"inputs": Tensor, "outputs": Tensor},
     "SessionRecord": {"inputs": Tensor, "outputs": Tensor, "results": Tensor, "energy": Energy},
 }

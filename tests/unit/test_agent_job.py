@@ -30,6 +30,7 @@ JOB: dict[str, Any] = {
             "outputs": ["y"],
             "parts_sha256": None,
             "shapes": None,
+            "delegate": None,
         }
     ],
     "schedule": [{"index": 0, "subject": 0, "kind": "latency"}],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgeloop.board import inventory
 from edgeloop.board.inventory import parse_address, read_board, resolve, resolve_all
 from edgeloop.board.models import detect_model, load_model, model_names, shipped_folder
-from edgeloop.core.board import PowerMeter, Ssh
+from edgeloop.core.board import Delegate, PowerMeter, Ssh
 from edgeloop.errors import ConfigError, UserError
 
 PI = 'schema = 1\nextends = "raspberry-pi-4"\ntags = ["pi4"]\n[ssh]\nhost = "pi4.lab"\nuser = "edge"\n'
@@ -58,9 +58,11 @@ def test_the_reference_page_explains_every_key_that_a_file_may_have() -> None:
         inventory.Runtime,
         inventory.BoardEnvironment,
         PowerMeter,
+        Delegate,
     ]
     keys = {info.alias or name for kind in kinds for name, info in kind.model_fields.items()}
-    assert [key for key in sorted(keys) if f"`{key}`" not in page and f"`[{key}]`" not in page] == []
+    forms = ("`{}`", "`[{}]`", "`[[{}]]`")
+    assert [key for key in sorted(keys) if not any(form.format(key) in page for form in forms)] == []
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,8 @@ def test_all_faults_of_a_file_come_at_once(tmp_path: Path) -> None:
         read_board(path)
     text = "\n".join(caught.value.lines())
     for part in (
-        "delegate: delegates are not supported by this version",
+        "delegate.0.library: missing",
+        "delegate.0.ops_delegated_min_pct: missing",
         "power_switch: power switches are not supported by this version",
         "power_meter.accuracy_pct: missing",
         "runtime.source: exec is an engine, not a source of runtimes",
@@ -210,7 +213,7 @@ def test_all_faults_of_a_file_come_at_once(tmp_path: Path) -> None:
         "ssh: missing",
     ):
         assert part in text
-    assert len(caught.value.faults) == 9
+    assert len(caught.value.faults) == 10
 
 
 def test_faults_of_all_targets_come_at_once(tmp_path: Path) -> None:
@@ -274,3 +277,46 @@ def test_a_power_meter_is_one_source_with_its_accuracy(tmp_path: Path, keys: str
 def test_an_emulated_machine_is_told_apart_by_its_interpreter() -> None:
     assert detect_model("linux,dummy-virt\0", "aarch64") == "virtual-arm64"
     assert detect_model("linux,dummy-virt\0", "armv7l") == "virtual-armhf"
+
+
+CORAL = '[[delegate]]\nname = "coral"\nlibrary = "libedgetpu.so.1"\nops_delegated_min_pct = 95\n'
+
+
+def test_a_boards_delegates_join_those_of_its_model_by_name(tmp_path: Path) -> None:
+    model = 'schema = 1\nname = "own"\ncpu = "x"\n' + CORAL + CORAL.replace("coral", "npu").replace("95", "50")
+    write(tmp_path / "config/targets/own.toml", model)
+    mine = (
+        CORAL + 'options = { device = "usb", performance = 2, verbose = true }\ncompile_command = ["./c", "{model}"]\n'
+    )
+    board = read_board(write(tmp_path / "config/targets/a.toml", PI.replace("raspberry-pi-4", "own") + mine))
+    coral, npu = board.delegate
+    assert (coral.name, npu.name) == ("coral", "npu")
+    assert coral.worded_options == {"device": "usb", "performance": "2", "verbose": "true"}
+    assert coral.compile_command == (str(tmp_path / "config/targets/c"), "{model}")
+    assert npu.ops_delegated_min_pct == 50
+    assert board.delegate_named("npu") is npu
+    with pytest.raises(UserError, match="a declares no delegate gpu; it has coral, npu"):
+        board.delegate_named("gpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (("coral", "none"), "delegate.0: none stands for no delegate: choose another name"),
+        (
+            ("libedgetpu.so.1", "./libedgetpu.so"),
+            "delegate.0: library ./libedgetpu.so is on the board: write an absolute",
+        ),
+        (("95", "0"), "delegate.0.ops_delegated_min_pct: Input should be greater than 0; found 0"),
+        (("95", "101"), "delegate.0.ops_delegated_min_pct: Input should be less than or equal to 100; found 101"),
+        (("95", '95\ncompile_command = ["c"]'), "delegate.0: compile_command names no {model}"),
+        (("95", "95\nopts = 1"), "delegate.0.opts: unknown key"),
+        (("95\n", "95\n" + CORAL), "delegate: two delegates are called coral"),
+    ],
+)
+def test_a_delegate_that_can_not_be_is_one_line(tmp_path: Path, change: tuple[str, str], line: str) -> None:
+    path = write(tmp_path / "pi4.toml", PI + CORAL.replace(*change, 1))
+    with pytest.raises(ConfigError) as caught:
+        read_board(path)
+    (told,) = caught.value.lines()
+    assert line in told

@@ -72,7 +72,7 @@ def test_a_pruned_rung_has_the_sizes_of_the_pruned_network() -> None:
 
 def test_a_rung_that_its_engine_cannot_run_is_left_out_with_a_sentence() -> None:
     found = space(perceptron, lightenings=("w8a8", "w4a8"), engines=("tflite-runtime", "litert"))
-    refused = [p for p in found.points if found.settings[p.setting][0] == "tflite-runtime"]
+    refused = [p for p in found.points if found.settings[p.setting].engine == "tflite-runtime"]
     assert {found.rungs[p.rung].name for p in refused} == {"w8a8"}
     assert found.left_out == [
         "w4a8 is left out at width 1.5, width 2: tflite-runtime has no 4-bit kernel for the fully connected layer l1"

@@ -8,11 +8,21 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from edgeloop_agent.wire import Tensor
+from edgeloop_agent.engines import delegation
+from edgeloop_agent.wire import Delegate, Tensor
 
 
 class RefusedError(Exception):
     """The engine, or the rule for inputs, does not take this model or these data: one line."""
+
+
+class DelegateError(Exception):
+    """A delegate's library can't be loaded, or the delegate does not start, whatever the model: one line, and whose
+    it is."""
+
+    def __init__(self, detail: str, owner: str) -> None:
+        super().__init__(detail)
+        self.owner = owner
 
 
 class CrashedError(Exception):
@@ -31,11 +41,14 @@ class Engine:
     package: str
     """Distribution that the runtime comes in."""
 
-    def __init__(self, interpreter: Callable[..., Any]) -> None:
+    def __init__(self, interpreter: Callable[..., Any], load_delegate: Callable[..., Any]) -> None:
         self._interpreter_class = interpreter
+        self._load_delegate = load_delegate
         self._interpreter: Any = None
         self._sources: list[Any] = []
         self._sinks: list[Any] = []
+        self.delegated: Optional[dict[str, Any]] = None
+        """The delegate that was asked for, and what it took; None where none was."""
 
     @property
     def version(self) -> str:
@@ -45,25 +58,52 @@ class Engine:
         except metadata.PackageNotFoundError:
             return "%s of unknown version" % self.name
 
-    def load(self, path: str, threads: int, shapes: Optional[list[list[int]]] = None) -> None:
-        """Read a model and allocate its tensors, its inputs resized to `shapes` first. Raises RefusedError."""
-        self._open(threads, shapes, model_path=path)
+    def load(
+        self,
+        path: str,
+        threads: int,
+        shapes: Optional[list[list[int]]] = None,
+        delegate: Optional[Delegate] = None,
+    ) -> None:
+        """Read a model and allocate its tensors, its inputs resized to `shapes` first.
+
+        `delegate` is given the model before any that the runtime adds by itself. Raises RefusedError, DelegateError.
+        """
+        self._open(threads, shapes, delegate, model_path=path)
 
     def load_content(self, content: bytes, threads: int) -> None:
         """The same with a model's bytes, in its own shapes."""
-        self._open(threads, None, model_content=content)
+        self._open(threads, None, None, model_content=content)
 
-    def _open(self, threads: int, shapes: Optional[list[list[int]]], **model: Any) -> None:
+    def _open(
+        self, threads: int, shapes: Optional[list[list[int]]], delegate: Optional[Delegate], **model: Any
+    ) -> None:
+        if delegate is not None:
+            model["experimental_delegates"] = [self._started(delegate)]
         try:
             self._interpreter = self._interpreter_class(num_threads=threads, **model)
+            if delegate is not None:
+                nodes = self._interpreter._get_ops_details()  # noqa: SLF001 -- nothing else tells the graph's nodes
+                self.delegated = {"name": delegate.name, **delegation.counted(nodes)}
             self._resize(shapes)
             self._interpreter.allocate_tensors()
             self._sources = self._interpreter.get_input_details()
             self._sinks = self._interpreter.get_output_details()
         except (ValueError, RuntimeError, OSError, TypeError, MemoryError) as error:
-            raise RefusedError("%s refuses the model: %s" % (self.version, one_line(error))) from error
+            beside = "" if delegate is None else " with the delegate %s" % delegate.name
+            raise RefusedError("%s%s refuses the model: %s" % (self.version, beside, one_line(error))) from error
         if not self._sources or not self._sinks:
             raise RefusedError("the model has %d inputs and %d outputs" % (len(self._sources), len(self._sinks)))
+
+    def _started(self, delegate: Delegate) -> Any:
+        try:
+            return self._load_delegate(delegate.library, delegate.options)
+        except (OSError, AttributeError) as error:
+            what = "the delegate %s: its library can't be loaded: %s" % (delegate.name, one_line(error))
+            raise DelegateError(what, "user") from error
+        except (ValueError, RuntimeError) as error:
+            what = "the delegate %s (%s) does not start: %s" % (delegate.name, delegate.library, one_line(error))
+            raise DelegateError(what, "lab") from error
 
     def _resize(self, shapes: Optional[list[list[int]]]) -> None:
         if shapes is None:

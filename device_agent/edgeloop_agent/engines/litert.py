@@ -10,6 +10,6 @@ class LiteRt(Engine):
     package = "ai-edge-litert"
 
     def __init__(self) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, load_delegate
 
-        super().__init__(Interpreter)
+        super().__init__(Interpreter, load_delegate)

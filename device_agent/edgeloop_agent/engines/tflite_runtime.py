@@ -10,6 +10,6 @@ class TfliteRuntime(Engine):
     package = "tflite-runtime"
 
     def __init__(self) -> None:
-        from tflite_runtime.interpreter import Interpreter
+        from tflite_runtime.interpreter import Interpreter, load_delegate
 
-        super().__init__(Interpreter)
+        super().__init__(Interpreter, load_delegate)

@@ -18,7 +18,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from edgeloop_agent.engines.interpreter import Engine, RefusedError, one_line
-from edgeloop_agent.wire import Tensor
+from edgeloop_agent.wire import Delegate, Tensor
 
 ALIGNMENT = 64
 """Bytes. Compiled code loads whole vectors from its inputs and crashes where one does not begin on such a boundary."""
@@ -40,6 +40,7 @@ class Tvm(Engine):
         self._memory: list[Any] = []
         self._results: list[Any] = []
         self._call: Optional[Callable[[], None]] = None
+        self.delegated = None
 
     @property
     def version(self) -> str:
@@ -52,10 +53,16 @@ class Tvm(Engine):
             return "%s %s" % (self.name if package == "apache-tvm" else "tvm with tvm-ffi", version)
         return "%s of unknown version" % self.name
 
-    def load(self, path: str, threads: int, shapes: Optional[list[list[int]]] = None) -> None:
+    def load(
+        self,
+        path: str,
+        threads: int,
+        shapes: Optional[list[list[int]]] = None,
+        delegate: Optional[Delegate] = None,
+    ) -> None:
         """Open the library and give its inputs memory. Raises RefusedError."""
-        if shapes is not None:
-            raise RefusedError("a compiled network has shapes of its own")
+        if shapes is not None or delegate is not None:
+            raise RefusedError("a compiled network has shapes of its own, and no delegate")
         # Read when the first network runs; cores are pinned by the agent, not by TVM.
         os.environ.update(TVM_NUM_THREADS=str(threads), TVM_BIND_THREADS="0")
         try:

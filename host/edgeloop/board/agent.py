@@ -108,12 +108,18 @@ class BoardAgent:
         """Bytes of files sent to the board by this object: agent, models, data, wheels."""
 
     def probe(
-        self, python_path: Sequence[str] = (), engines: Sequence[str] = (), power_sensor: str | None = None
+        self,
+        python_path: Sequence[str] = (),
+        engines: Sequence[str] = (),
+        power_sensor: str | None = None,
+        libraries: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """The board as it describes itself; `engines` are imported and their versions given, a sensor is read once."""
+        """The board as it describes itself; `engines` are imported and their versions given, a sensor is read once,
+        `libraries` of delegates are loaded."""
         argv = [word for folder in python_path for word in ("--python-path", folder)]
         argv += [word for engine in engines for word in ("--engine", engine)]
         argv += [] if power_sensor is None else ["--power-sensor", power_sensor]
+        argv += [word for library in libraries for word in ("--delegate-library", library)]
         return self.call("probe", *argv, deadline_s=_PROBE_S)
 
     def monotonic_ns(self) -> int:

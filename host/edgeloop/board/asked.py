@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from edgeloop.core.board import Board, PowerMeter
+from edgeloop.core.board import Board, Delegate, PowerMeter
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.measurement import MeasureRequest, StepKind
 from edgeloop.core.profile import Parts
@@ -24,6 +24,7 @@ class AskedSubject(Frozen):
     """Names, in the model's order."""
     parts: Parts | None = None
     """Of a subject that is profiled."""
+    delegate: Delegate | None = None
 
 
 class AskedStep(Frozen):
@@ -71,6 +72,7 @@ def asked_of(
                 model_sha256=s.artifact.sha256,
                 outputs=tuple(spec.name for spec in s.artifact.outputs),
                 parts=s.parts,
+                delegate=s.delegate,
             )
             for s in request.subjects
         ),

@@ -7,6 +7,7 @@ not of the right type counts as absent.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
@@ -46,7 +47,11 @@ def diagnose(board: Board, agent: BoardAgent, now: Callable[[], datetime]) -> li
     asked = now()
     meter = board.power_meter
     sensor = meter.hwmon if meter is not None else None
-    facts = agent.probe(engines=tuple(ENGINE_DISTRIBUTIONS) if system else (), power_sensor=sensor)
+    facts = agent.probe(
+        engines=tuple(ENGINE_DISTRIBUTIONS) if system else (),
+        power_sensor=sensor,
+        libraries=sorted({delegate.library for delegate in board.delegate}),
+    )
     answered = now()
     interpreter = interpreter_of(facts)
     support = engine_support(interpreter, board.runtime.source)
@@ -58,6 +63,7 @@ def diagnose(board: Board, agent: BoardAgent, now: Callable[[], datetime]) -> li
         *clock_checks(facts, asked, answered),
         *(sensor_checks(facts) if sensor is not None else ()),
         *(meter_checks(meter, open_meter(meter)) if meter is not None and meter.on_host else ()),
+        *delegate_checks(board, facts),
         *support_checks({**support, EXEC: own}),
         *(() if system else import_checks(board, agent, support)),
         *lease_checks(agent),
@@ -245,6 +251,26 @@ def meter_checks(declared: DeclaredMeter, meter: PowerMeter, look_s: float = MET
         return
     found = f"`{declared}` reads {watts.mean():.4g} W, {(len(watts) - 1) / took_s:.3g} times a second"
     yield ok("power meter", found)
+
+
+def delegate_checks(board: Board, facts: Mapping[str, Any]) -> Iterator[Check]:
+    """Whether the libraries of its delegates load there, and whether what compiles for them is on this host.
+
+    No delegate is started: what it takes of a model is told by each session.
+    """
+    said = facts.get("delegate_libraries")
+    loaded: Mapping[str, Any] = said if isinstance(said, dict) else {}
+    for delegate in board.delegate:
+        name, answer = f"delegate {delegate.name}", loaded.get(delegate.library)
+        found = answer if isinstance(answer, dict) else {"error": "the board says nothing of it"}
+        if found.get("error", "") is not None:
+            error = _text(found, "error") or "the board says nothing of it"
+            yield wrong(name, error, f"install {delegate.library} there, or correct library in the board's file")
+        elif delegate.compile_command and shutil.which(delegate.compile_command[0]) is None:
+            step = "install it, or correct compile_command in the board's file"
+            yield wrong(name, f"loads; {delegate.compile_command[0]} is not on this host", step)
+        else:
+            yield ok(name, f"{delegate.library} loads")
 
 
 def support_checks(support: Mapping[str, EngineSupport]) -> Iterator[Check]:

@@ -17,13 +17,12 @@ from platformdirs import user_config_path
 from pydantic import Field
 
 from edgeloop.board.models import GENERIC, LOCAL, load_model, model_names, read_model
-from edgeloop.core.board import Board, BoardEnvironment, BoardModel, PowerMeter, Runtime, Ssh
+from edgeloop.core.board import Board, BoardEnvironment, BoardModel, Delegate, Delegates, PowerMeter, Runtime, Ssh
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.parse import parse_toml, validated
 from edgeloop.errors import ConfigError, Fault, UserError
 
 _UNBUILT = {
-    "delegate": "delegates are not supported by this version",
     "power_switch": "power switches are not supported by this version",
 }
 _NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]*\Z")
@@ -45,6 +44,7 @@ class BoardFile(Frozen):
     runtime: Runtime = Runtime()
     environment: BoardEnvironment = BoardEnvironment()
     power_meter: PowerMeter | None = None
+    delegate: Delegates = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,7 @@ def local_board() -> Board:
         runtime=model.runtime.model_copy(update={"python": sys.executable}),
         environment=model.environment,
         power_meter=model.power_meter,
+        delegate=model.delegate,
     )
 
 
@@ -209,17 +210,30 @@ def _joined(path: Path, declared: BoardFile, model: BoardModel) -> Board:
         emulated=declared.emulated,
         runtime=Runtime.model_validate(runtime),
         environment=BoardEnvironment.model_validate(environment),
-        power_meter=_from_its_folder(declared.power_meter, path) or model.power_meter,
+        power_meter=_meter_beside(declared.power_meter, path) or model.power_meter,
+        delegate=_delegates(declared.delegate, model.delegate, path),
         path=str(path),
     )
 
 
-def _from_its_folder(meter: PowerMeter | None, path: Path) -> PowerMeter | None:
-    """A command that is a path is taken from the folder of the file that names it; a bare name from PATH."""
-    if meter is None or not meter.command or "/" not in meter.command[0]:
-        return meter
-    program = path.resolve().parent / Path(meter.command[0]).expanduser()
-    return meter.model_copy(update={"command": (str(program), *meter.command[1:])})
+def _meter_beside(meter: PowerMeter | None, path: Path) -> PowerMeter | None:
+    if meter is None:
+        return None
+    return meter.model_copy(update={"command": _from_its_folder(meter.command, path)})
+
+
+def _delegates(own: Sequence[Delegate], shared: Sequence[Delegate], path: Path) -> tuple[Delegate, ...]:
+    """A board's own, and those of its model that have other names."""
+    names = {delegate.name for delegate in own}
+    mine = [d.model_copy(update={"compile_command": _from_its_folder(d.compile_command, path)}) for d in own]
+    return (*mine, *(delegate for delegate in shared if delegate.name not in names))
+
+
+def _from_its_folder(command: tuple[str, ...], path: Path) -> tuple[str, ...]:
+    """A program that is a path is taken from the folder of the file that names it; a bare name from PATH."""
+    if not command or "/" not in command[0]:
+        return command
+    return (str(path.resolve().parent / Path(command[0]).expanduser()), *command[1:])
 
 
 def _unbuilt(plain: dict[str, Any], where: str) -> Iterator[Fault]:
@@ -246,6 +260,7 @@ def _ad_hoc(address: str) -> Board:
         runtime=model.runtime,
         environment=model.environment,
         power_meter=model.power_meter,
+        delegate=model.delegate,
     )
 
 

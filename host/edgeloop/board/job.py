@@ -39,7 +39,7 @@ def job_id_of(request: MeasureRequest, data_sha256: str | None, meter: PowerMete
 
     `meter` is the board's, where energy is measured: with another one it is another job.
     """
-    subjects = [[s.label, s.artifact.sha256, s.engine, s.threads] for s in request.subjects]
+    subjects = [subject.words for subject in request.subjects]
     steps = [[step.index, step.label, step.kind] for step in request.schedule]
     parts = [request.key, request.plan, request.environment, subjects, steps, data_sha256, request.attempt]
     if any(subject.parts is not None for subject in request.subjects):
@@ -85,6 +85,9 @@ def wire_job(
                 outputs=[spec.name for spec in subject.artifact.outputs],
                 parts_sha256=None if subject.parts is None else subject.parts.sha256,
                 shapes=subject.artifact.resized_to,
+                delegate=None
+                if subject.delegate is None
+                else wire.Delegate(subject.delegate.name, subject.delegate.library, subject.delegate.worded_options),
             )
             for subject in request.subjects
         ],

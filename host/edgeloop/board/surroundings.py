@@ -6,7 +6,7 @@ Keys that are not listed pass as they are, in bounded JSON; docs/reference/agent
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 _TEXT_MAX = 1000
 Check = Callable[[Any], bool]
@@ -34,6 +34,18 @@ def _listed(check: Check) -> Check:
 
 def _by_name(check: Check) -> Check:
     return lambda value: isinstance(value, dict) and all(_text(name) and check(item) for name, item in value.items())
+
+
+def _count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _delegate(value: Any) -> bool:
+    """What it took is counted: whole numbers, and no more taken than there are."""
+    if not isinstance(value, dict) or not _text(value.get("name")):
+        return False
+    taken, operators, pieces = (value.get(key) for key in ("taken", "operators", "pieces"))
+    return _count(taken) and _count(operators) and _count(pieces) and taken <= operators
 
 
 def _step(value: Any) -> bool:
@@ -108,6 +120,7 @@ _CONDITIONS: Mapping[str, Check] = {
     "gate": _shaped(_WAITED),
     "soak": _shaped(_WAITED),
     "stand_in": _maybe(_text),
+    "delegate": _maybe(_delegate),
     "unknown": _listed(_text),
 }
 

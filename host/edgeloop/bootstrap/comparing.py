@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -13,9 +13,10 @@ from edgeloop.board.inventory import resolve
 from edgeloop.board.retry import RetryingBench
 from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
+from edgeloop.bootstrap.delegates import asked_delegate
 from edgeloop.bootstrap.ready import Checks, Job, PlanCost, PlanWords, Samples, board_names, exit_code, fits, run_job
 from edgeloop.core.artifact import Artifact
-from edgeloop.core.board import Board
+from edgeloop.core.board import NO_DELEGATE, Board
 from edgeloop.core.campaign import Task
 from edgeloop.core.events import Judged
 from edgeloop.core.limits import LimitSet
@@ -49,6 +50,8 @@ class Asked:
     """None: as A's."""
     threads: int = 1
     threads_b: int | None = None
+    delegate: str = NO_DELEGATE
+    delegate_b: str | None = None
     plan: PlanWords = field(default_factory=PlanWords)
     environment: Path | None = None
     """A file with what is declared; None declares the defaults."""
@@ -86,6 +89,7 @@ class Compared:
 class _Checked:
     boards: tuple[Board, ...]
     subjects: tuple[Subject, Subject]
+    delegates: tuple[str | None, str | None]
     plan: Plan
     environment: Environment
     limits: LimitSet
@@ -117,9 +121,22 @@ def _checked(asked: Asked) -> _Checked:
     plan = checks.plan(asked.plan)
     environment = checks.environment(asked.environment)
     threads, shapes = (asked.threads, asked.threads_b or asked.threads), checks.shapes(asked.shapes)
-    models = (
-        checks.artifact(asked.a, engines[0], "A", words=asked.plan, threads=threads[0], shapes=shapes),
-        checks.artifact(asked.b, engines[1], "B", words=asked.plan, threads=threads[1], shapes=shapes),
+    word_b = asked.delegate if asked.delegate_b is None else asked.delegate_b
+    delegates = (
+        asked_delegate(asked.delegate, boards, engines[0], "--delegate", checks.faults),
+        asked_delegate(word_b, boards, engines[1], "--delegate-b", checks.faults),
+    )
+    models = tuple(
+        checks.artifact(
+            model,
+            engines[i],
+            "AB"[i],
+            words=asked.plan,
+            threads=threads[i],
+            shapes=shapes,
+            delegated=delegates[i] is not None,
+        )
+        for i, model in enumerate((asked.a, asked.b))
     )
     samples = checks.samples(asked.data)
     pipeline = checks.pipeline(asked.plan, asked.data)
@@ -146,6 +163,7 @@ def _checked(asked: Asked) -> _Checked:
     return _Checked(
         boards=tuple(boards),
         subjects=(Subject(_A, a, engines[0], threads[0]), Subject(_B, b, engines[1], threads[1])),
+        delegates=delegates,
         plan=plan,
         environment=environment,
         limits=limits,
@@ -172,10 +190,14 @@ def _sample_shapes(artifact: Artifact) -> list[tuple[int, ...]]:
 
 
 def _on(board: Board, checked: _Checked, watch: Watch) -> Compared:
+    of_a, of_b = (
+        replace(subject, delegate=board.delegate_named(name))
+        for subject, name in zip(checked.subjects, checked.delegates, strict=True)
+    )
     with closing(RetryingBench(open_board(board))) as bench:
         job = run_job(
             bench,
-            checked.subjects,
+            (of_a, of_b),
             checked.plan,
             checked.environment,
             checked.samples,
@@ -186,8 +208,7 @@ def _on(board: Board, checked: _Checked, watch: Watch) -> Compared:
         a, b = (_observed(job, label, checked) for label in (_A, _B))
         judged = _judged(bench, job, checked, a, b)
     comparison = compare(a, b, checked.plan.confidence)
-    of_a, of_b = (subject.artifact for subject in checked.subjects)
-    return Compared(judged, comparison, of_a, of_b, bool(checked.limits.limit), (job.request.folder,))
+    return Compared(judged, comparison, of_a.artifact, of_b.artifact, bool(checked.limits.limit), (job.request.folder,))
 
 
 def _observed(job: Job, label: str, checked: _Checked) -> Observed:

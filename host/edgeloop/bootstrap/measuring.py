@@ -18,10 +18,11 @@ from edgeloop.board.inventory import resolve
 from edgeloop.board.retry import RetryingBench
 from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
+from edgeloop.bootstrap.delegates import asked_delegate
 from edgeloop.bootstrap.ready import Checks, Job, PlanCost, PlanWords, Samples, board_names, exit_code, fits, run_job
 from edgeloop.builders.prebuilt import cut_tflite
 from edgeloop.core.artifact import Artifact
-from edgeloop.core.board import Board
+from edgeloop.core.board import NO_DELEGATE, Board
 from edgeloop.core.events import Judged
 from edgeloop.core.limits import LimitSet, parse_limits
 from edgeloop.core.measurement import Pipeline, Subject
@@ -50,6 +51,8 @@ class Asked:
     limits: tuple[str, ...] = ()
     engine: str = "litert"
     threads: int = 1
+    delegate: str = NO_DELEGATE
+    """By its name in the board's file; none: only what the engine adds by itself."""
     plan: PlanWords = field(default_factory=PlanWords)
     environment: Path | None = None
     """A file with what is declared; None declares the defaults."""
@@ -90,6 +93,7 @@ class _Checked:
 
     boards: tuple[Board, ...]
     subject: Subject
+    delegate: str | None
     plan: Plan
     environment: Environment
     limits: LimitSet
@@ -110,6 +114,7 @@ def measure(
     limits: Sequence[str] = (),
     engine: str = "litert",
     threads: int = 1,
+    delegate: str = NO_DELEGATE,
     plan: PlanWords | None = None,
     environment: str | os.PathLike[str] | None = None,
     per_op: bool = False,
@@ -134,6 +139,7 @@ def measure(
         limits=tuple(limits),
         engine=engine,
         threads=threads,
+        delegate=delegate,
         plan=plan or PlanWords(),
         environment=None if environment is None else Path(environment),
         per_op=per_op,
@@ -175,7 +181,18 @@ def _checked(asked: Asked) -> _Checked:
     plan = checks.plan(asked.plan)
     environment = checks.environment(asked.environment)
     shapes = checks.shapes(asked.shapes)
-    artifact = checks.artifact(asked.model, engine, "MODEL", words=asked.plan, threads=asked.threads, shapes=shapes)
+    delegate = asked_delegate(
+        asked.delegate, boards, engine, "--delegate", checks.faults, beside={"--per-op": asked.per_op}
+    )
+    artifact = checks.artifact(
+        asked.model,
+        engine,
+        "MODEL",
+        words=asked.plan,
+        threads=asked.threads,
+        shapes=shapes,
+        delegated=delegate is not None,
+    )
     if artifact is not None and artifact.resized and asked.per_op:
         checks.faults.append(
             Fault("--per-op", "a model whose inputs are resized can't be cut into its operators", "leave it out")
@@ -219,6 +236,7 @@ def _checked(asked: Asked) -> _Checked:
     return _Checked(
         boards=tuple(boards),
         subject=Subject(_LABEL, artifact, engine, asked.threads),
+        delegate=delegate,
         plan=plan,
         environment=environment,
         limits=limits,
@@ -267,11 +285,12 @@ def _limits(words: tuple[str, ...], scorer: Scorer | None) -> LimitSet:
 
 def _on(board: Board, checked: _Checked, watch: Watch) -> Measured:
     clock = SystemClock()
+    subject = replace(checked.subject, delegate=board.delegate_named(checked.delegate))
     with closing(RetryingBench(open_board(board))) as bench:
         look = partial(
             run_job,
             bench,
-            [checked.subject],
+            [subject],
             environment=checked.environment,
             samples=checked.samples,
             clock=clock,

@@ -165,9 +165,10 @@ class Checks:
         words: PlanWords,
         threads: int,
         shapes: Shapes | None = None,
+        delegated: bool = False,
     ) -> Artifact | None:
         """The model, converted where it is no .tflite; of a program of the user's own, where it can do what is asked
-        of it. `shapes` are those of inputs by name."""
+        of it. `shapes` are those of inputs by name; a .tflite that is `delegated` need not run on this host."""
         if engine == "exec":
             program = self._read(lambda: read_program(model), where)
             if program is None:
@@ -188,7 +189,11 @@ class Checks:
             if shapes:
                 self.faults.append(Fault("--shape", f"{model} is compiled for shapes of its own", "leave it out"))
             return self._read(lambda: read_library(model), where)
-        return self._read(lambda: _ready(model, shapes or {}), where)
+        found = self._read(lambda: _ready(model, shapes or {}, delegated=delegated), where)
+        if found is not None and found.resized and delegated:
+            step = "give it shapes of its own when it is converted"
+            self.faults.append(Fault(where, f"{model} leaves dimensions open, which a delegate does not take", step))
+        return found
 
     def samples(self, path: Path | None) -> Samples:
         if path is None:
@@ -208,13 +213,13 @@ class Checks:
             return None
 
 
-def _ready(model: Path, shapes: Shapes) -> Artifact:
+def _ready(model: Path, shapes: Shapes, *, delegated: bool) -> Artifact:
     """A .tflite as it is, or what was made of another format. Raises UserError and its kind, ModelError, BuildError."""
     if model.suffix == ".onnx":
         raise UserError(f"{model}: ONNX files are not read", next_step="convert it to a .tflite or a SavedModel first")
     if is_convertible(model):
         return converted(model, Conversion(shapes=shapes), converted_root())
-    return read_tflite(model, shapes=shapes)
+    return read_tflite(model, shapes=shapes, delegated=delegated)
 
 
 def _beyond(program: Program, path: Path, words: PlanWords, threads: int) -> Iterator[Fault]:
@@ -357,7 +362,7 @@ def run_job(
     A measurement that is asked for is made: the key is new each time, so no earlier job answers for it.
     """
     labels, board = [subject.label for subject in subjects], bench.board
-    shown = [[s.label, s.artifact.sha256, s.engine, s.threads] for s in subjects]
+    shown = [subject.words for subject in subjects]
     key = key_of("measure", board.name, shown, plan, secrets.token_hex(16))
     folder = user_state_path("edgeloop") / "measure" / key[:32]
     request = MeasureRequest(

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from edgeloop.board.inventory import resolve_all
+from edgeloop.bootstrap.delegates import compilers_of
 from edgeloop.bootstrap.fixed import check_fixed
 from edgeloop.bootstrap.pipeline import read_pipeline
 from edgeloop.bootstrap.searched import SearchPreview, searched
@@ -105,6 +106,7 @@ class RunPreview:
 def preview(campaign: Campaign, beside: Path) -> RunPreview:
     """Samples, minutes, undecidable limits, networks and rungs of a campaign. Reads the data, reaches no board."""
     boards = resolve_all(campaign.targets, beside)
+    compilers = compilers_of(campaign, boards)
     pipeline_of(campaign)
     data, scorer = load(campaign.data), Scorer(campaign.task)
     campaign, baseline = check_fixed(campaign, data)
@@ -117,7 +119,7 @@ def preview(campaign: Campaign, beside: Path) -> RunPreview:
         confirmation=preview_plan(campaign.confirmation, subjects, n, energies=energies),
         subjects=subjects,
         faults=tuple(undecidable_limits(campaign, boards, data, scorer)),
-        asked=searched(campaign, max(board.model.channel_multiple for board in boards), baseline),
+        asked=searched(campaign, max(board.model.channel_multiple for board in boards), baseline, compilers),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class SearchPreview:
     rungs: tuple[RungRow, ...]
     left_out: tuple[str, ...]
     points: int
-    """Candidates in all: networks, rungs, engines and threads."""
+    """Candidates in all: networks, rungs, engines, threads and delegates."""
 
     def document(self) -> dict[str, Any]:
         return {
@@ -83,9 +83,11 @@ class SearchPreview:
         return found
 
 
-def searched(campaign: Campaign, channel_multiple: int, baseline: Artifact | None = None) -> SearchPreview | None:
+def searched(
+    campaign: Campaign, channel_multiple: int, baseline: Artifact | None = None, compiling: Collection[str] = ()
+) -> SearchPreview | None:
     """Return what would be asked; None where torch is not installed, which describing a network needs. `baseline` is
-    M1 where it is a file.
+    M1 where it is a file; `compiling` are the delegates that have a compiler.
 
     Raises UserError where a network can't be built, exported or widened, ConfigError where no candidate is left.
     """
@@ -99,13 +101,16 @@ def searched(campaign: Campaign, channel_multiple: int, baseline: Artifact | Non
                 plain = network.model_copy(update={"weights": None, "weights_sha256": None})
                 return pool.describe(plain, campaign.task, campaign.data, channel_multiple)
 
-            return _preview(campaign, sizes_of, baseline)
+            return _preview(campaign, sizes_of, baseline, compiling)
         finally:
             pool.close()
 
 
 def _preview(
-    campaign: Campaign, sizes_of: Callable[[NetworkSpec], NetworkSizes], baseline: Artifact | None
+    campaign: Campaign,
+    sizes_of: Callable[[NetworkSpec], NetworkSizes],
+    baseline: Artifact | None,
+    compiling: Collection[str],
 ) -> SearchPreview:
     m1 = reference_network(campaign)
     m1_sizes, deployed = sizes_of(m1), Lightening.parse(campaign.reference.lightening)
@@ -115,7 +120,8 @@ def _preview(
         m1=m1,
         m1_sizes=m1_sizes,
         m1_lightening=deployed.name,
-        m1_engine=campaign.reference.engine,
+        m1_setting=campaign.reference.setting,
+        compiling=compiling,
         m1_bytes=m1_bytes,
         larger=larger_networks(campaign),
         teacher=campaign.training.teacher,
@@ -129,7 +135,7 @@ def _preview(
         role = "M1" if evaluation is None else "M2"
         rung = space.rungs[point.rung]
         rows.append(_row(role, network.label, rung, space.sizes(point), network.sizes, predicted, evaluation))
-    engines = dict.fromkeys(engine for engine, _ in space.settings)
+    engines = dict.fromkeys(setting.engine for setting in space.settings)
     rungs = [RungRow(rung.name, engine, reality(engine, rung)) for engine in engines for rung in space.rungs]
     return SearchPreview(tuple(rows), tuple(rungs), tuple(space.left_out), len(space.points))
 

@@ -21,6 +21,7 @@ from edgeloop.board.inventory import resolve_all
 from edgeloop.board.retry import RetryingBench
 from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
+from edgeloop.bootstrap.delegates import Compilers, compilers_of
 from edgeloop.bootstrap.files import campaign_key, larger_networks, load_campaign, reference_network
 from edgeloop.bootstrap.fixed import FixedBuilder, check_fixed
 from edgeloop.bootstrap.output import write_best
@@ -34,7 +35,7 @@ from edgeloop.bootstrap.running import (
     undecidable_limits,
     with_targets,
 )
-from edgeloop.bootstrap.toolchains import builders_for, engines_of
+from edgeloop.bootstrap.toolchains import builders_for, compilers_for, engines_of
 from edgeloop.builders.converted import is_tensorflow
 from edgeloop.builders.parity import Gate
 from edgeloop.builders.tvm.versions import PACKAGES
@@ -116,6 +117,7 @@ class Study:
         _begun_as_asked(self.folder, resume=resume)
         needs_toolchain(self.campaign)
         boards = resolve_all(self.campaign.targets, folder if beside is None else Path(beside))
+        compilers = compilers_of(self.campaign, boards)
         pipeline = pipeline_of(self.campaign)
         data, scorer = load(self.campaign.data), Scorer(self.campaign.task)
         network_io(data, self.campaign.task)
@@ -128,7 +130,16 @@ class Study:
             opened.callback(self._ledger.close)
             self._memo = Memo(self._ledger, observer or Silent())
             self._controller = _controller(
-                self.campaign, boards, data, scorer, pipeline, self.folder, observer or Silent(), self._memo, opened
+                self.campaign,
+                boards,
+                data,
+                scorer,
+                pipeline,
+                compilers,
+                self.folder,
+                observer or Silent(),
+                self._memo,
+                opened,
             )
             opened.callback(self._controller.close)
             self._opened = opened.pop_all()
@@ -246,6 +257,7 @@ def _controller(
     data: DataSet,
     scorer: Scorer,
     pipeline: Pipeline | None,
+    compilers: Compilers,
     folder: Path,
     observer: Observer,
     memo: Memo,
@@ -284,7 +296,8 @@ def _controller(
             m1=m1,
             m1_sizes=sizes,
             m1_lightening=campaign.reference.lightening,
-            m1_engine=campaign.reference.engine,
+            m1_setting=campaign.reference.setting,
+            compiling=compilers,
             m1_bytes=m1_bytes,
             larger=larger,
             teacher=campaign.training.teacher,
@@ -303,6 +316,7 @@ def _controller(
         networks=trainer,
         trainer=trainer,
         builders=builders,
+        compilers=compilers_for(builders, folder / "artifacts", compilers),
         benches=benches,
         memo=memo,
         clock=clock,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from edgeloop.builders.delegate import DelegateBuilder
 from edgeloop.builders.parity import Gate
 from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.builders.tvm.builder import TvmBuilder
@@ -31,6 +32,14 @@ def builders_for(campaign: Campaign, root: Path, gate: Gate, benches: Sequence[B
     if "tvm" in engines_of(campaign):
         builders["tvm"] = TvmBuilder(root, gate, tflite, lambda: tvm_target(benches))
     return builders
+
+
+def compilers_for(
+    builders: Mapping[Engine, Builder], root: Path, commands: Mapping[str, Sequence[str]]
+) -> dict[str, Builder]:
+    """The builders of delegates that have a compiler, by the delegates' names, in the same store."""
+    tflite = builders["litert"]
+    return {name: DelegateBuilder(root, tflite, name, command) for name, command in commands.items()}
 
 
 def tvm_target(benches: Sequence[Bench]) -> TvmTarget:

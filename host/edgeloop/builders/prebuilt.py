@@ -33,13 +33,15 @@ def read_tflite(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     samples: Mapping[str, Sequence[int]] | None = None,
+    delegated: bool = False,
     deadline_s: float = _INSPECT_DEADLINE_S,
 ) -> Artifact:
     """Return what is known of a ready .tflite: hash, bytes, and its inputs and outputs by name.
 
     Names come from the signature where there is one, else from the tensors, else from their positions. Dynamic
     dimensions take what `shapes` tell of inputs by name, batch included, or else the shape of one channel-last sample
-    in `samples`; a batch that nobody tells is 1.
+    in `samples`; a batch that nobody tells is 1. A file that is `delegated` may have operators that only the delegate
+    knows: it is then described, and not prepared to run.
     Raises UserError where there is no such file, or no such input, ModelError where it is no usable model.
     """
     content = _read(path)
@@ -49,7 +51,13 @@ def read_tflite(
             next_step="give a model that the TFLite or LiteRT converter wrote",
         )
     try:
-        job = {"do": "inspect", "model": str(path.resolve()), "shapes": shapes or {}, "samples": samples or {}}
+        job = {
+            "do": "inspect",
+            "model": str(path.resolve()),
+            "shapes": shapes or {},
+            "samples": samples or {},
+            "delegated": delegated,
+        }
         answer = _ask(_RUNTIME, job, deadline_s)
     except ChildError as failure:
         raise ModelError(
@@ -156,6 +164,23 @@ def count_tflite(artifact: Artifact, *, deadline_s: float = _PREDICT_DEADLINE_S)
     if error := answer.get("error"):
         _raise(error, artifact.path)
     return NetworkSizes.model_validate(answer["sizes"]), str(answer["lightening"])
+
+
+def operators_in(artifact: Artifact, *, deadline_s: float = _INSPECT_DEADLINE_S) -> int:
+    """Return how many operators a .tflite has. Raises ModelError, HarnessError where looking crashes."""
+    try:
+        answer = _ask(_RUNTIME, {"do": "operators", "model": artifact.path}, deadline_s)
+    except ChildError as failure:
+        raise HarnessError(f"{artifact.path}: reading its operators: the process {failure}") from failure
+    if error := answer.get("error"):
+        _raise(error, artifact.path)
+    return int(answer["operators"])
+
+
+def is_tflite(path: Path) -> bool:
+    """Whether a file begins as a .tflite does."""
+    with path.open("rb") as handle:
+        return handle.read(8)[4:] == _IDENTIFIER
 
 
 def _read(path: Path) -> bytes:

@@ -27,13 +27,16 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
         return _cut(Path(job["model"]), Path(job["parts"]))
     if job["do"] == "count":
         return _count(job)
+    if job["do"] == "operators":
+        return _operators(Path(job["model"]).read_bytes())
     return _inspect(job) if job["do"] == "inspect" else _predict(job)
 
 
 def _inspect(job: Mapping[str, Any]) -> dict[str, Any]:
     content = Path(job["model"]).read_bytes()
     signature = _walk(content)
-    interpreter = _open(content)
+    foreign = job["delegated"] and bool(_custom_operators(content))
+    interpreter = _unprepared(content) if foreign else _open(content)
     named: list[dict[int, str]] = [{}, {}]
     if signature is not None:
         runner = interpreter.get_signature_runner(signature)
@@ -92,6 +95,14 @@ def _count(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["shapes"] is not None:
         interpreter.invoke()
     return counted(content, {int(d["index"]): tuple(map(int, d["shape"])) for d in interpreter.get_tensor_details()})
+
+
+def _operators(content: bytes) -> dict[str, Any]:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    _walk(content)
+    graph = flatbuffer_utils.read_model_from_bytearray(bytearray(content)).subgraphs[0]
+    return {"operators": len(graph.operators or [])}
 
 
 def _cut(model: Path, parts: Path) -> dict[str, Any]:
@@ -169,6 +180,16 @@ def _open(content: bytes, shapes: list[list[int]] | None = None) -> Any:
                 next_step="convert the model with built-in operators only",
             ) from error
         raise ModelError(f"can't be loaded by LiteRT: {text[:200]}") from error
+
+
+def _unprepared(content: bytes) -> Any:
+    """An interpreter that tells inputs and outputs of a model whose operators it need not have."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        return Interpreter(model_content=content, num_threads=1)
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"can't be loaded by LiteRT: {' '.join(str(error).split())[:200]}") from error
 
 
 def _custom_operators(content: bytes) -> list[str]:

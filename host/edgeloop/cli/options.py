@@ -17,6 +17,9 @@ EngineName = Annotated[
     str, typer.Option("--engine", help="litert, tflite-runtime, tvm, or exec: a program of your own.")
 ]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the engine.")]
+DelegateName = Annotated[
+    str, typer.Option("--delegate", help="By its name in the board's file; none: what the engine adds by itself.")
+]
 Profile = Annotated[str, typer.Option(help="quick, standard or qualification.")]
 TimingName = Annotated[str, typer.Option("--timing", help="What is timed: invoke, copy_in_out or end_to_end.")]
 Pipeline = Annotated[

@@ -43,6 +43,9 @@ class Artifact(Frozen):
     """Whether the runtime resizes the inputs to these shapes, since the file's own leave dimensions open."""
     declared_by: str | None = None
     """The .toml that declares a program of the user's own; None for a model."""
+    compiled_operators: int | None = None
+    """Operators of the .tflite that a delegate's compiler was given, which may make one of several; None where none
+    was."""
     converted_from: str | None = None
     """The user's file that it was converted from, as it is; None for a model that is built or ready."""
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from edgeloop.core.frozen import Frozen
+from edgeloop.errors import UserError
 
+NO_DELEGATE = "none"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 SENSOR_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_ .-]{0,63}(@[A-Za-z0-9_.:-]{1,64})?(/[a-z]{2,8}[0-9]{1,3})?$"
 
@@ -71,6 +73,48 @@ class PowerMeter(Frozen):
         return self.hwmon or shlex.join(self.command)
 
 
+class Delegate(Frozen):
+    """A TFLite delegate that a board has: a library that takes over what it can of a model's operators."""
+
+    name: str = Field(pattern=_NAME)
+    library: str = Field(pattern=r"^[^\s\x00][^\n\x00]*$")
+    """On the board: an absolute path, or a name that its loader finds."""
+    options: dict[str, str | bool | int | float] = {}
+    """What the library is started with, by its own names."""
+    compile_command: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Run on the host after a build: `{model}` is the .tflite, `{output}` the file that it writes."""
+    ops_delegated_min_pct: float = Field(gt=0, le=100)
+    """Of a network's operators. A session in which it took less is INVALID."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if self.name == NO_DELEGATE:
+            raise ValueError(f"{NO_DELEGATE} stands for no delegate: choose another name")
+        if "/" in self.library and not self.library.startswith("/"):
+            raise ValueError(f"library {self.library} is on the board: write an absolute path, or the name alone")
+        if self.compile_command and not any("{model}" in word for word in self.compile_command[1:]):
+            raise ValueError("compile_command names no {model}")
+        return self
+
+    @property
+    def worded_options(self) -> dict[str, str]:
+        """The options as a library gets them."""
+        return {
+            key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in self.options.items()
+        }
+
+
+def _each_once(delegates: tuple[Delegate, ...]) -> tuple[Delegate, ...]:
+    names = [delegate.name for delegate in delegates]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two delegates are called {twice}")
+    return delegates
+
+
+Delegates = Annotated[tuple[Delegate, ...], AfterValidator(_each_once)]
+
+
 class BoardModel(Frozen):
     """Shared by all boards of a model; shipped in `targets/`."""
 
@@ -93,6 +137,7 @@ class BoardModel(Frozen):
     runtime: Runtime = Runtime()
     environment: BoardEnvironment = BoardEnvironment()
     power_meter: PowerMeter | None = None
+    delegate: Delegates = ()
 
 
 class Board(Frozen):
@@ -108,8 +153,23 @@ class Board(Frozen):
     runtime: Runtime = Runtime()
     environment: BoardEnvironment = BoardEnvironment()
     power_meter: PowerMeter | None = None
+    delegate: Delegates = ()
+    """Those of its own file and those of its model."""
     path: str | None = None
     """The file that declares it."""
+
+    def delegate_named(self, name: str | None) -> Delegate | None:
+        """The delegate of that name; None for no name. Raises UserError where the board declares none of it."""
+        if name is None:
+            return None
+        found = next((delegate for delegate in self.delegate if delegate.name == name), None)
+        if found is None:
+            has = ", ".join(delegate.name for delegate in self.delegate) or "none"
+            raise UserError(
+                f"{self.name} declares no delegate {name}; it has {has}",
+                next_step="add [[delegate]] to its board file, or leave the delegate out",
+            )
+        return found
 
     @property
     def shares_host(self) -> bool:

@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from edgeloop.core.board import NO_DELEGATE
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.lightening import DYNAMIC, Lightening
 from edgeloop.core.limits import LimitSet
-from edgeloop.core.network import Engine, Teacher
+from edgeloop.core.network import DELEGATING, Engine, Setting, Teacher
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.pyref import PyRef
 
@@ -39,6 +40,8 @@ def _built_for(name: Any) -> Any:
 
 
 BuiltFor = Annotated[Engine, BeforeValidator(_built_for)]
+DelegateName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""As the board's file calls it, or `none`."""
 
 
 class Reference(Frozen):
@@ -63,11 +66,19 @@ class Reference(Frozen):
     """What M1 is measured as. A .tflite is measured as it is."""
     engine: BuiltFor = "litert"
     threads: int = Field(default=1, ge=1)
+    delegate: DelegateName = NO_DELEGATE
+
+    @property
+    def setting(self) -> Setting:
+        named = None if self.delegate == NO_DELEGATE else self.delegate
+        return Setting(engine=self.engine, threads=self.threads, delegate=named)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if Lightening.parse(self.lightening).pruned_pct:
             raise ValueError(f"lightening {self.lightening}: M1 is measured with all its channels")
+        if self.delegate != NO_DELEGATE and self.engine not in DELEGATING:
+            raise ValueError(f"engine {self.engine} takes no delegate: leave it out")
         if self.file is not None:
             self._fixed(self.file)
         elif (self.family is None) == (self.factory is None):
@@ -153,6 +164,8 @@ class Search(Frozen):
     """Rungs that may be asked, pruned ones as `w8a8-p25`. Each costs a training of every network it is asked of."""
     engines: tuple[BuiltFor, ...] = Field(default=("litert",), min_length=1)
     threads: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
+    delegates: tuple[DelegateName, ...] = Field(default=(NO_DELEGATE,), min_length=1)
+    """By their names in the files of the boards; tvm takes none."""
     evaluation: Literal["tent", "saturating", "parity", "off"] | PyRef = "tent"
     """Size difference evaluation function; `file.py:name` is called as `name(delta, delta_star) -> 0 to 1`."""
     seed: int | None = Field(default=None, ge=0)
@@ -161,6 +174,26 @@ class Search(Frozen):
     """Where `optuna` writes its study down: a URL as `sqlite:///optuna.db`; in the run's folder where absent."""
     pareto: bool = False
     """Go on after the first pass, and return the front of what passed."""
+
+    @property
+    def settings(self) -> list[Setting]:
+        """Engines, threads and delegates, each combination once."""
+        return [
+            Setting(engine=engine, threads=threads, delegate=None if delegate == NO_DELEGATE else delegate)
+            for engine in dict.fromkeys(self.engines)
+            for threads in dict.fromkeys(self.threads)
+            for delegate in dict.fromkeys(self.delegates)
+            if delegate == NO_DELEGATE or engine in DELEGATING
+        ]
+
+    @model_validator(mode="after")
+    def _run_by_each(self) -> Self:
+        left_out = [engine for engine in self.engines if engine not in {setting.engine for setting in self.settings}]
+        if left_out:
+            raise ValueError(
+                f"delegates: {left_out[0]} takes none; add {NO_DELEGATE!r} to them, or leave {left_out[0]} out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _means_something(self) -> Self:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop.core.artifact import Artifact
+from edgeloop.core.board import Delegate
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.network import BoardEngine
 from edgeloop.core.plan import Environment, Plan
@@ -32,6 +33,13 @@ class Subject:
     threads: int = 1
     parts: Parts | None = None
     """The model cut into its operators; needed where a step profiles it."""
+    delegate: Delegate | None = None
+
+    @property
+    def words(self) -> list[Any]:
+        """What keys of measurements are made of; without a delegate as it was before there were any."""
+        asked = [] if self.delegate is None else [self.delegate.model_dump(mode="json")]
+        return [self.label, self.artifact.sha256, self.engine, self.threads, *asked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +222,25 @@ class EnergySummary(Frozen):
     """Of each session that gave none."""
 
 
+class Delegation(Frozen):
+    """What a delegate took of a network; over several sessions where it was the least."""
+
+    name: str
+    operators: int
+    """Of the network, before a compiler made one of several."""
+    taken: int
+    pieces: int
+    """Runs of operators that went to it as one."""
+
+    @property
+    def taken_pct(self) -> float:
+        return 100 * self.taken / self.operators if self.operators else 0.0
+
+    def __str__(self) -> str:
+        pieces = f"{self.pieces} piece{'' if self.pieces == 1 else 's'}"
+        return f"{self.name} took {self.taken} of {self.operators} operators in {pieces}"
+
+
 class MetricSummary(Frozen):
     metric: str
     value: float
@@ -228,6 +255,10 @@ class Summary(Frozen):
     engine: str
     threads: int
     deployed_bytes: int
+    delegate: str | None = None
+    """The one that was asked for."""
+    delegation: Delegation | None = None
+    """None where no delegate was asked for, or no session told."""
     latency: LatencySummary | None
     peak_rss_bytes: int | None
     runtime_rss_bytes: int | None
@@ -247,11 +278,20 @@ class Summary(Frozen):
     profile_problem: str = ""
     """Why there is none, where one was asked for."""
 
+    @property
+    def run_by(self) -> str:
+        """`litert 2.3.0, 1 thread`; `litert 2.3.0, 4 threads, coral took 11 of 12 operators in 1 piece`."""
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        taken = str(self.delegation) if self.delegation is not None else self.delegate
+        return ", ".join(filter(None, (self.engine, threads, taken)))
+
 
 class Trust(Frozen):
     """Whether the sessions stayed inside the declared environment."""
 
     valid: bool
     reasons: tuple[str, ...] = ()
+    lasting: bool = False
+    """Whether a reason is one that measuring again meets again."""
     unknown: tuple[str, ...] = ()
     """Conditions that could not be read or set: said, not hidden."""

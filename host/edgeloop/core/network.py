@@ -14,6 +14,8 @@ Engine = Literal["litert", "tflite-runtime", "tvm"]
 """Runtimes that models are built for."""
 BoardEngine = Literal[Engine, "exec"]
 """What runs a ready model on a board: a runtime, or the user's own program."""
+DELEGATING: frozenset[str] = frozenset({"litert", "tflite-runtime"})
+"""Engines that give operators to a delegate."""
 Teacher = Literal["none", "m1", "m1-distilled", "m2"]
 """Who teaches M3: nobody, M1, M1 after M2 was distilled into it, or M2."""
 
@@ -127,23 +129,44 @@ class NetworkSizes(Frozen):
         return self.peak_activation_elements * lightening.activation_bits // 8
 
 
+class Setting(Frozen):
+    """What runs a built network on a board."""
+
+    engine: Engine = "litert"
+    threads: int = Field(default=1, ge=1)
+    delegate: str | None = None
+    """By its name in the board's file; None: only what the engine adds by itself."""
+
+    def __str__(self) -> str:
+        with_delegate = f" and the delegate {self.delegate}" if self.delegate is not None else ""
+        return f"{self.engine} with {self.threads} thread{'' if self.threads == 1 else 's'}{with_delegate}"
+
+
 class Candidate(Frozen):
-    """Network + lightening + engine + threads: what a trial is about."""
+    """Network + lightening + engine + delegate + threads: what a trial is about."""
 
     network: NetworkSpec
     lightening: str
     teacher: Teacher = "none"
     engine: Engine = "litert"
     threads: int = Field(default=1, ge=1)
+    delegate: str | None = None
+    """By its name in the board's file; None: only what the engine adds by itself."""
 
     @property
     def key(self) -> str:
         return key_of("candidate", self)
 
+    @property
+    def setting(self) -> Setting:
+        return Setting(engine=self.engine, threads=self.threads, delegate=self.delegate)
+
     def __str__(self) -> str:
         text = f"{self.network.label} {self.lightening}"
         if self.engine != "litert":
             text += f" on {self.engine}"
+        if self.delegate is not None:
+            text += f" with {self.delegate}"
         if self.threads != 1:
             text += f" x{self.threads}"
         return text

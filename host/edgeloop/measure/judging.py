@@ -9,6 +9,7 @@ from edgeloop.core.events import Judged, Split
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.measurement import Attempt, MeasureRequest, Trust
 from edgeloop.measure.conditions import digest
+from edgeloop.measure.delegation import short_of_share
 from edgeloop.measure.trust import trust
 from edgeloop.measure.verdict import Observed, judge, summarise_subject
 
@@ -42,9 +43,11 @@ def judge_attempts(
         )
         for sessions in judged
     ]
+    short = short_of_share([session for sessions in judged for session in sessions], request.subjects)
     joined = Trust(
-        valid=all(t.valid for t in trusted),
-        reasons=tuple(reason for t in trusted for reason in t.reasons),
+        valid=all(t.valid for t in trusted) and not short,
+        reasons=(*short, *(reason for t in trusted for reason in t.reasons)),
+        lasting=bool(short),
         unknown=tuple(sorted({key for t in trusted for key in t.unknown})),
     )
     return Judged(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edgeloop.core.measurement import MetricSummary, Session, Subject, Summary
+from edgeloop.core.measurement import Delegation, MetricSummary, Session, Subject, Summary
 from edgeloop.measure.accuracy import Scores
+from edgeloop.measure.delegation import least_taken
 from edgeloop.measure.energy import summarise_energy
 from edgeloop.measure.profiling import profile_in
 from edgeloop.measure.spread import summarise
@@ -25,6 +26,8 @@ class Observed:
     scores: Mapping[str, Scores] = field(default_factory=dict)
     agreement: Scores | None = None
     """With the reference's results on the same samples; None without a reference or data."""
+    delegate: str | None = None
+    delegation: Delegation | None = None
 
     @property
     def called(self) -> str:
@@ -63,12 +66,15 @@ def observe(
     agreement: Scores | None = None,
 ) -> Observed:
     """Pick one subject's sessions out of a job's, or out of several jobs', given in the order they ran."""
+    own = tuple(session for session in sessions if session.label == subject.label)
     return Observed(
         label=subject.label,
         engine=engine_version,
         threads=subject.threads,
         deployed_bytes=subject.artifact.deployed_bytes,
-        sessions=tuple(s for s in sessions if s.label == subject.label),
+        sessions=own,
+        delegate=None if subject.delegate is None else subject.delegate.name,
+        delegation=least_taken(own, subject),
         scores=dict(scores or {}),
         agreement=agreement,
     )
@@ -84,6 +90,8 @@ def summarise_subject(observed: Observed, confidence: float) -> Summary:
         engine=observed.engine,
         threads=observed.threads,
         deployed_bytes=observed.deployed_bytes,
+        delegate=observed.delegate,
+        delegation=observed.delegation,
         latency=summarise(timed, confidence) if timed else None,
         peak_rss_bytes=observed.peak_rss_bytes,
         runtime_rss_bytes=max(runtime, default=None),

@@ -165,9 +165,7 @@ class Controller:
 
     def _ask_m1(self) -> Trial:
         reference = self._campaign.reference
-        candidate = Candidate(
-            network=self._m1, lightening=reference.lightening, engine=reference.engine, threads=reference.threads
-        )
+        candidate = Candidate(network=self._m1, lightening=reference.lightening, **reference.setting.model_dump())
         return self._ask(0, candidate, "the reference network M1, measured as it would be deployed", None, None)
 
     def _measure_m1(self, candidate: Candidate) -> None:

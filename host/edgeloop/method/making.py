@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -59,6 +59,8 @@ class Means:
     """(M1, its sizes, its deployed bytes, sizes of a network) -> the strategy of the campaign."""
     first_larger: NetworkSpec | None = None
     """An M2 that is looked at before anything is trained, so that what is wrong with it is said early."""
+    compilers: Mapping[str, Builder] = field(default_factory=dict)
+    """What makes the file for each delegate that has a compiler of its own, by its name."""
 
 
 class Making:
@@ -193,6 +195,8 @@ class Making:
         return artifact
 
     def _builder(self, candidate: Candidate) -> Builder:
+        if candidate.delegate is not None and candidate.delegate in self._means.compilers:
+            return self._means.compilers[candidate.delegate]
         return self._means.builders[candidate.engine]
 
     def _start_build(self, trained: TrainedNetwork, candidate: Candidate) -> Future[Artifact]:

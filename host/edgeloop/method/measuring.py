@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeloop.core.artifact import Artifact
+from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.events import JobIntended, Judged, SessionSeen, Split, Started, Trial
@@ -256,7 +257,7 @@ class Measuring:
 
     def _request(self, trial: OnTrial, question: Question, take: int) -> MeasureRequest:
         candidate, board = trial.candidate, trial.bench.board
-        subjects = [Subject("candidate", trial.artifact, candidate.engine, candidate.threads)]
+        subjects = [_subject("candidate", trial.artifact, candidate, board)]
         timed, evaluated = ["candidate"], ["candidate"]
         if (m1 := trial.reference) is not None:
             if self._campaign.limits.interleaves_reference:
@@ -264,7 +265,7 @@ class Measuring:
             if question.split == "test" or question.look > 1:
                 evaluated.append("reference")
             if len(timed) > 1 or len(evaluated) > 1:
-                subjects.append(Subject("reference", m1.artifact, m1.candidate.engine, m1.candidate.threads))
+                subjects.append(_subject("reference", m1.artifact, m1.candidate, board))
         split = self._split(question.split, question.look)
         plan = question.plan.model_copy(
             update={"seed": question.plan.seed + EXTENSION_SEED * (question.look - 1) + take}
@@ -275,7 +276,7 @@ class Measuring:
             "measurement",
             started.run_id,
             [board.name, board.model.name],
-            [[s.label, s.artifact.sha256, s.engine, s.threads] for s in subjects],
+            [subject.words for subject in subjects],
             plan,
             self._campaign.environment,
             [question.split, question.look, take, self._data.sha256, len(split)],
@@ -358,7 +359,7 @@ class Measuring:
         )
         reference = None
         if (m1 := trial.reference) is not None:
-            subject = Subject("reference", m1.artifact, m1.candidate.engine, m1.candidate.threads)
+            subject = _subject("reference", m1.artifact, m1.candidate, board)
             version = last.engine_versions.get("reference", m1.candidate.engine)
             reference = observe(subject, version, sessions, self._scores(split, beside))
         found = judge_attempts(
@@ -382,7 +383,18 @@ class Measuring:
         return self._scorer.scores(outputs, self._scorer.targets(split.x, split.y)) if outputs else {}
 
 
+def _subject(label: str, artifact: Artifact, candidate: Candidate, board: Board) -> Subject:
+    """What runs on a board: the delegate is the board's own of that name. Raises UserError where it has none."""
+    delegate = board.delegate_named(candidate.delegate)
+    return Subject(label, artifact, candidate.engine, candidate.threads, delegate=delegate)
+
+
 def _spoilt(judged: Judged) -> bool:
-    """Whether it says nothing of the network, and another take may: outside the environment, or nobody could see."""
+    """Whether it says nothing of the network, and another take may: outside the environment, or nobody could see.
+
+    A delegate that did not take its share takes no more of the same network next time.
+    """
     verdict = judged.verdict
+    if judged.trust is not None and judged.trust.lasting:
+        return False
     return verdict.outcome is Outcome.INVALID or (verdict.outcome is Outcome.ERROR and verdict.owner is Owner.LAB)

@@ -187,7 +187,7 @@ class Costs:
         return min(found, key=lambda c: (abs(c.network - here), c.network), default=None)
 
     def compare_settings(self, family: Family, here: int, rung: int, one: int, other: int) -> Compared | None:
-        """Compare two settings (engine and threads) for one rung, as `compare` does."""
+        """Compare two settings (engine, threads and delegate) for one rung, as `compare` does."""
         found = [
             compared
             for network in {key[0] for key in (*self._latency, *self._energy)}

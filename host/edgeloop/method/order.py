@@ -135,7 +135,7 @@ class Order:
 
     def answers_latency(self, here: Point, rung: int) -> bool:
         """Whether a rung's latency is its own on this engine, and not that of the rung at `here` by nature."""
-        engine = self.space.settings[here.setting][0]
+        engine = self.space.settings[here.setting].engine
         return answers_latency(engine, self.space.rungs[here.rung], self.space.rungs[rung])
 
     def _at_most_as_light(self, one: Point, other: Point) -> bool:

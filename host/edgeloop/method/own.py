@@ -123,6 +123,7 @@ def _observed(figures: Figures, label: str, candidate: Candidate, scorer: Scorer
         label=label,
         engine=candidate.engine,
         threads=candidate.threads,
+        delegate=candidate.delegate,
         deployed_bytes=figures.deployed_bytes,
         sessions=tuple(_session(at, label, one, where) for at, one in enumerate(figures.sessions)),
         scores=scores,

@@ -6,7 +6,7 @@ network, that its engine can't run, or that turned out to be the same network as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ from edgeloop.core.campaign import Search
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.mixing import LayerChoice, Sensitivity, least_sensitive, sensitivities
-from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec, Teacher
+from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec, Setting, Teacher
 from edgeloop.core.reality import refusal
 from edgeloop.core.verdict import Family
 from edgeloop.errors import ConfigError, Fault, ModelError
@@ -24,6 +24,7 @@ from edgeloop.method.determine import Larger, Origin, determine, evaluated, inte
 from edgeloop.method.lighten import Prediction, low_weights
 
 START_RUNG = Lightening.parse("w8a8")
+_PLAIN = Setting()
 OVERSIZED = 1.15
 """A candidate that is predicted this far over the size limit is asked last, not never."""
 
@@ -35,7 +36,7 @@ class Point:
     network: int
     rung: int
     setting: int
-    """Engine and thread count."""
+    """Engine, thread count and delegate."""
 
 
 class SearchSpace:
@@ -53,8 +54,10 @@ class SearchSpace:
         teacher: Teacher,
         limits: LimitSet,
         sizes_of: Callable[[NetworkSpec], NetworkSizes],
-        m1_engine: Engine = "litert",
+        m1_setting: Setting = _PLAIN,
+        compiling: Collection[str] = (),
     ) -> None:
+        """`compiling`: the delegates whose own compiler makes the file that is deployed."""
         self.search, self._larger, self._teacher = search, larger, teacher
         self._m1, self._m1_sizes, self._m1_bytes = m1, m1_sizes, m1_bytes
         self._sizes_of = sizes_of
@@ -67,15 +70,14 @@ class SearchSpace:
             range(len(self.rungs)),
             key=lambda i: (self.rungs[i].pruned_pct, abs(self.rungs[i].step - START_RUNG.step), i),
         )
-        self.settings: list[tuple[Engine, int]] = [
-            (engine, threads) for engine in dict.fromkeys(search.engines) for threads in dict.fromkeys(search.threads)
-        ]
+        self.settings = search.settings
         self.prediction = Prediction()
-        self._compiled = Prediction()
-        """A compiled network is code too: what one kind of file teaches says nothing of the other."""
-        self._m1_engine = m1_engine
+        self._compiled: dict[str, Prediction] = {}
+        """By what compiles: a compiled network is code too, and one kind of file says nothing of the other."""
+        self._compiling = compiling
+        self._m1_setting = m1_setting
         if m1.file is None:  # another converter's file says nothing of what ours will write
-            self._prediction(m1_engine).learn(m1_sizes, Lightening.parse(m1_lightening), m1_bytes)
+            self._prediction(m1_setting).learn(m1_sizes, Lightening.parse(m1_lightening), m1_bytes)
         self._parities: dict[int, tuple[int, float]] = {}
         self._orders: dict[tuple[int, int], tuple[Sensitivity, ...]] = {}
         self._made: set[tuple[int, int]] = set()
@@ -135,7 +137,7 @@ class SearchSpace:
 
     def _unfit(self, point: Point) -> str | None:
         """Why a point is no candidate; None where it is one."""
-        rung, engine = self.rungs[point.rung], self.settings[point.setting][0]
+        rung, engine = self.rungs[point.rung], self.settings[point.setting].engine
         try:
             sizes = self.sizes(point)
         except ModelError as error:
@@ -152,13 +154,14 @@ class SearchSpace:
         return {self.candidate(point).key: point for point in self._offered[0]}
 
     def candidate(self, point: Point) -> Candidate:
-        engine, threads = self.settings[point.setting]
+        setting = self.settings[point.setting]
         return Candidate(
             network=self.networks[point.network].spec,
             lightening=self.rungs[point.rung].name,
             teacher=self._teacher,
-            engine=engine,
-            threads=threads,
+            engine=setting.engine,
+            threads=setting.threads,
+            delegate=setting.delegate,
         )
 
     def label(self, point: Point) -> str:
@@ -166,8 +169,7 @@ class SearchSpace:
         return self.networks[point.network].label
 
     def setting_label(self, point: Point) -> str:
-        engine, threads = self.settings[point.setting]
-        return f"{engine} with {threads} thread{'' if threads == 1 else 's'}"
+        return str(self.settings[point.setting])
 
     def sizes(self, point: Point) -> NetworkSizes:
         """Sizes of the network that is built: after pruning. Raises ModelError where it can't be pruned."""
@@ -178,11 +180,15 @@ class SearchSpace:
 
     def predicted(self, point: Point) -> int:
         """Deployed bytes to expect."""
-        prediction = self._prediction(self.settings[point.setting][0])
+        prediction = self._prediction(self.settings[point.setting])
         return prediction.bytes_of(self.sizes(point), self.rungs[point.rung], low=self._low(point))
 
-    def _prediction(self, engine: Engine) -> Prediction:
-        return self._compiled if engine == "tvm" else self.prediction
+    def _prediction(self, setting: Setting) -> Prediction:
+        if setting.engine == "tvm":
+            return self._compiled.setdefault(setting.engine, Prediction())
+        if setting.delegate is not None and setting.delegate in self._compiling:
+            return self._compiled.setdefault(f"delegate {setting.delegate}", Prediction())
+        return self.prediction
 
     def fits(self, point: Point) -> bool:
         """Whether a point is predicted inside the size limit, or there is none."""
@@ -206,7 +212,7 @@ class SearchSpace:
 
     def learn_file(self, point: Point, deployed_bytes: int) -> None:
         """Learn the bytes of a built file."""
-        prediction = self._prediction(self.settings[point.setting][0])
+        prediction = self._prediction(self.settings[point.setting])
         prediction.learn(self.sizes(point), self.rungs[point.rung], deployed_bytes, low=self._low(point))
 
     def learn_layers(self, point: Point, layers: Sequence[LayerChoice]) -> None:
@@ -270,7 +276,7 @@ class SearchSpace:
     def _parity(self, rung: int) -> float:
         """delta* of a rung; kept until another file teaches the prediction."""
         learnt, parity = self._parities.get(rung, (-1, 0.0))
-        prediction = self._prediction(self._m1_engine)
+        prediction = self._prediction(self._m1_setting)
         if learnt != prediction.learnt:
             base = self._m1_sizes.parameters
             lightening = self.rungs[rung]

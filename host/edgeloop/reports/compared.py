@@ -119,7 +119,7 @@ def _paired(metric: Paired) -> str:
 
 
 def _engine(summary: Summary | None) -> str:
-    return f"{summary.engine}, {summary.threads} thread{'' if summary.threads == 1 else 's'}" if summary else "-"
+    return summary.run_by if summary else "-"
 
 
 def _latency(summary: Summary | None, statistic: str) -> str:

@@ -10,6 +10,8 @@ from edgeloop.core.events import Entry, Finished, Judged, Started, Trial, fold
 from edgeloop.core.measurement import EnergySummary, Interval, LatencySummary, MetricSummary, Summary
 from edgeloop.core.profile import Profile
 from edgeloop.measure.comparison import Comparison
+from edgeloop.reports.settings import same_network
+from edgeloop.reports.story import Story
 
 SCHEMA = 1
 
@@ -73,6 +75,7 @@ def run(entries: Sequence[Entry]) -> dict[str, Any]:
         "finished": finished.model_dump(mode="json", exclude={"kind"}) if finished else None,
         "spent": {"trials": entries[-1].trials_spent, "wall_s": entries[-1].wall_s_spent} if entries else None,
         "trials": [_trial(trial) for trial in fold(events)],
+        "same_network": [row.document() for row in same_network(Story.of(entries))],
     }
 
 
@@ -106,12 +109,25 @@ def _subject(summary: Summary | None, artifact: Artifact) -> dict[str, Any]:
     return {
         "engine": summary.engine if summary else None,
         "threads": summary.threads if summary else None,
+        "delegate": _delegate(summary) if summary and summary.delegate else None,
         "model": {
             "path": artifact.shown,
             "sha256": artifact.sha256,
             "deployed_bytes": artifact.deployed_bytes,
             "converted_by": artifact.tools if artifact.converted_from is not None else None,
         },
+    }
+
+
+def _delegate(summary: Summary) -> dict[str, Any]:
+    """What was asked for, and what it took of the network's operators; null where no session told."""
+    found = summary.delegation
+    return {
+        "name": summary.delegate,
+        "operators": found.operators if found else None,
+        "taken": found.taken if found else None,
+        "taken_pct": found.taken_pct if found else None,
+        "pieces": found.pieces if found else None,
     }
 
 

@@ -11,6 +11,7 @@ from edgeloop.core.events import Entry
 from edgeloop.core.verdict import Family, Finding, Outcome
 from edgeloop.reports.chart import Line, Mark, scatter, shape
 from edgeloop.reports.front import front_charts, front_rows, headings
+from edgeloop.reports.settings import HEADINGS, same_network
 from edgeloop.reports.story import (
     Story,
     TrialRow,
@@ -87,6 +88,8 @@ def text(entries: Sequence[Entry]) -> str:
         bytes_chart=_against_bytes(story),
         front=front,
         front_headings=headings(front),
+        same_network=same_network(story),
+        settings_headings=HEADINGS,
         front_charts=list(front_charts(front, KINDS)),
         legend=[(kind, words, _legend_shape(kind)) for kind, words in LEGEND],
         chain=chain(story),

@@ -19,6 +19,7 @@ from edgeloop.core.measurement import EnergySummary, Summary
 from edgeloop.core.verdict import Finding, Outcome
 from edgeloop.reports.front import front_rows, front_table
 from edgeloop.reports.profiled import ProfileReport
+from edgeloop.reports.settings import same_network, settings_table
 from edgeloop.reports.story import (
     EACH,
     LimitRow,
@@ -80,6 +81,8 @@ class _RunReport:
             yield Padding(_limit_table(story.limits, by_target=story.several_targets), (1, 0))
         if story.rows:
             yield Padding(_trial_table(story, wide=wide), (0, 0, 1, 0))
+        if alike := same_network(story):
+            yield Padding(settings_table(alike), (0, 0, 1, 0))
         if front := front_rows(story):
             yield Padding(front_table(front), (0, 0, 1, 0))
         for trial, move in story.moves:
@@ -94,6 +97,7 @@ class _RunReport:
             yield _limit_line(row)
         for trial in story.rows:
             yield _trial_line(trial, story.accuracy_name)
+        yield from (row.line for row in same_network(story))
         yield from (row.line for row in front_rows(story))
         for name, move in story.moves:
             yield f"trial {name}: {move}"
@@ -142,7 +146,7 @@ class _MeasureReport:
             tools = ", ".join(f"{name} {version}" for name, version in self.artifact.tools.items())
             yield "converted", f"to float .tflite by {tools}, names left out"
         if summary is not None:
-            yield "engine", f"{summary.engine}, {summary.threads} thread{'' if summary.threads == 1 else 's'}"
+            yield "engine", summary.run_by
         latency = summary.latency if summary else None
         if summary is not None and latency is not None:
             yield (

@@ -164,7 +164,13 @@ class SimulatedWorkshop:
 
     def _candidate(self, subject: Subject) -> Candidate:
         network, lightening = self._networks[subject.artifact.sha256]
-        return Candidate(network=network, lightening=lightening, engine=subject.engine, threads=subject.threads)
+        return Candidate(
+            network=network,
+            lightening=lightening,
+            engine=subject.engine,
+            threads=subject.threads,
+            delegate=None if subject.delegate is None else subject.delegate.name,
+        )
 
     def _session(self, step: Step, subject: Subject, request: MeasureRequest) -> Session:
         candidate = self._candidate(subject)
@@ -238,7 +244,7 @@ def simulated_run(
             m1=m1,
             m1_sizes=sizes,
             m1_lightening=campaign.reference.lightening,
-            m1_engine=campaign.reference.engine,
+            m1_setting=campaign.reference.setting,
             m1_bytes=m1_bytes,
             larger=larger,
             teacher=campaign.training.teacher,

@@ -1,4 +1,4 @@
-"""Bayesian search (Optuna's TPE) over width, depth, lightening, engine and threads, with the limits as constraints.
+"""Bayesian search (Optuna's TPE) over network, lightening, engine, threads and delegate; the limits are constraints.
 
 Several objectives, one for each family of limits (accuracy up; latency, bytes, memory down), and one constraint for
 each limit: how far outside it a trial was, relative to the limit. What was not measured, or not in the declared
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edgeloop.core.board import NO_DELEGATE
 from edgeloop.core.events import Trial
 from edgeloop.core.limits import Limit, LimitSet
 from edgeloop.core.network import Candidate
@@ -193,15 +194,18 @@ class OptunaStrategy(Tour):
         """
         sized = [(n.spec.width, n.spec.depth) for n in self.space.networks]
         by_size = len(set(sized)) == len(sized)
+        delegating = any(setting.delegate is not None for setting in self.space.settings)
         words = {}
         for point in self.space.by_key.values():
             network = self.space.networks[point.network]
-            engine, threads = self.space.settings[point.setting]
+            setting = self.space.settings[point.setting]
             named = (
                 {"width": network.spec.width, "depth": network.spec.depth} if by_size else {"network": network.label}
             )
             rung = self.space.rungs[point.rung].name
-            words[point] = {**named, "lightening": rung, "engine": engine, "threads": threads}
+            words[point] = {**named, "lightening": rung, "engine": setting.engine, "threads": setting.threads}
+            if delegating:
+                words[point]["delegate"] = setting.delegate or NO_DELEGATE
         return words
 
     @cached_property

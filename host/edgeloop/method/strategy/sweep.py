@@ -35,8 +35,9 @@ def shuffled(space: SearchSpace) -> list[Point]:
 
     def digest(point: Point) -> str:
         network = space.networks[point.network]
-        engine, threads = space.settings[point.setting]
-        words = f"{space.search.seed or 0}/{network.label}/{space.rungs[point.rung].name}/{engine}/{threads}"
+        setting = space.settings[point.setting]
+        run_by = f"{setting.engine}/{setting.threads}" + (f"/{setting.delegate}" if setting.delegate else "")
+        words = f"{space.search.seed or 0}/{network.label}/{space.rungs[point.rung].name}/{run_by}"
         return hashlib.sha256(words.encode()).hexdigest()
 
     return sorted(space.points, key=digest)

@@ -38,7 +38,7 @@ class Tour:
         return file_bytes
 
     def _name(self, point: Point, here: Point | None = None) -> str:
-        """A point in words; engine and threads are named where they differ from those of `here`."""
+        """A point in words; engine, threads and delegate are named where they differ from those of `here`."""
         text = f"{self.space.rungs[point.rung].name} at {self.space.label(point)}"
         same = len(self.space.settings) == 1 if here is None else point.setting == here.setting
         return text if same else f"{text} on {self.space.setting_label(point)}"
