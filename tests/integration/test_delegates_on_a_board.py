@@ -13,7 +13,8 @@ import campaigns
 import numpy as np
 import pytest
 from agent_board import DATA, AgentBoard
-from dense_delegate import board_file, build_delegate
+from dense_compiler import compiled
+from dense_delegate import COMPILER, board_file, build_delegate
 from platformdirs import user_cache_path
 
 from edgeloop_agent import wire
@@ -172,14 +173,27 @@ def test_a_library_that_is_not_there_is_one_line_and_bad_input(tmp_path: Path) -
 
 
 def test_a_doctor_loads_the_library_and_looks_for_its_compiler(tmp_path: Path, library: Path) -> None:
-    compiled = 'name = "npu"\nops_delegated_min_pct = 90\ncompile_command = ["no-such-npucc", "{model}"]'
-    board_file(tmp_path, library, QUARTER, compiled)
+    uncompiled = 'name = "npu"\nops_delegated_min_pct = 90\ncompile_command = ["no-such-npucc", "{model}"]'
+    board_file(tmp_path, library, QUARTER, uncompiled)
     told = campaigns.run("targets", "doctor", "here", "--json", cwd=tmp_path, expect=3).stdout
     checks = {check["name"]: check for check in json.loads(told)["checks"]}
     assert checks["delegate dense"]["state"] == "ok"
     assert checks["delegate npu"]["found"] == "loads; no-such-npucc is not on this host"
     shown = json.loads(campaigns.run("targets", "show", "here", "--json", cwd=tmp_path).stdout)
     assert [delegate["name"] for delegate in shown["delegate"]] == ["dense", "npu"]
+
+
+def test_a_compiled_file_is_measured_by_its_delegate_and_refused_without(tmp_path: Path, library: Path) -> None:
+    board_file(tmp_path, library, QUARTER)
+    model = tmp_path / "compiled.tflite"
+    model.write_bytes(compiled(FLOAT.read_bytes()))
+    words = ("measure", model, "--target", "here", "--data", data_file(tmp_path), *SHORT)
+    found = json.loads(campaigns.run(*words, "--delegate", "dense", "--json", cwd=tmp_path).stdout)
+    assert (found["delegate"]["taken"], found["delegate"]["operators"]) == (1, 4)
+    plain = json.loads(campaigns.run("measure", FLOAT, *words[2:], "--json", cwd=tmp_path).stdout)
+    assert found["accuracy"]["value"] == plain["accuracy"]["value"]
+    told = campaigns.run(*words, cwd=tmp_path, expect=2).stderr
+    assert "needs custom operators, which LiteRT does not have: dense-for-tests" in told
 
 
 # a campaign
@@ -216,24 +230,17 @@ wall_minutes = 10
 """
     + campaigns.BRIEF_PLAN
 )
-COMPILER = """
-import pathlib, sys
-content = pathlib.Path(sys.argv[1]).read_bytes()
-pathlib.Path(sys.argv[1]).with_name("network_npu.tflite").write_bytes(content + bytes(64))
-print("compiled")
-"""
 
 
 @pytest.mark.train
 def test_a_campaign_searches_delegates_and_reports_the_same_network_on_each(tmp_path: Path, library: Path) -> None:
-    (tmp_path / "npucc.py").write_text(COMPILER)
-    compiled = f'compile_command = ["{sys.executable}", "{tmp_path / "npucc.py"}", "{{model}}"]'
+    command = f'compile_command = ["{sys.executable}", "{COMPILER}", "{{model}}"]'
     board_file(
         tmp_path,
         library,
         'name = "dense"\nops_delegated_min_pct = 60',
         'name = "greedy"\noptions = { most = 1 }\nops_delegated_min_pct = 60',
-        f'name = "npu"\nops_delegated_min_pct = 60\n{compiled}',
+        f'name = "npu"\nops_delegated_min_pct = 60\n{command}',
     )
     (tmp_path / "campaign.toml").write_text(CAMPAIGN)
     found = json.loads(campaigns.run("run", "campaign.toml", "--out", "run", "--json", cwd=tmp_path).stdout)
@@ -251,7 +258,9 @@ def test_a_campaign_searches_delegates_and_reports_the_same_network_on_each(tmp_
     assert first["greedy"]["delegate"]["taken"] == 1
     assert len(trials["greedy"]["measurements"]) == 1  # another take would take no more
     assert first["npu"]["model"]["sha256"] != first["dense"]["model"]["sha256"] == first[None]["model"]["sha256"]
-    assert trials["npu"]["deployed_bytes"] == trials["dense"]["deployed_bytes"] + 64
+    assert first["npu"]["accuracy"]["value"] == first[None]["accuracy"]["value"]
+    assert first["npu"]["delegate"]["taken"] == first["dense"]["delegate"]["taken"]
+    assert trials["npu"]["converted"] == trials["dense"]["converted"]
     assert trials["npu"]["parity"]["rule"].endswith("; before " + Path(sys.executable).name)
     rows = found["same_network"]
     assert [row["delegate"] for row in rows] == [None, "dense", "greedy", "npu"]

@@ -1,4 +1,5 @@
-/* A TFLite external delegate for the tests: it takes float FULLY_CONNECTED operators and runs them itself.
+/* A TFLite external delegate for the tests: it takes float FULLY_CONNECTED operators and runs them itself, and those
+   that dense_compiler.py made of them, which no runtime knows.
 
    The structures are those of TFLite's public C interface (tensorflow/lite/core/c/common.h), as far as they are used
    here; tflite-runtime 2.14 and ai-edge-litert 2.3 lay them out alike. */
@@ -11,7 +12,8 @@
 
 enum { kOk = 0, kError = 1 };
 enum { kFloat32 = 1 };
-enum { kFullyConnected = 9 };
+enum { kAllowDynamicTensors = 1 }; /* Else the runtime prepares its operators first, and knows no compiled one. */
+enum { kFullyConnected = 9, kCustom = 32 };
 enum { kActNone = 0, kActRelu = 1, kActRelu6 = 3 };
 
 typedef struct { int size; int data[]; } IntArray;
@@ -97,13 +99,24 @@ typedef struct {
 typedef struct { int input, weights, bias, output, activation; } Layer;
 typedef struct { int count; Layer layers[]; } Kernel;
 
+static bool is_compiled(const Registration* registration) {
+  return registration->builtin_code == kCustom && strcmp(registration->custom_name, "dense-for-tests") == 0;
+}
+
+/* The fused activation: its number is the first of the built-in options, and all of a compiled operator's. */
+static int activation_of(const Node* node, const Registration* registration) {
+  if (is_compiled(registration)) return *(const uint8_t*)node->custom_initial_data;
+  return *(const int*)node->builtin_data;
+}
+
 static bool takes(Context* context, const Node* node, const Registration* registration) {
-  if (registration->builtin_code != kFullyConnected || node->inputs->size < 2) return false;
+  if (registration->builtin_code != kFullyConnected && !is_compiled(registration)) return false;
+  if (node->inputs->size < 2) return false;
   for (int i = 0; i < node->inputs->size; i++) {
     int tensor = node->inputs->data[i];
     if (tensor >= 0 && context->tensors[tensor].type != kFloat32) return false;
   }
-  int activation = *(const int*)node->builtin_data;
+  int activation = activation_of(node, registration);
   return activation == kActNone || activation == kActRelu || activation == kActRelu6;
 }
 
@@ -121,7 +134,7 @@ static void* kernel_init(Context* context, const char* buffer, size_t length) {
         .weights = node->inputs->data[1],
         .bias = node->inputs->size > 2 ? node->inputs->data[2] : -1,
         .output = node->outputs->data[0],
-        .activation = *(const int*)node->builtin_data,
+        .activation = activation_of(node, registration),
     };
   }
   return kernel;
@@ -212,6 +225,7 @@ Delegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count
   Delegate* delegate = calloc(1, sizeof(Delegate));
   delegate->data = most;
   delegate->Prepare = delegate_prepare;
+  delegate->flags = kAllowDynamicTensors;
   return delegate;
 }
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("dense_delegate.c")
+COMPILER = Path(__file__).with_name("dense_compiler.py")
 
 
 def build_delegate(folder: Path) -> Path:

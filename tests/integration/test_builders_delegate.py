@@ -1,0 +1,112 @@
+"""A delegate's own compiler as the last step of a build: what it is given, what is kept, how it fails."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from dense_compiler import NAME
+from dense_delegate import COMPILER
+
+from edgeloop.builders.delegate import DelegateBuilder
+from edgeloop.builders.prebuilt import read_tflite
+from edgeloop.core.artifact import Artifact, Parity
+from edgeloop.errors import BuildError
+from edgeloop.ports import TrainedNetwork
+
+MODEL = Path(__file__).parents[1] / "data/tiny_float.tflite"
+TRAINED = TrainedNetwork(key="k", folder="/nowhere", seconds=1, epochs=1, validation={})
+COMPILE = (sys.executable, str(COMPILER), "{model}")
+
+
+class Given:
+    """A builder that gives a ready .tflite, and counts."""
+
+    def __init__(self) -> None:
+        self.builds = 0
+        self.made = "tiny"
+
+    def key(self, trained: TrainedNetwork, lightening: str) -> str:
+        return f"{self.made}/{trained.key}/{lightening}"
+
+    def build(self, trained: TrainedNetwork, lightening: str) -> Artifact:
+        self.builds += 1
+        parity = Parity(n=9, rule="top-1 class", agreement=1.0, agreement_upper=1.0)
+        return read_tflite(MODEL).model_copy(update={"parity": parity, "tools": {"litert-torch": "0"}})
+
+
+def builder(root: Path, *command: str, given: Given | None = None, **changes: Any) -> DelegateBuilder:
+    return DelegateBuilder(root, cast("Any", given or Given()), "dense", command, **changes)
+
+
+@pytest.mark.parametrize("words", [COMPILE, (*COMPILE, "{output}")])
+def test_what_the_compiler_writes_is_deployed_and_its_source_answers_on_this_host(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    given = Given()
+    made = builder(tmp_path, *words, given=given)
+    artifact = made.build(TRAINED, "fp32")
+    content = Path(artifact.path).read_bytes()
+    assert NAME in content
+    assert artifact.deployed_bytes == len(content)
+    assert artifact.sha256 != read_tflite(MODEL).sha256
+    assert artifact.compiled_operators == 4
+    assert artifact.parity is not None
+    assert artifact.parity.rule == f"top-1 class; before {Path(sys.executable).name}"
+    assert artifact.tools["dense_compiler.py"].startswith("sha256 ")
+    x = np.random.default_rng(0).random((3, 4, 4, 1), dtype=np.float32)
+    (outputs,) = made.predict(artifact, {"x" if len(artifact.inputs) != 1 else artifact.inputs[0].name: x}).values()
+    assert outputs.shape == (3, 3)
+    assert made.build(TRAINED, "fp32") == artifact
+    assert given.builds == 1
+
+
+def test_another_compiler_or_another_file_is_another_artifact(tmp_path: Path) -> None:
+    script = tmp_path / "compiler.py"
+    script.write_text(COMPILER.read_text())
+    words = (sys.executable, str(script), "{model}")
+    first = builder(tmp_path / "a", *words).key(TRAINED, "fp32")
+    assert builder(tmp_path / "a", *words, "{output}").key(TRAINED, "fp32") != first
+    given = Given()
+    given.made = "other"
+    assert builder(tmp_path / "a", *words, given=given).key(TRAINED, "fp32") != first
+    script.write_text(COMPILER.read_text() + "# another version\n")
+    assert builder(tmp_path / "a", *words).key(TRAINED, "fp32") != first
+
+
+@pytest.mark.parametrize(
+    ("script", "line"),
+    [
+        (
+            "print('reading'); print('operator 3 is not supported'); raise SystemExit(4)",
+            "ended with status 4: operator 3",
+        ),
+        ("import os; os.kill(os.getpid(), 11)", "was ended by signal 11"),
+        ("pass", "was to write one .tflite, found none"),
+        ("open('a.tflite', 'w'); open('b.tflite', 'w')", "was to write one .tflite, found a.tflite, b.tflite"),
+        ("open('a.tflite', 'w').write('no model')", "was to write one .tflite, found a.tflite"),
+        (
+            "print('thinking', flush=True); import time; time.sleep(60)",
+            "was not done after 1 s and was stopped: thinking",
+        ),
+    ],
+)
+def test_a_compiler_that_fails_is_one_line_with_its_last_words_and_its_log(
+    tmp_path: Path, script: str, line: str
+) -> None:
+    made = builder(tmp_path, sys.executable, "-c", script, "{model}", deadline_s=1.0 if "sleep" in script else 60.0)
+    with pytest.raises(BuildError) as caught:
+        made.build(TRAINED, "fp32")
+    assert caught.value.message.startswith(f"compiling for the delegate dense: {sys.executable} ")
+    assert line in caught.value.message
+    log = Path((caught.value.next_step or "").removeprefix("its log is "))
+    assert log.is_file()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".building")] == []
+
+
+def test_a_compiler_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="no-such-compiler can't be run: No such file or directory"):
+        builder(tmp_path, "no-such-compiler", "{model}").build(TRAINED, "fp32")
