@@ -203,6 +203,7 @@ def test_every_network_and_rung_is_offered_with_and_without_a_delegate() -> None
     assert len(found.points) == 2 * 2 * 2
     assert {found.candidate(point).delegate for point in found.points} == {None, "coral"}
     assert len(shuffled(found)) == 8
+    assert all(found.same_file(found.points[0], point) for point in found.points)
     plain = [
         found.label(p) + found.rungs[p.rung].name for p in shuffled(found) if not found.settings[p.setting].delegate
     ]
@@ -223,6 +224,7 @@ def test_a_compiled_file_teaches_nothing_of_other_files() -> None:
     found = space(compiling=("coral",), delegates=("none", "coral"))
     plain = next(p for p in found.points if found.settings[p.setting] == Setting())
     compiled = next(p for p in found.points if found.settings[p.setting].delegate and p.network == plain.network)
+    assert not found.same_file(plain, compiled)
     before = found.predicted(plain)
     found.learn_file(compiled, 10 * found.predicted(compiled))
     assert found.predicted(plain) == before

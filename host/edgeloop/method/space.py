@@ -190,6 +190,10 @@ class SearchSpace:
             return self._compiled.setdefault(f"delegate {setting.delegate}", Prediction())
         return self.prediction
 
+    def same_file(self, one: Point, other: Point) -> bool:
+        """Whether the settings of two points run the same file of a network."""
+        return self._prediction(self.settings[one.setting]) is self._prediction(self.settings[other.setting])
+
     def fits(self, point: Point) -> bool:
         """Whether a point is predicted inside the size limit, or there is none."""
         return self.predicted(point) < self._bytes_max

@@ -194,7 +194,8 @@ class PatentStrategy(Tour):
             case Intent.RAISE, 0.0 | 1.5:
                 return self._cheaper_rung(here, to, families)
             case Intent.RAISE, 1.0:
-                return f"{step}the same file is tried on {self.space.setting_label(to)}"
+                what = "file" if self.space.same_file(here, to) else "network"
+                return f"{step}the same {what} is tried on {self.space.setting_label(to)}"
             case Intent.RAISE, 2.0:
                 pruned = self.space.rungs[to.rung].pruned_pct
                 return f"{step}next {pruned} % of the channels of the same network are removed, {name}"
