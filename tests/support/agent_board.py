@@ -26,6 +26,8 @@ FAKE_RUNTIME = """
 import ctypes, os, signal, subprocess, sys, time
 import numpy as np
 
+load_delegate = None
+
 class Interpreter:
     def __init__(self, model_path, num_threads):
         with open(model_path) as handle:
