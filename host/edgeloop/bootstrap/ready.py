@@ -213,7 +213,7 @@ class Checks:
             return None
 
 
-def _ready(model: Path, shapes: Shapes, *, delegated: bool) -> Artifact:
+def _ready(model: Path, shapes: Shapes, *, delegated: bool = False) -> Artifact:
     """A .tflite as it is, or what was made of another format. Raises UserError and its kind, ModelError, BuildError."""
     if model.suffix == ".onnx":
         raise UserError(f"{model}: ONNX files are not read", next_step="convert it to a .tflite or a SavedModel first")
