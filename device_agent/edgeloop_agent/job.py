@@ -17,12 +17,12 @@ from typing import Any, BinaryIO, Iterator, Optional
 from edgeloop_agent import cache, conditions, folder, power, wire
 
 READABLE = re.compile(
-    r"\A(?:sessions/\d{3,6}\.(?:json|(?:latency|warmup|stages|operators|power|out\.\d{1,3})\.npy)"
+    r"\A(?:sessions/\d{3,6}\.(?:json|(?:latency|warmup|stages|operators|power|functions|out\.\d{1,3})\.npy)"
     r"|(?:job|state|done)\.json|agent\.log)\Z"
 )
 LOOK_SESSIONS_MAX = 500
 _SUFFIX = re.compile(r"\A\.[A-Za-z0-9]{1,16}\Z")
-_SESSION = re.compile(r"\A(\d{3,6})\.(json|(?:latency|warmup|stages|operators|power|out\.\d{1,3})\.npy)\Z")
+_SESSION = re.compile(r"\A(\d{3,6})\.(json|(?:latency|warmup|stages|operators|power|functions|out\.\d{1,3})\.npy)\Z")
 _THREADS_MAX = 256
 _SECONDS_MAX = 7 * 24 * 3600.0
 _POLL_S = 0.05
@@ -83,6 +83,8 @@ def _step_faults(job: wire.Job, place: int, step: wire.Step) -> Iterator[str]:
         yield "step %d measures energy, and energy_window_s is 0" % place
     if step.kind == "profile" and known and job.subjects[step.subject].parts_sha256 is None:
         yield "step %d profiles, and its subject has no parts" % place
+    if step.kind == "tune" and known and job.subjects[step.subject].engine not in wire.TUNED_ENGINES:
+        yield "step %d times functions, which %s has none of" % (place, job.subjects[step.subject].engine[:40])
     if known and job.subjects[step.subject].engine == wire.EXEC:
         if step.kind not in ("latency", "evaluate"):
             yield "step %d is of the kind %s, which no program of the user's knows" % (place, step.kind)

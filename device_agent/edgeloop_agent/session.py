@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 ARGS_FILE = "args.json"
 RESULT_FILE = "result.json"
 PROGRAM_PID_FILE = "program.pid"
-"""The process id of the user's own program: what it takes of the processor is no foreign load."""
+"""The process id of what a session starts, the user's own program: what it takes is no foreign load."""
 AFTER_LOADING = "after loading the model"
 PROFILE = "profile"
+TUNE = "tune"
 SOAK = "soak"
 """The kind of a process that heats the board as the latency sessions do, until it is killed; never recorded."""
 _PR_SET_PDEATHSIG = 1
@@ -132,6 +133,9 @@ def _in_engine(
 ) -> None:
     """What a session does with a runtime in its own process."""
     result.update(engine_version=engine.version, runtime_rss_bytes=conditions.vm_bytes("VmRSS"))
+    if arguments.kind == TUNE:
+        _tune(arguments, engine, folder)
+        return
     if phases is not None:
         phases.end("runtime")
     start = time.perf_counter_ns()
@@ -147,6 +151,15 @@ def _in_engine(
     else:
         result.update(_bare(arguments, engine, store, folder))
     result["peak_rss_bytes"] = result.get("peak_rss_bytes") or conditions.vm_bytes("VmHWM")
+
+
+def _tune(arguments: Arguments, engine: Engine, folder: Path) -> None:
+    """Time the functions of a library, each by itself."""
+    from edgeloop_agent import tune
+
+    tie = partial(_die_with, os.getpid())
+    calls = engine.functions(arguments.model, arguments.seed)
+    tune.time_functions(calls, arguments.seed, tie, folder, folder / PROGRAM_PID_FILE)
 
 
 def _in_own_program(arguments: Arguments, folder: Path, result: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ Layout of a state folder on the board (one for the whole board, not one for each
     jobs/<job id>/job.json                      written by the host
                   agent.log state.json done.json        written by the agent, each atomically
                   sessions/NNN.json NNN.latency.npy NNN.warmup.npy NNN.stages.npy NNN.operators.npy
-                                NNN.power.npy NNN.out.<i>.npy
+                                NNN.power.npy NNN.functions.npy NNN.out.<i>.npy
 
 Arrays are .npy without pickle. Messages are JSON objects of bounded size; what does not fit is refused with
 WireError. Standard library only; Python 3.9.
@@ -43,7 +43,7 @@ DONE_FILE = "done.json"
 LOG_FILE = "agent.log"
 
 SESSION_OUTCOMES = ("ok", "crashed", "timeout", "refused")
-STEP_KINDS = ("latency", "evaluate", "energy", "profile")
+STEP_KINDS = ("latency", "evaluate", "energy", "profile", "tune")
 TIMINGS = ("invoke", "copy_in_out", "end_to_end")
 STAGES = ("load", "preprocess", "copy_in", "invoke", "copy_out", "postprocess")
 """Of an inference that is timed end to end, in this order."""
@@ -51,6 +51,10 @@ ENGINES = ("litert", "tflite-runtime", "tvm")
 """Runtimes that a session imports."""
 DELEGATING = ("litert", "tflite-runtime")
 """Those of them that take a delegate."""
+TUNED_ENGINES = ("tvm",)
+"""Those whose models may be a library of single functions, which `tune` sessions time."""
+NOT_CALLED_NS = -1
+"""In NNN.functions.npy (int64, ns; functions, rounds, calls): a call that was not made."""
 EXEC = "exec"
 """The engine that is the user's own program: its model is a .zip, unpacked under runtimes/ by its hash."""
 PROGRAM_FILE = "program.json"

@@ -198,6 +198,20 @@ class Builder(Protocol):
     def close(self) -> None: ...
 
 
+class FunctionTimer(Protocol):
+    """Times the functions of a compiled library on a board, each by itself."""
+
+    @property
+    def board(self) -> Board: ...
+
+    def time(self, library: Artifact) -> NDArray[np.int64]:
+        """Single calls in ns, (functions, rounds, calls); -1 for a call that was not made, as of one that crashed.
+
+        The same library is not timed twice. Raises as `Bench.measure`, and BuildError where nothing came of it.
+        """
+        ...
+
+
 Score = Callable[[Arrays, Arrays], NDArray[np.float64]]
 """(outputs, targets) -> one score for each sample (n,), or a 0-dimensional array for a score of the whole set."""
 

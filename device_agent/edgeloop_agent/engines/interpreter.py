@@ -105,6 +105,10 @@ class Engine:
             what = "the delegate %s (%s) does not start: %s" % (delegate.name, delegate.library, one_line(error))
             raise DelegateError(what, "lab") from error
 
+    def functions(self, path: str, seed: int) -> list[Callable[[], None]]:  # noqa: ARG002 -- the face of every engine
+        """The functions of a library, each bound to random arguments. Raises RefusedError."""
+        raise RefusedError("%s has models, and no libraries of functions" % self.version)
+
     def _resize(self, shapes: Optional[list[list[int]]]) -> None:
         if shapes is None:
             return

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import sys
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -24,6 +25,9 @@ ALIGNMENT = 64
 """Bytes. Compiled code loads whole vectors from its inputs and crashes where one does not begin on such a boundary."""
 _CPU, _POOLED = 1, 2
 _SPECS = "edgeloop_artifact"
+_FUNCTIONS = "edgeloop_functions"
+"""A library of single functions says them here: [name, [[type, shape] of each argument]] of each."""
+_NOT_OURS = "the library was not built by edgeloop: it does not say its tensors"
 
 
 class Tvm(Engine):
@@ -63,25 +67,48 @@ class Tvm(Engine):
         """Open the library and give its inputs memory. Raises RefusedError."""
         if shapes is not None or delegate is not None:
             raise RefusedError("a compiled network has shapes of its own, and no delegate")
-        # Read when the first network runs; cores are pinned by the agent, not by TVM.
-        os.environ.update(TVM_NUM_THREADS=str(threads), TVM_BIND_THREADS="0")
+        _one_by_one(threads)
+        told = self._told(path, _SPECS)
         try:
-            library = ctypes.CDLL(path)
-            told = json.loads(ctypes.c_char_p.in_dll(library, _SPECS).value or b"{}")
             self._inputs, self._outputs = ([Tensor(**spec) for spec in told[key]] for key in ("inputs", "outputs"))
-        except OSError as error:
-            raise RefusedError("%s can't load the library: %s" % (self.version, one_line(error))) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise RefusedError("the library was not built by edgeloop: it does not say its tensors") from error
+        except (KeyError, TypeError) as error:
+            raise RefusedError(_NOT_OURS) from error
         try:
             machine = self._ffi.load_module(path)["vm_load_executable"]()
             machine["vm_initialization"](_CPU, 0, _POOLED)
             run = machine["main"]
         except (RuntimeError, AttributeError, ValueError) as error:
             raise RefusedError("%s refuses the library: %s" % (self.version, one_line(error))) from error
-        self._memory = [_aligned(tensor) for tensor in self._inputs]
+        self._memory = [_aligned(tensor.dtype, tensor.shape) for tensor in self._inputs]
         given = [self._ffi.from_dlpack(array) for array in self._memory]
         self._call = _bound(run, given, self._results, single=len(self._outputs) == 1)
+
+    def functions(self, path: str, seed: int) -> list[Callable[[], None]]:
+        """Of a library that was built to be timed; functions of equal arguments share their memory."""
+        _one_by_one(1)
+        random = np.random.default_rng(seed)
+        memory: dict[str, list[Any]] = {}
+        told = self._told(path, _FUNCTIONS)
+        try:
+            library = self._ffi.load_module(path)
+            calls: list[Callable[[], None]] = []
+            for name, arguments in told:
+                kind = json.dumps(arguments)
+                if kind not in memory:
+                    memory[kind] = [self._ffi.from_dlpack(_random(random, *argument)) for argument in arguments]
+                calls.append(partial(library[name], *memory[kind]))
+        except (RuntimeError, AttributeError, ValueError, TypeError) as error:
+            raise RefusedError("%s refuses the library: %s" % (self.version, one_line(error))) from error
+        return calls
+
+    def _told(self, path: str, symbol: str) -> Any:
+        """What a library says of itself. Raises RefusedError."""
+        try:
+            return json.loads(ctypes.c_char_p.in_dll(ctypes.CDLL(path), symbol).value or b"{}")
+        except OSError as error:
+            raise RefusedError("%s can't load the library: %s" % (self.version, one_line(error))) from error
+        except ValueError as error:
+            raise RefusedError(_NOT_OURS) from error
 
     def load_content(self, content: bytes, threads: int) -> None:  # noqa: ARG002 -- the face of every engine
         raise RefusedError("a compiled network can't be run operator by operator")
@@ -125,13 +152,24 @@ def _bound(run: Callable[..., Any], given: list[Any], results: list[Any], *, sin
     return one if single else several
 
 
-def _aligned(tensor: Tensor) -> Any:
-    """Zeros of a tensor's shape that begin where compiled code expects them."""
-    dtype = np.dtype(tensor.dtype)
-    size = int(np.prod(tensor.shape, dtype=np.int64)) * dtype.itemsize
+def _one_by_one(threads: int) -> None:
+    """Read by TVM when its first function runs; cores are pinned by the agent, not by TVM."""
+    os.environ.update(TVM_NUM_THREADS=str(threads), TVM_BIND_THREADS="0")
+
+
+def _random(random: Any, dtype: str, shape: list[int]) -> Any:
+    values = _aligned(dtype, shape)
+    values[...] = random.standard_normal(shape) if values.dtype.kind == "f" else random.integers(0, 100, shape)
+    return values
+
+
+def _aligned(name: str, shape: list[int]) -> Any:
+    """Zeros of a type and shape that begin where compiled code expects them."""
+    dtype = np.dtype(name)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     memory = np.zeros(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(tensor.shape)
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _import_ffi() -> Any:

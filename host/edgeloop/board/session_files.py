@@ -33,6 +33,7 @@ RESULTS_MAX = 16
 """Of a pipeline; the agent takes no more."""
 _RESULT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
 _DTYPES = {"float16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "bool"}
+_FUNCTIONS = "functions.npy"
 _EMPTY: NDArray[np.int64] = np.empty(0, np.int64)
 
 
@@ -46,6 +47,8 @@ def wanted_parts(asked: Asked, index: int) -> tuple[str, ...]:
         return ("json", "latency.npy", "warmup.npy", BOARD_PART)
     if kind == "profile":
         return ("json", "operators.npy")
+    if kind == "tune":
+        return ("json", _FUNCTIONS)
     return ("json", "latency.npy", "warmup.npy", *(["stages.npy"] if asked.pipeline is not None else []))
 
 
@@ -138,6 +141,10 @@ def checked_arrays(asked: Asked, record: wire.SessionRecord, parts: Mapping[str,
     if record.energy is not None and record.energy.sensor is not None:
         arrays[BOARD_PART] = load_npy(parts.get(BOARD_PART, b""), f"{where}: {BOARD_PART}")
         check_readings(arrays[BOARD_PART], record, where)
+    if record.kind == "tune" and record.outcome == "ok":
+        arrays[_FUNCTIONS] = array = load_npy(parts.get(_FUNCTIONS, b""), f"{where}: {_FUNCTIONS}")
+        if array.dtype != np.int64 or array.ndim != 3 or (array < wire.NOT_CALLED_NS).any():
+            raise BoardError(f"{where}: {_FUNCTIONS} is refused: {array.dtype} {array.shape}")
     if record.kind == "evaluate" and record.outcome == "ok":
         names = asked.subject_of(record.index).outputs
         if len(record.outputs) != len(names):
@@ -200,6 +207,7 @@ def session_of(
         power=power,
         stages_ns=dict(zip(record.stages, arrays["stages.npy"], strict=True)) if record.stages else {},
         profile=profile,
+        functions_ns=arrays.get(_FUNCTIONS),
     )
 
 

@@ -271,9 +271,10 @@ def _controller(
     opened.callback(trainer.close)
     builders = builders_for(
         campaign,
-        folder / "artifacts",
+        folder,
         Gate(campaign.task, scorer.agreement if campaign.task.agreement else None),
         benches,
+        observer,
     )
     if campaign.reference.file is not None:
         builders = {engine: FixedBuilder(builder, data, folder / "artifacts") for engine, builder in builders.items()}
@@ -339,6 +340,7 @@ def _controller(
         campaign_key=campaign_key(campaign),
         compared_by=(campaign.limits, scorer.lower_is_better),
         strategy=strategy,
+        tuned=frozenset(["tvm"] if campaign.tuning.trials else ()),
         first_larger=next(iter(grid(reference_network(campaign), campaign.search, larger))),
     )
     return Controller(campaign, reference_network(campaign), means)

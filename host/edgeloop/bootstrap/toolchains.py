@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from edgeloop.bootstrap.clock import SystemClock
+from edgeloop.bootstrap.tuning import BoardTimer
 from edgeloop.builders.delegate import DelegateBuilder
 from edgeloop.builders.parity import Gate
 from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.builders.tvm.builder import TvmBuilder
+from edgeloop.builders.tvm.tuning import Tuner
 from edgeloop.builders.tvm.versions import TvmTarget
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.network import Engine
 from edgeloop.errors import ConfigError, Fault
-from edgeloop.ports import Bench, Builder
+from edgeloop.ports import Bench, Builder, Observer
 
 _ANY_CORE: Final = {"aarch64": "generic", "x86_64": "x86-64-v2"}
 """Where a board's file names no core: what every one of the architecture runs, slower than need be."""
@@ -25,12 +28,16 @@ def engines_of(campaign: Campaign) -> tuple[Engine, ...]:
     return tuple(dict.fromkeys((campaign.reference.engine, *campaign.search.engines)))
 
 
-def builders_for(campaign: Campaign, root: Path, gate: Gate, benches: Sequence[Bench]) -> dict[Engine, Builder]:
+def builders_for(
+    campaign: Campaign, folder: Path, gate: Gate, benches: Sequence[Bench], observer: Observer
+) -> dict[Engine, Builder]:
     """The builders of a campaign's engines, in one store; boards are asked for their processor when it is needed."""
+    root = folder / "artifacts"
     tflite = TfliteBuilder(root, gate)
     builders: dict[Engine, Builder] = {"litert": tflite, "tflite-runtime": tflite}
     if "tvm" in engines_of(campaign):
-        builders["tvm"] = TvmBuilder(root, gate, tflite, lambda: tvm_target(benches))
+        tuner = tuner_for(campaign, folder / "tuning", benches, observer) if campaign.tuning.trials else None
+        builders["tvm"] = TvmBuilder(root, gate, tflite, lambda: tvm_target(benches), tuner=tuner)
     return builders
 
 
@@ -40,6 +47,12 @@ def compilers_for(
     """The builders of delegates that have a compiler, by the delegates' names, in the same store."""
     tflite = builders["litert"]
     return {name: DelegateBuilder(root, tflite, name, command) for name, command in commands.items()}
+
+
+def tuner_for(campaign: Campaign, folder: Path, benches: Sequence[Bench], observer: Observer) -> Tuner:
+    """Tunes on the first board: all boards of a campaign with TVM are of one kind."""
+    timer = BoardTimer(benches[0], folder / "samples", campaign.environment, observer.progress)
+    return Tuner(campaign.tuning, timer, folder, SystemClock(), lambda line: observer.progress(line, 0, 0))
 
 
 def tvm_target(benches: Sequence[Bench]) -> TvmTarget:

@@ -65,7 +65,12 @@ class ArtifactStore:
                 shutil.rmtree(target, ignore_errors=True)
 
     def run_child(self, key: str, what: str, job: Mapping[str, Any], target: Path) -> Artifact:
-        """Give a child the job and return the artifact that it left in `target`.
+        """Give a child the job and return the artifact that it left in `target`. Raises as `run`."""
+        self.run(key, what, job, target)
+        return Artifact.model_validate_json((target / "artifact.json").read_bytes())
+
+    def run(self, key: str, what: str, job: Mapping[str, Any], target: Path) -> dict[str, Any]:
+        """Give a child the job and return its answer; what it makes is in `target`.
 
         Raises BuildError and ParityError as the child told them, BuildError for a child that died or took too long.
         """
@@ -80,7 +85,7 @@ class ArtifactStore:
                 raise _ERRORS[error["kind"]](error["message"], next_step=error["next_step"] or f"its log is {log}")
             process.log.replace(target / "build.log")
         (target / "result.json").unlink()
-        return Artifact.model_validate_json((target / "artifact.json").read_bytes())
+        return answer
 
     def keep(self, key: str, target: Path, artifact: Artifact) -> Artifact:
         """Give the folder its final name (equal bytes are kept once), then write the key: the build is done."""

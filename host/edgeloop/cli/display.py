@@ -14,12 +14,12 @@ from edgeloop.core.campaign import Budget
 from edgeloop.core.events import Asked, Built, Entry, Errored, Judged, Moved, Trained
 from edgeloop.core.verdict import Outcome
 
-_WAITS = ("waiting", "no connection")
+_WAITS = ("waiting", "no connection", "tuning")
 _STYLE = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.INCONCLUSIVE: "yellow"}
 
 
 class Waits:
-    """Finds where a waiting begins: without a terminal, that is worth a line; what it still waits for is not."""
+    """Finds where a waiting begins, or a tuning: without a terminal, that is worth a line; that it goes on is not."""
 
     def __init__(self) -> None:
         self._waiting = False

@@ -271,6 +271,15 @@ class Budget(Frozen):
     wall_minutes: float = Field(default=480, gt=0)
 
 
+class Tuning(Frozen):
+    """Of the schedules that TVM compiles with; what is on is said by `trials`."""
+
+    trials: int = Field(default=0, ge=0)
+    """Schedules that are measured for a network, over all its functions; 0: a rule chooses them all."""
+    minutes: float = Field(default=10, gt=0)
+    """No measurement of schedules is begun later than this after a network's first."""
+
+
 class Campaign(Frozen):
     schema_: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -282,6 +291,7 @@ class Campaign(Frozen):
     search: Search = Search()
     training: Training = Training()
     budget: Budget = Budget()
+    tuning: Tuning = Tuning()
     plan: Plan = Plan.of("quick")
     """Of every candidate while searching; a quick plan's winner is confirmed at `standard`."""
     environment: Environment = Environment()
@@ -297,6 +307,8 @@ class Campaign(Frozen):
             raise ValueError("search.widths, search.depths: networks of a list have sizes of their own; leave both out")
         if self.reference.file is not None:
             self._untrained()
+        if "tuning" in self.model_fields_set and "tvm" not in (self.reference.engine, *search.engines):
+            raise ValueError("tuning is of what TVM compiles: add tvm to search.engines, or leave [tuning] out")
         if larger != "widen" and self.training.widened_epochs is not None:
             raise ValueError("training.widened_epochs goes with reference.larger = 'widen'")
         return self

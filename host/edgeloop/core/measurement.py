@@ -20,7 +20,7 @@ from edgeloop.core.profile import Parts, Profile, ProfileSamples
 Arrays = Mapping[str, NDArray[Any]]
 """Arrays by tensor name; the first axis is the sample."""
 
-StepKind = Literal["latency", "evaluate", "energy", "profile"]
+StepKind = Literal["latency", "evaluate", "energy", "profile", "tune"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,8 @@ class Session:
     """Of an `energy` session that is `ok`."""
     profile: ProfileSamples | None = None
     """Of a `profile` session that is `ok`."""
+    functions_ns: NDArray[np.int64] | None = None
+    """Of a `tune` session that is `ok`: each single call, (functions, rounds, calls); -1 for one that was not made."""
 
 
 @dataclass(frozen=True, slots=True)

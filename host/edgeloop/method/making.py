@@ -61,6 +61,8 @@ class Means:
     """An M2 that is looked at before anything is trained, so that what is wrong with it is said early."""
     compilers: Mapping[str, Builder] = field(default_factory=dict)
     """What makes the file for each delegate that has a compiler of its own, by its name."""
+    tuned: frozenset[Engine] = frozenset()
+    """Engines whose builds measure on a board, and so are not made ahead while one measures."""
 
 
 class Making:
@@ -234,6 +236,8 @@ class Making:
             if training.cancelled() or training.exception() is not None:
                 return True  # said when this candidate is asked, if it ever is
             trained = done[phase.gives] = training.result()
+        if candidate.engine in self._means.tuned:
+            return not measuring.done()
         building = self._start_build(trained, candidate)
         _first_of(building, measuring)
         return building.done()

@@ -14,6 +14,7 @@ from edgeloop.builders.child import python_module
 from edgeloop.builders.prebuilt import predict_in_child
 from edgeloop.builders.store import ArtifactStore
 from edgeloop.builders.tvm.child import MODEL, ON_HOST
+from edgeloop.builders.tvm.tuning import Tuner
 from edgeloop.builders.tvm.versions import FORMAT, TvmTarget, tool_versions
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import key_of
@@ -33,20 +34,26 @@ class TvmBuilder:
         tflite: Builder,
         target: Callable[[], TvmTarget],
         *,
+        tuner: Tuner | None = None,
         deadline_s: float = 600.0,
         command: Sequence[str] = CHILD,
     ) -> None:
-        """`tflite` makes what TVM imports; `target` is asked once, when something is to be built."""
+        """`tflite` makes what TVM imports; `target` is asked once, when something is to be built.
+
+        Without a tuner a rule chooses all schedules.
+        """
         self._store = ArtifactStore(root, command, deadline_s)
         self._command = tuple(command)
         self._gate = gate
         self._tflite = tflite
         self._target = functools.cache(target)
+        self._tuner = tuner
 
     def key(self, trained: TrainedNetwork, lightening: str) -> str:
         """Raises MissingExtraError where the toolchain is not installed."""
         imported = self._tflite.key(trained, lightening)
-        return key_of("artifact", "tvm", FORMAT, imported, tool_versions(), self._target(), self._gate.rule)
+        tuned = [] if self._tuner is None else [self._tuner.key]
+        return key_of("artifact", "tvm", FORMAT, imported, tool_versions(), self._target(), self._gate.rule, *tuned)
 
     def build(self, trained: TrainedNetwork, lightening: str) -> Artifact:
         key = self.key(trained, lightening)
@@ -54,6 +61,7 @@ class TvmBuilder:
         if found is not None:
             return found
         imported = self._tflite.build(trained, lightening)
+        tuned = None if self._tuner is None else self._tuner.tuned(imported, self._target(), self._store)
         with self._store.building() as folder:
             job = {
                 "do": "build",
@@ -61,6 +69,7 @@ class TvmBuilder:
                 "inputs": [spec.model_dump(mode="json") for spec in imported.inputs],
                 "outputs": [spec.model_dump(mode="json") for spec in imported.outputs],
                 "processor": self._target().model_dump(),
+                "tuned": None if tuned is None else {w: choice.model_dump() for w, choice in tuned.items()},
                 "probe": str(Path(trained.folder).resolve() / "probe.npz"),
                 "rule": self._gate.rule,
                 "target": str(folder.resolve()),

@@ -2,7 +2,8 @@
 
 In: a float .tflite, names for its tensors, a processor, and maybe the inputs and outputs of the parity gate. Out:
 `model.so`, `host.so` where the processor is not this one's, `artifact.json`, and `outputs.npz` where the task brings
-its own agreement. Or: a library for this machine and inputs, and out come the outputs.
+its own agreement. Or: a library for this machine and inputs, and out come the outputs. Or: what tuning has measured of
+the network's functions, and out comes a library with what it measures next.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop.builders import child, parity
-from edgeloop.builders.tvm.schedule import scheduled
+from edgeloop.builders.tvm.schedule import (
+    Choice,
+    choices,
+    functions_of,
+    rule,
+    schedule_with,
+    scheduled,
+    workload_of,
+)
+from edgeloop.builders.tvm.tuning import LIBRARY, Measured, planned
 from edgeloop.builders.tvm.versions import GLIBC, TvmTarget, tool_versions
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.tensors import TensorSpec
@@ -38,7 +48,9 @@ def _prepare() -> None:
 
 
 def _work(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Build, or run. Raises BuildError, ParityError."""
+    """Build, run, or make a library of candidates. Raises BuildError, ParityError."""
+    if job["do"] == "candidates":
+        return _candidates(job)
     if job["do"] == "predict":
         with np.load(job["inputs"]) as arrays:
             given = [arrays[str(i)] for i in range(len(arrays.files))]
@@ -46,7 +58,10 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     target, folder = TvmTarget.model_validate(job["processor"]), Path(job["target"])
     inputs, outputs = (tuple(TensorSpec.model_validate(s) for s in job[key]) for key in ("inputs", "outputs"))
-    cpu = _build(Path(job["model"]), target, folder / MODEL, inputs, outputs)
+    tuned = None
+    if job["tuned"] is not None:
+        tuned = {workload: Choice.model_validate(choice) for workload, choice in job["tuned"].items()}
+    cpu, schedules = _build(Path(job["model"]), target, folder / MODEL, inputs, outputs, tuned)
     here = TvmTarget(machine=platform.machine(), mcpu=_NATIVE)
     if target != here:
         _build(Path(job["model"]), here, folder / ON_HOST, inputs, outputs)
@@ -68,7 +83,7 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
         deployed_bytes=len(content),
         inputs=inputs,
         outputs=outputs,
-        tools=tool_versions() | {"processor": f"{target.triple} {cpu}"},
+        tools=tool_versions() | {"processor": f"{target.triple} {cpu}"} | schedules,
         parity=judged,
     )
     (folder / "artifact.json").write_text(json.dumps(artifact.model_dump(mode="json"), indent=1))
@@ -76,16 +91,86 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build(
-    model: Path, target: TvmTarget, library: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-) -> str:
-    """Compile a float .tflite for one core of a processor; return LLVM's name of it. Raises BuildError."""
+    model: Path,
+    target: TvmTarget,
+    library: Path,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    tuned: Mapping[str, Choice] | None = None,
+) -> tuple[str, dict[str, str]]:
+    """Compile a float .tflite for one core of a processor; return LLVM's name of it, and what is tuned in it.
+
+    Raises BuildError.
+    """
+    from tvm import relax
+
+    cpu, processor = _processor(target)
+    module = _lowered(model, processor)
+    told: dict[str, Any] = {key: [s.told() for s in specs] for key, specs in (("inputs", inputs), ("outputs", outputs))}
+    schedules = {}
+    if tuned is not None:
+        functions = functions_of(module)
+        chosen = {name: (tuned[w], rule(f, target.machine)) for name, f in functions if (w := workload_of(f)) in tuned}
+        told["schedules"] = {name: choice.model_dump() for name, (choice, _) in chosen.items()}
+        other = sum(choice != ruled for choice, ruled in chosen.values())
+        schedules["schedules"] = f"{len(chosen)} of {len(functions)} functions measured, {other} other than the rule's"
+    with processor:
+        lowered = scheduled(module, target.machine, tuned)
+    # Compiled, not bytecode: what lies between two functions costs a tenth then.
+    executable = relax.build(lowered, target=processor, exec_mode="compiled")
+    _export(executable, target, library, {"artifact": told})
+    return cpu, schedules
+
+
+def _candidates(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Compile what tuning measures next into one library, a function each. Says what they are, in their order."""
+    import tvm
+    from tvm import s_tir
+
+    target, folder = TvmTarget.model_validate(job["processor"]), Path(job["target"])
+    _, processor = _processor(target)
+    lowered = functions_of(_lowered(Path(job["model"]), processor))
+    functions = {workload_of(f): (name, f) for name, f in reversed(lowered)}
+    space = {workload: choices(f, target.machine) for workload, (_, f) in sorted(functions.items())}
+    seen = {workload: Measured.model_validate(told) for workload, told in job["measured"].items()}
+    made: dict[str, Any] = {}
+    answer: list[dict[str, Any]] = []
+    for workload, choice in planned(space, seen, job["trials"], job["most"]):
+        name, function = functions[workload]
+        symbol: str | None = f"candidate_{len(made)}"
+        try:
+            made[str(symbol)] = schedule_with(function, choice).with_attr("global_symbol", symbol)
+        except s_tir.ScheduleError as error:
+            print(f"no schedule: {name}, {choice}: {str(error).strip().splitlines()[-1]}")  # noqa: T201 -- the child's log
+            symbol = None
+        answer.append({"workload": workload, "function": name, "choice": choice.model_dump(), "symbol": symbol})
+    if made:
+        told = [[symbol, [_kind(parameter) for parameter in function.params]] for symbol, function in made.items()]
+        with processor:
+            library = tvm.compile(tvm.IRModule(made), target=processor)
+        _export(library, target, folder / LIBRARY, {"functions": told})
+    return {"candidates": answer, "workloads": [workload for workload, found in space.items() if found]}
+
+
+def _kind(parameter: Any) -> list[Any]:
+    return [str(parameter.ty.dtype), [int(size) for size in parameter.ty.shape]]
+
+
+def _processor(target: TvmTarget) -> tuple[str, Any]:
+    """LLVM's name of the core, and TVM's target for one of it."""
+    import tvm
+
+    cpu = str(tvm.target.codegen.llvm_get_system_cpu()) if target.mcpu == _NATIVE else target.mcpu
+    return cpu, tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": cpu, "num-cores": 1})
+
+
+def _lowered(model: Path, processor: Any) -> Any:
+    """The functions of a float .tflite, as plain loops. Raises BuildError."""
     import tflite
     import tvm
     from tvm import relax
     from tvm.relax.frontend.tflite import from_tflite
 
-    cpu = str(tvm.target.codegen.llvm_get_system_cpu()) if target.mcpu == _NATIVE else target.mcpu
-    processor = tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": cpu, "num-cores": 1})
     try:
         module = from_tflite(tflite.Model.GetRootAsModel(model.read_bytes(), 0))
     except tvm.error.OpNotImplemented as error:
@@ -93,15 +178,16 @@ def _build(
             f"TVM's importer: {' '.join(str(error).split())}", next_step="leave tvm out of the engines for this network"
         ) from error
     with processor:
-        lowered = scheduled(relax.get_pipeline("zero")(module), target.machine)
-    # Compiled, not bytecode: what lies between two functions costs a tenth then.
-    executable = relax.build(lowered, target=processor, exec_mode="compiled")
-    told = {key: [spec.told() for spec in specs] for key, specs in (("inputs", inputs), ("outputs", outputs))}
+        return relax.get_pipeline("zero")(module)
+
+
+def _export(module: Any, target: TvmTarget, library: Path, told: Mapping[str, Any]) -> None:
+    """Link a library that says the `told` of itself, each in the string `edgeloop_<name>`. Raises BuildError."""
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "artifact.c"
-        source.write_text(f"const char *const edgeloop_artifact = {json.dumps(json.dumps(told))};\n")
-        executable.export_library(str(library), fcompile=_linker(target, source))
-    return cpu
+        lines = [f"const char *const edgeloop_{key} = {json.dumps(json.dumps(said))};\n" for key, said in told.items()]
+        source.write_text("".join(lines))
+        module.export_library(str(library), fcompile=_linker(target, source))
 
 
 def _linker(target: TvmTarget, source: Path) -> Any:

@@ -8,7 +8,7 @@ from edgeloop.core.frozen import Frozen
 PACKAGES = ("apache-tvm", "apache-tvm-ffi", "tflite", "ziglang")
 GLIBC = "2.31"
 """The oldest that a built library runs with: Debian 11, Raspberry Pi OS Bullseye."""
-FORMAT = 1
+FORMAT = 2
 """Raised when this builder itself changes what it writes, so that old artifacts are built anew."""
 
 

@@ -1,0 +1,117 @@
+"""Timing functions one by one: schedules that may be built into a network.
+
+They are called in a process under the session. One that crashes, or does not end, costs itself: the process is started
+again behind it, and what was timed before stays, since the times lie in memory that both share.
+"""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+import numpy as np
+
+from edgeloop_agent import folder as files
+from edgeloop_agent.wire import NOT_CALLED_NS
+
+FUNCTIONS_FILE = "functions.npy"
+ROUNDS, CALLS = 7, 15
+CALLS_NS = 20_000_000
+"""Of a function in a round: after this time it is not called again, however few calls there were."""
+HANGS_S = 20.0
+_POLL_S = 0.02
+_NONE = -1
+
+
+def time_functions(
+    calls: Sequence[Callable[[], None]], seed: int, tie: Callable[[], None], folder: Path, pid_file: Path
+) -> None:
+    """Write the time of each single call to functions.npy: int64, ns, (functions, rounds, calls).
+
+    Rounds go over all functions in an order of their own, so that a drift of the board falls on all alike. A function
+    that crashed has no call in the rounds from there on; `tie` is called in each process that is started.
+    """
+    times = _shared((len(calls), ROUNDS, CALLS))
+    times[...] = NOT_CALLED_NS
+    lost, at = _shared((len(calls),)), _shared((2,))
+    while True:
+        at[0] = _NONE
+        pid = os.fork()
+        if pid == 0:
+            _in_child(calls, seed, tie, times, lost, at)
+        pid_file.write_bytes(b"%d" % pid)
+        how = _ended(pid, at)
+        if not how:
+            break
+        if at[0] == _NONE:
+            raise RuntimeError("the process that calls the functions %s before the first" % how)
+        lost[at[0]] = 1
+        os.write(2, b"function %d %s\n" % (at[0], how.encode()))
+    np.save(folder / FUNCTIONS_FILE, times, allow_pickle=False)
+
+
+def _shared(shape: tuple[int, ...]) -> Any:
+    size = int(np.prod(shape))
+    return np.frombuffer(mmap.mmap(-1, max(1, size) * 8), np.int64, count=size).reshape(shape)
+
+
+def _in_child(
+    calls: Sequence[Callable[[], None]], seed: int, tie: Callable[[], None], times: Any, lost: Any, at: Any
+) -> None:
+    """Call what is not timed yet, and end the process."""
+    status = 1
+    try:
+        tie()
+        gc.disable()
+        for number in range(ROUNDS):
+            for index in random.Random(seed + number).sample(range(len(calls)), len(calls)):
+                if not lost[index] and times[index, number, 0] == NOT_CALLED_NS:
+                    at[:] = index, at[1] + 1
+                    _time(calls[index], times[index, number])
+        status = 0
+    except Exception as error:  # noqa: BLE001 -- whatever a function raises costs that function
+        os.write(2, b"%s: %s\n" % (type(error).__name__.encode(), str(error).encode(errors="replace")[:300]))
+    finally:
+        os._exit(status)
+
+
+def _time(call: Callable[[], None], row: Any) -> None:
+    """Warm up, then time single calls; the first is written last, since it says that the row is whole."""
+    now = time.perf_counter_ns
+    call()
+    taken: list[int] = []
+    begun = now()
+    while len(taken) < CALLS and (not taken or now() - begun < CALLS_NS):
+        start = now()
+        call()
+        taken.append(now() - start)
+    row[1 : len(taken)] = taken[1:]
+    row[0] = taken[0]
+
+
+def _ended(pid: int, at: Any) -> str:
+    """Wait for the process; how it went wrong, empty where it did not. One that hangs is killed."""
+    seen, since = int(at[1]), time.monotonic()
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return _how(status)
+        if at[1] != seen:
+            seen, since = int(at[1]), time.monotonic()
+        if time.monotonic() - since > HANGS_S:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return "did not end within %g s" % HANGS_S
+        time.sleep(_POLL_S)
+
+
+def _how(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return "was ended by %s" % files.signal_name(os.WTERMSIG(status))
+    return "failed" if os.WEXITSTATUS(status) else ""
