@@ -145,14 +145,15 @@ def test_a_ready_library_is_known_by_its_description_alone(
         read_library(lonely)
 
 
-def test_one_campaign_tries_both_engines_and_puts_out_a_compiled_network(tmp_path: Path) -> None:
+def test_one_campaign_tries_both_engines_tunes_on_the_board_and_puts_out_a_compiled_network(tmp_path: Path) -> None:
     state = campaigns.write_local_board(tmp_path)
     text = campaigns.CAMPAIGN.format(target="here", size_ratio=100).replace(
         'lightenings = ["w8a8", "w4a8"]',
         'lightenings = ["fp32", "w8a8"]\nengines = ["litert", "tvm"]\nstrategy = "grid"\npareto = true',
     )
-    (tmp_path / "campaign.toml").write_text(text)
-    campaigns.run("run", tmp_path / "campaign.toml", "--out", tmp_path / "run", cwd=tmp_path)
+    (tmp_path / "campaign.toml").write_text(f"{text}\n[tuning]\ntrials = 20\n")
+    said = campaigns.run("run", tmp_path / "campaign.toml", "--out", tmp_path / "run", cwd=tmp_path).stderr
+    assert said.count("tuning on here: ") == 1
     assert state.is_dir()
     events = campaigns.events(tmp_path / "run")
     engines = {
@@ -167,6 +168,10 @@ def test_one_campaign_tries_both_engines_and_puts_out_a_compiled_network(tmp_pat
         return [metric["value"] for e in judged for metric in e["summary"]["metrics"] if metric["metric"] == "top1"]
 
     built = next(e for e in events if e["kind"] == "built" and e["trial"] == compiled)
+    assert "functions measured" in built["artifact"]["tools"]["schedules"]
+    (database,) = (tmp_path / "run" / "tuning").glob("*.jsonl")
+    rows = [json.loads(line) for line in database.read_text().splitlines()]
+    assert all(ns and ns > 0 for row in rows for ns in row["median_ns"])
     assert top1(compiled)[0] == pytest.approx(built["converted"]["top1"], abs=1e-9)  # the host's, sample for sample
     assert top1(compiled) == top1(plain)  # the same trained network
     model = Path(built["artifact"]["path"])
