@@ -1,9 +1,10 @@
-"""Network x engine, as ratios to LiteRT in one run: the interpreters, TVM as it comes, TVM with our rule.
+"""Network x engine, as ratios to LiteRT in one run: the interpreters, TVM as it comes, with our rule, and tuned.
 
 Untrained float networks, one thread, `invoke`; samples are interleaved, medians over rounds. Every engine runs in this
-process through the agent's own classes. tflite-runtime takes part where it is installed.
+process through the agent's own classes. tflite-runtime takes part where it is installed. Tuning goes through the agent
+as a job on this machine, from an empty database.
 
-Usage: python tests/bench/bench_engines.py [--rounds 30] [--out docs/results/engines.md]
+Usage: python tests/bench/bench_engines.py [--rounds 30] [--trials 120] [--out docs/results/engines.md]
 """
 
 from __future__ import annotations
@@ -25,11 +26,20 @@ os.environ["TVM_NUM_THREADS"] = "1"  # before any library of TVM's starts its th
 import network
 import numpy as np
 
+from edgeloop.board.inventory import resolve_all
+from edgeloop.bootstrap.benches import open_board
+from edgeloop.bootstrap.clock import SystemClock
+from edgeloop.bootstrap.tuning import BoardTimer
 from edgeloop.builders.prebuilt import read_tflite
+from edgeloop.builders.store import ArtifactStore
 from edgeloop.builders.tflite import float_model
 from edgeloop.builders.tvm import child
+from edgeloop.builders.tvm.builder import CHILD
+from edgeloop.builders.tvm.tuning import Tuner
 from edgeloop.builders.tvm.versions import TvmTarget
+from edgeloop.core.campaign import Tuning
 from edgeloop.core.network import NetworkSpec
+from edgeloop.core.plan import Environment
 from edgeloop_agent.engines import load_engine
 
 NETWORKS = (
@@ -51,12 +61,20 @@ def tflite_of(family: str, width: float, shape: tuple[int, ...], path: Path) -> 
     path.write_bytes(float_model.strip(prepared.content, prepared.origins)[0])
 
 
-def engines_of(path: Path) -> dict[str, object]:
+def tuner_on_this_machine(folder: Path, trials: int) -> Tuner:
+    (board,) = resolve_all(["local"], folder)
+    timer = BoardTimer(open_board(board), folder / "samples", Environment(), lambda *_said: None)
+    return Tuner(Tuning(trials=trials, minutes=30), timer, folder / "tuning", SystemClock())
+
+
+def engines_of(path: Path, tuner: Tuner) -> dict[str, object]:
     """Loaded engines by column; None where it can't run the network."""
     artifact, here = read_tflite(path), TvmTarget(machine=platform.machine(), mcpu="native")
-    ruled, plain = path.with_suffix(".so"), path.with_suffix(".plain.so")
+    ruled, plain, tuned = (path.with_suffix(suffix) for suffix in (".so", ".plain.so", ".tuned.so"))
+    chosen = tuner.tuned(artifact, here, ArtifactStore(path.parent / "artifacts", CHILD, 1800))
+    child._build(path, here, tuned, artifact.inputs, artifact.outputs, chosen)
     child._build(path, here, ruled, artifact.inputs, artifact.outputs)
-    with mock.patch.object(child, "scheduled", lambda module, _machine: module):
+    with mock.patch.object(child, "scheduled", lambda module, _machine, _tuned: module):
         child._build(path, here, plain, artifact.inputs, artifact.outputs)
     found: dict[str, object] = {}
     for column, name, file in (
@@ -64,6 +82,7 @@ def engines_of(path: Path) -> dict[str, object]:
         ("tflite-runtime", "tflite-runtime", path),
         ("TVM as it comes", "tvm", plain),
         ("TVM, our rule", "tvm", ruled),
+        ("TVM, tuned", "tvm", tuned),
     ):
         try:
             engine = load_engine(name)
@@ -94,18 +113,24 @@ def medians_ns(invokers: dict[str, object], rounds: int) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--trials", type=int, default=120)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
+        tuner = tuner_on_this_machine(Path(folder), asked.trials)
         for family, width, shape in NETWORKS:
             path = Path(folder) / f"{family}-{width:g}.tflite"
             tflite_of(family, width, shape, path)
-            found = medians_ns(engines_of(path), asked.rounds)
+            found = medians_ns(engines_of(path, tuner), asked.rounds)
             rows.append((f"{family} {width:g}", found))
             print(rows[-1], file=sys.stderr)
     columns = list(dict.fromkeys(name for _, found in rows for name in found))
-    told = [f"Float networks, one thread, {network.machine()}. Medians as ratios to LiteRT's of the same run.", ""]
+    about = f"Float networks, one thread, {network.machine()}, {network.load()}."
+    told = [
+        f"{about} Medians as ratios to LiteRT's of the same run; at most {asked.trials} schedules tuned a network.",
+        "",
+    ]
     told += [f"| network | LiteRT, us | {' | '.join(columns[1:])} |", "| --- |" + " --- |" * len(columns)]
     for name, found in rows:
         ratios = [f"{found[c] / found['LiteRT']:.2f}" if c in found else "-" for c in columns[1:]]

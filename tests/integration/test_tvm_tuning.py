@@ -27,6 +27,7 @@ from edgeloop.core.campaign import Task, Tuning
 from edgeloop.ports import TrainedNetwork
 from edgeloop.testing.trained import write_trained_folder
 from edgeloop_agent import wire
+from edgeloop_agent.engines import load_engine
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("litert_torch", reason="needs the tflite extra")
@@ -93,6 +94,7 @@ class LastIsFastest:
 
 
 def _told(library: Path, symbol: str) -> Any:
+    load_engine("tvm")  # a library finds its symbols in the runtime
     return json.loads(ctypes.c_char_p.in_dll(ctypes.CDLL(str(library)), symbol).value or b"null")
 
 

@@ -31,6 +31,7 @@ def campaign(**tables: Any) -> Campaign:
         ({"reference": {"family": "mlp", "larger": ["big"]}}, "should match pattern"),
         ({"reference": {"family": "mlp", "lightening": "w8a8-p25"}}, "M1 is measured with all its channels"),
         ({"search": {"lightenings": ["w4a8:0"]}}, "a share of 1 to 99 percent"),
+        ({"tuning": {"trials": 20}}, "add tvm to search.engines, or leave \\[tuning\\] out"),
     ],
 )
 def test_keys_that_do_not_go_together_are_refused(tables: dict[str, Any], told: str) -> None:
