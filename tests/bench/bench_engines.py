@@ -127,10 +127,8 @@ def main() -> int:
             print(rows[-1], file=sys.stderr)
     columns = list(dict.fromkeys(name for _, found in rows for name in found))
     about = f"Float networks, one thread, {network.machine()}, {network.load()}."
-    told = [
-        f"{about} Medians as ratios to LiteRT's of the same run; at most {asked.trials} schedules tuned a network.",
-        "",
-    ]
+    tuned = f"At most {asked.trials} schedules were measured for a network."
+    told = [f"{about} Medians as ratios to LiteRT's of the same run. {tuned}", ""]
     told += [f"| network | LiteRT, us | {' | '.join(columns[1:])} |", "| --- |" + " --- |" * len(columns)]
     for name, found in rows:
         ratios = [f"{found[c] / found['LiteRT']:.2f}" if c in found else "-" for c in columns[1:]]

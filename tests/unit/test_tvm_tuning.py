@@ -70,9 +70,7 @@ def test_the_database_goes_on_from_the_best_of_each_session(tmp_path: Path) -> N
     database = Database(tmp_path / "deep" / "board.jsonl")
     assert database.measured() == {}
     database.add([row(100.0, 50.0), row(9.0, workload="b")])
-    later = Row(
-        workload="a", function="g", choices=(CHOICES[1], CHOICES[5]), median_ns=(70.0, 60.0), library="1" * 64
-    )
+    later = Row(workload="a", function="g", choices=(CHOICES[1], CHOICES[5]), median_ns=(70.0, 60.0), library="1" * 64)
     database.add([later])
     assert database.measured() == {
         "a": Measured(best=CHOICES[5], seen=(CHOICES[0], CHOICES[1], CHOICES[5])),
