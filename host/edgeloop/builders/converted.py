@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ _CALIBRATED = ("w8a16", "w8a8")
 _KERAS = (".keras", ".h5")
 _SAVED_MODEL = "saved_model.pb"
 _ARCHIVE = ".pt2"
+ONNX = ".onnx"
 _DEADLINE_S = 900.0
 _TENSORFLOW = python_module("edgeloop.builders.tensorflow.child")
 _TORCH = python_module("edgeloop.builders.tflite.program_child")
@@ -57,6 +58,11 @@ def converted_root() -> Path:
     return user_cache_path("edgeloop") / "converted"
 
 
+def beside(path: Path) -> Path:
+    """The file in which an .onnx keeps its weights, where it does not keep them itself: torch's exporter calls it so."""
+    return path.with_name(f"{path.name}.data")
+
+
 def is_convertible(path: Path) -> bool:
     """Whether this is a format that is converted."""
     return is_tensorflow(path) or path.suffix == _ARCHIVE
@@ -68,11 +74,15 @@ def is_tensorflow(path: Path) -> bool:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file, or of all files of a folder with their names. Raises UserError where it can't be read."""
+    """The SHA-256 of a file, or of several with their names: all of a folder, an .onnx and its weights beside it.
+
+    Raises UserError where it can't be read.
+    """
     try:
+        if path.suffix == ONNX and beside(path).is_file():
+            return key_of("with weights", [_digest(path), _digest(beside(path))])
         if not path.is_dir():
-            with path.open("rb") as handle:
-                return hashlib.file_digest(handle, "sha256").hexdigest()
+            return _digest(path)
         parts = [
             [str(file.relative_to(path)), hashlib.sha256(file.read_bytes()).hexdigest()]
             for file in sorted(path.rglob("*"))
@@ -83,6 +93,11 @@ def digest(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from error
     return key_of("folder", parts)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def converted(path: Path, asked: Conversion, root: Path, *, deadline_s: float = _DEADLINE_S) -> Artifact:
@@ -107,20 +122,35 @@ def converted(path: Path, asked: Conversion, root: Path, *, deadline_s: float = 
         _content(asked.calibration) if calibrated else [],
         tools,
     )
-    found = _found(root / key, path)
+
+    def convert(making: Path) -> Artifact:
+        return _convert(path, asked, making, command, tools, deadline_s, calibrated=calibrated)
+
+    return kept(path, root / key, convert)
+
+
+def kept(source: Path, folder: Path, make: Callable[[Path], Artifact]) -> Artifact:
+    """What a file was made into: found in `folder` where it was made before, else made in another and renamed.
+
+    `make` leaves files in the folder that it is given, and says which of them is the model. Raises what it raises,
+    StationError for this machine's disk.
+    """
+    found = _found(folder, source)
     if found is not None:
         return found
+    root = folder.parent
     with kept_on_disk(root):
         root.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=root))
         try:
-            artifact = _convert(path, asked, making, command, tools, deadline_s, calibrated=calibrated)
-            content = json.dumps(artifact.model_dump(mode="json") | {"path": "model.tflite"}, indent=1)
+            artifact = make(making)
+            name = Path(artifact.path).name
+            content = json.dumps(artifact.model_dump(mode="json") | {"path": name}, indent=1)
             (making / "artifact.json").write_text(content)
-            _published(making, root / key)
+            _published(making, folder)
         finally:
             shutil.rmtree(making, ignore_errors=True)
-    return artifact.model_copy(update={"path": str(root / key / "model.tflite")})
+    return artifact.model_copy(update={"path": str(folder / name)})
 
 
 def _published(making: Path, final: Path) -> None:
@@ -143,11 +173,12 @@ def _found(folder: Path, source: Path) -> Artifact | None:
     """What was made before, if the file is still what it was."""
     try:
         artifact = Artifact.model_validate_json((folder / "artifact.json").read_bytes())
-        if digest(folder / "model.tflite") != artifact.sha256:
+        model = folder / Path(artifact.path).name
+        if digest(model) != artifact.sha256:
             return None
     except (OSError, UserError, ValidationError):
         return None
-    return artifact.model_copy(update={"path": str(folder / "model.tflite"), "converted_from": str(source.resolve())})
+    return artifact.model_copy(update={"path": str(model), "converted_from": str(source.resolve())})
 
 
 def _convert(

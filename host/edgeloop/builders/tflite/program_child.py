@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeloop.builders import child, shapes
+from edgeloop.builders import child, programs, shapes
 from edgeloop.builders.pack import stripped
 from edgeloop.builders.tflite import float_model
 from edgeloop.errors import BuildError, ModelError
@@ -29,14 +29,8 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     import litert_torch
     import torch
 
-    try:
-        program = torch.export.load(job["source"])
-    except Exception as error:
-        raise ModelError(
-            f"torch {torch.__version__} can't load it: {child.one_line(error)}",
-            next_step="save it with torch.export.save(torch.export.export(module, samples), FILE)",
-        ) from error
-    names, declared, dtypes = _inputs(program)
+    program = programs.loaded(Path(job["source"]))
+    names, declared, dtypes = programs.inputs(program)
     told = shapes.by_input(names, job["shapes"], "shapes")
     wanted = [shapes.concrete(name, d, told.get(name), None) for name, d in zip(names, declared, strict=True)]
     samples = tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in zip(wanted, dtypes, strict=True))
@@ -56,22 +50,6 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
         "outputs": [f"output_{place}" for place in range(outputs)],
         "bytes_before_strip": len(content),
     }
-
-
-def _inputs(program: Any) -> tuple[list[str], list[tuple[int, ...]], list[Any]]:
-    """Names, declared shapes and types of what a program takes from its caller, in order."""
-    import torch
-
-    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    names, declared, dtypes = [], [], []
-    for name in program.graph_signature.user_inputs:
-        value = nodes[name].meta["val"] if name in nodes else None
-        if not isinstance(value, torch.Tensor):
-            raise ModelError(f"input {name!r} is no tensor", next_step="export it with tensors as its only inputs")
-        names.append(name)
-        declared.append(tuple(size if isinstance(size, int) else shapes.DYNAMIC for size in value.shape))
-        dtypes.append(value.dtype)
-    return names, declared, dtypes
 
 
 if __name__ == "__main__":

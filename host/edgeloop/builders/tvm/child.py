@@ -37,7 +37,7 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BuildError
 
-_NATIVE = "native"
+NATIVE = "native"
 MODEL, ON_HOST = "model.so", "host.so"
 
 
@@ -62,13 +62,13 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["tuned"] is not None:
         tuned = {workload: Choice.model_validate(choice) for workload, choice in job["tuned"].items()}
     cpu, schedules = _build(Path(job["model"]), target, folder / MODEL, inputs, outputs, tuned)
-    here = TvmTarget(machine=platform.machine(), mcpu=_NATIVE)
+    here = TvmTarget(machine=platform.machine(), mcpu=NATIVE)
     if target != here:
         _build(Path(job["model"]), here, folder / ON_HOST, inputs, outputs)
     with np.load(job["probe"]) as arrays:
         given = [arrays[f"parity/x/{spec.name}"] for spec in inputs]
         expected = {spec.name: arrays[f"parity/y/{spec.name}"] for spec in outputs}
-    made = _run(folder / (MODEL if target == here else ON_HOST), given)
+    made = run_library(folder / (MODEL if target == here else ON_HOST), given)
     named = {spec.name: values for spec, values in zip(outputs, made, strict=True)}
     judged = parity.compare(named, expected, outputs, job["rule"])
     print(f"parity: {judged}")  # noqa: T201 -- the child's log
@@ -98,14 +98,26 @@ def _build(
     outputs: Sequence[TensorSpec],
     tuned: Mapping[str, Choice] | None = None,
 ) -> tuple[str, dict[str, str]]:
-    """Compile a float .tflite for one core of a processor; return LLVM's name of it, and what is tuned in it.
+    """Compile a float .tflite as `compile_module` does. Raises BuildError."""
+    return compile_module(_imported(model), target, library, inputs, outputs, tuned)
+
+
+def compile_module(
+    module: Any,
+    target: TvmTarget,
+    library: Path,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    tuned: Mapping[str, Choice] | None = None,
+) -> tuple[str, dict[str, str]]:
+    """Compile an imported network for one core of a processor; return LLVM's name of it, and what is tuned in it.
 
     Raises BuildError.
     """
     from tvm import relax
 
     cpu, processor = _processor(target)
-    module = _lowered(model, processor)
+    module = _lowered(module, processor)
     told: dict[str, Any] = {key: [s.told() for s in specs] for key, specs in (("inputs", inputs), ("outputs", outputs))}
     schedules = {}
     if tuned is not None:
@@ -129,7 +141,7 @@ def _candidates(job: Mapping[str, Any]) -> dict[str, Any]:
 
     target, folder = TvmTarget.model_validate(job["processor"]), Path(job["target"])
     _, processor = _processor(target)
-    lowered = functions_of(_lowered(Path(job["model"]), processor))
+    lowered = functions_of(_lowered(_imported(Path(job["model"])), processor))
     functions = {workload_of(f): (name, f) for name, f in reversed(lowered)}
     space = {workload: choices(f, target.machine) for workload, (_, f) in sorted(functions.items())}
     seen = {workload: Measured.model_validate(told) for workload, told in job["measured"].items()}
@@ -160,23 +172,28 @@ def _processor(target: TvmTarget) -> tuple[str, Any]:
     """LLVM's name of the core, and TVM's target for one of it."""
     import tvm
 
-    cpu = str(tvm.target.codegen.llvm_get_system_cpu()) if target.mcpu == _NATIVE else target.mcpu
+    cpu = str(tvm.target.codegen.llvm_get_system_cpu()) if target.mcpu == NATIVE else target.mcpu
     return cpu, tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": cpu, "num-cores": 1})
 
 
-def _lowered(model: Path, processor: Any) -> Any:
-    """The functions of a float .tflite, as plain loops. Raises BuildError."""
+def _imported(model: Path) -> Any:
+    """TVM's graph of a float .tflite. Raises BuildError."""
     import tflite
     import tvm
-    from tvm import relax
     from tvm.relax.frontend.tflite import from_tflite
 
     try:
-        module = from_tflite(tflite.Model.GetRootAsModel(model.read_bytes(), 0))
+        return from_tflite(tflite.Model.GetRootAsModel(model.read_bytes(), 0))
     except tvm.error.OpNotImplemented as error:
         raise BuildError(
             f"TVM's importer: {' '.join(str(error).split())}", next_step="leave tvm out of the engines for this network"
         ) from error
+
+
+def _lowered(module: Any, processor: Any) -> Any:
+    """The functions of an imported network, as plain loops."""
+    from tvm import relax
+
     with processor:
         return relax.get_pipeline("zero")(module)
 
@@ -203,7 +220,7 @@ def _linker(target: TvmTarget, source: Path) -> Any:
     return link
 
 
-def _run(library: Path, given: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+def run_library(library: Path, given: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     """All samples one by one through a library for this machine; (n, ...) in, (n, ...) out."""
     import tvm
     from tvm import relax

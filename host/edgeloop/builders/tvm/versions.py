@@ -31,3 +31,13 @@ class TvmTarget(Frozen):
 def tool_versions() -> dict[str, str]:
     """Return installed versions by package. Raises MissingExtraError where one is absent."""
     return installed(PACKAGES, "tvm", "building a model.so (docs/how-to/tvm.md)")
+
+
+def onnx_versions(purpose: str) -> dict[str, str]:
+    """Return what reads ONNX files. Raises MissingExtraError where it is absent."""
+    return installed(("onnx",), "onnx", purpose)
+
+
+def torch_versions(purpose: str) -> dict[str, str]:
+    """Return what reads archives of torch.export. Raises MissingExtraError where it is absent."""
+    return installed(("torch",), "train", purpose)
