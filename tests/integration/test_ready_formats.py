@@ -186,7 +186,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     assert f"pip install 'edgeloop[{extra}]'" in str(fault)
 
 
-@pytest.mark.parametrize(("name", "said"), [("m.onnx", "ONNX files are not read"), ("none.keras", "no such file")])
+@pytest.mark.parametrize(("name", "said"), [("none.keras", "no such file"), ("none.pt2", "no such file")])
 def test_what_is_not_read_says_what_to_do(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(EdgeloopError, match=said):
         ready._ready(tmp_path / name, {})

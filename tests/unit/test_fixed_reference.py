@@ -27,6 +27,7 @@ FILE = {"file": "/m/m1.keras", "family": "ds_cnn"}
         {**FILE, "lightening": "w8a8", "width": 2.0, "engine": "tflite-runtime", "threads": 2},
         {"file": "/m/m1.tflite", "factory": "/m/net.py:build"},
         {"file": "/m/saved", "larger": ["/m/big.py:build"]},
+        {"file": "/m/m1.onnx", "engine": "tvm", "family": "ds_cnn"},
     ],
 )
 def test_a_file_goes_with_whatever_says_where_m2_comes_from(reference: dict[str, Any]) -> None:
@@ -44,7 +45,8 @@ def test_a_file_goes_with_whatever_says_where_m2_comes_from(reference: dict[str,
         ({**FILE, "larger": ["/m/big.py:build"]}, "leave out family"),
         ({"file": "/m/saved", "width": 2.0, "larger": ["/m/big.py:build"]}, "leave out width"),
         ({**FILE, "file": "/m/m1.tflite", "lightening": "w8a8"}, "measured as it is"),
-        ({**FILE, "file": "/m/m1.onnx"}, "no ONNX file"),
+        ({**FILE, "file": "/m/m1.onnx"}, 'is compiled by TVM: say engine = "tvm"'),
+        ({**FILE, "file": "/m/m1.onnx", "engine": "tvm", "lightening": "w8a8"}, "compiled in float"),
         ({**FILE, "engine": "tvm"}, "measured by litert or tflite-runtime"),
         ({**FILE, "lightening": "w8a8-p25"}, "with all its channels"),
         ({"family": "ds_cnn", "lightening": "dynamic"}, "is a form of a Keras file"),

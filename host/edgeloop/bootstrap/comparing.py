@@ -14,7 +14,18 @@ from edgeloop.board.retry import RetryingBench
 from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
 from edgeloop.bootstrap.delegates import asked_delegate
-from edgeloop.bootstrap.ready import Checks, Job, PlanCost, PlanWords, Samples, board_names, exit_code, fits, run_job
+from edgeloop.bootstrap.ready import (
+    Checks,
+    Job,
+    PlanCost,
+    PlanWords,
+    Samples,
+    board_names,
+    exit_code,
+    fits,
+    for_board,
+    run_job,
+)
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import NO_DELEGATE, Board
 from edgeloop.core.campaign import Task
@@ -45,9 +56,10 @@ class Asked:
     data: Path | None = None
     shapes: tuple[str, ...] = ()
     """`NAME=1,28,28,1`: the shapes of inputs that leave dimensions open, of A and B alike."""
-    engine: str = "litert"
+    engine: str | None = None
+    """None: tvm for a file that only it runs, else litert."""
     engine_b: str | None = None
-    """None: as A's."""
+    """None: what was said of A, and what runs B where nothing was."""
     threads: int = 1
     threads_b: int | None = None
     delegate: str = NO_DELEGATE
@@ -117,7 +129,10 @@ def dry_run(asked: Asked) -> PlanCost:
 def _checked(asked: Asked) -> _Checked:
     boards = resolve(asked.target, Path.cwd())
     checks = Checks()
-    engines = checks.engine(asked.engine, "--engine"), checks.engine(asked.engine_b or asked.engine, "--engine-b")
+    engines = (
+        checks.engine(asked.engine, "--engine", asked.a),
+        checks.engine(asked.engine_b or asked.engine, "--engine-b", asked.b),
+    )
     plan = checks.plan(asked.plan)
     environment = checks.environment(asked.environment)
     threads, shapes = (asked.threads, asked.threads_b or asked.threads), checks.shapes(asked.shapes)
@@ -190,14 +205,15 @@ def _sample_shapes(artifact: Artifact) -> list[tuple[int, ...]]:
 
 
 def _on(board: Board, checked: _Checked, watch: Watch) -> Compared:
-    of_a, of_b = (
+    subjects = [
         replace(subject, delegate=board.delegate_named(name))
         for subject, name in zip(checked.subjects, checked.delegates, strict=True)
-    )
+    ]
     with closing(RetryingBench(open_board(board))) as bench:
+        a, b = (for_board(subject, bench, watch) for subject in subjects)
         job = run_job(
             bench,
-            (of_a, of_b),
+            (a, b),
             checked.plan,
             checked.environment,
             checked.samples,
@@ -205,10 +221,10 @@ def _on(board: Board, checked: _Checked, watch: Watch) -> Compared:
             watch,
             pipeline=checked.pipeline,
         )
-        a, b = (_observed(job, label, checked) for label in (_A, _B))
-        judged = _judged(bench, job, checked, a, b)
-    comparison = compare(a, b, checked.plan.confidence)
-    return Compared(judged, comparison, of_a.artifact, of_b.artifact, bool(checked.limits.limit), (job.request.folder,))
+        of_a, of_b = (_observed(job, label, checked) for label in (_A, _B))
+        judged = _judged(bench, job, checked, of_a, of_b)
+    comparison = compare(of_a, of_b, checked.plan.confidence)
+    return Compared(judged, comparison, a.artifact, b.artifact, bool(checked.limits.limit), (job.request.folder,))
 
 
 def _observed(job: Job, label: str, checked: _Checked) -> Observed:

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop.builders.converted import FORMS, Conversion, converted, converted_root, is_tensorflow
+from edgeloop.builders.converted import FORMS, ONNX, Conversion, converted, converted_root, is_tensorflow
 from edgeloop.builders.prebuilt import count_tflite, predict_tflite, read_tflite
 from edgeloop.builders.shapes import is_channels_first, shown
+from edgeloop.builders.tvm.child import MODEL, ON_HOST
+from edgeloop.builders.tvm.ready import compiled, compiled_root, inspected, predict_compiled, this_host
+from edgeloop.builders.tvm.versions import TvmTarget
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet, DataSplit
@@ -65,7 +68,7 @@ def check_fixed(campaign: Campaign, data: DataSet) -> tuple[Campaign, Artifact |
 
 def open_fixed(network: NetworkSpec, io: NetworkIO) -> Artifact:
     """M1's file as a model that this host can run, its tensors called as the data call them: float where it is
-    converted, as it is where it is a .tflite.
+    converted, as it is where it is a .tflite, compiled for this host where it is an .onnx.
 
     Raises UserError for a file that is no such model, or takes other data, MissingExtraError, ModelError.
     """
@@ -74,17 +77,29 @@ def open_fixed(network: NetworkSpec, io: NetworkIO) -> Artifact:
     samples = {shape.name: shape.shape for shape in io.inputs}
     if path.suffix == ".tflite":
         return _as_data(read_tflite(path, samples=samples), io, path)
+    if path.suffix == ONNX:
+        return _compiled(path, io, this_host())
     if not is_tensorflow(path):
         raise UserError(
             f"{path}: no model that can be M1",
-            next_step="name a .tflite, .keras or .h5 file, or the folder of a SavedModel",
+            next_step="name a .tflite, .onnx, .keras or .h5 file, or the folder of a SavedModel",
         )
     return _as_data(converted(path, Conversion(samples=samples), converted_root()), io, path)
 
 
 def fixed_sizes(network: NetworkSpec, io: NetworkIO) -> NetworkSizes:
     """What M1's file costs, counted on its own graph. Raises as `open_fixed`."""
+    if network.file is not None and Path(network.file).suffix == ONNX:
+        return inspected(Path(network.file), _sampled(io))[1]
     return count_tflite(open_fixed(network, io))[0]
+
+
+def _compiled(path: Path, io: NetworkIO, target: TvmTarget) -> Artifact:
+    return _as_data(compiled(path, _sampled(io), target, compiled_root()), io, path)
+
+
+def _sampled(io: NetworkIO) -> Conversion:
+    return Conversion(samples={shape.name: shape.shape for shape in io.inputs})
 
 
 def run_fixed(
@@ -146,7 +161,13 @@ def read_opinions(folder: Path) -> Opinions:
 
 
 def _run_on(model: Artifact, split: DataSplit) -> dict[str, NDArray[Any]]:
-    return predict_tflite(model, split.x, deadline_s=max(_PREDICT_S_MIN, _SECONDS_A_SAMPLE * len(split)))
+    predict = predict_compiled if _is_compiled(model) else predict_tflite
+    return predict(model, split.x, deadline_s=max(_PREDICT_S_MIN, _SECONDS_A_SAMPLE * len(split)))
+
+
+def _is_compiled(model: Artifact) -> bool:
+    """Whether M1 was an .onnx."""
+    return model.converted_from is not None and model.path.endswith(".so")
 
 
 def _are_probabilities(outputs: Arrays, steps: Mapping[str, float]) -> bool:
@@ -230,7 +251,7 @@ def _baseline(network: NetworkSpec, form: str, io: NetworkIO, data: DataSet, ope
     """M1's file in the form that it is measured as. Raises as `open_fixed`, and UserError for a form it can't have."""
     assert network.file is not None
     path = Path(network.file)
-    if path.suffix == ".tflite" or form == "fp32":
+    if path.suffix in (".tflite", ONNX) or form == "fp32":
         return opened
     if form not in FORMS:
         raise UserError(
@@ -265,6 +286,8 @@ class FixedBuilder:
     others: Builder
     data: DataSet
     artifacts: Path
+    processor: Callable[[], TvmTarget]
+    """Of the boards; asked when an .onnx is to be compiled for them."""
 
     def key(self, trained: TrainedNetwork, lightening: str) -> str:
         if _file_of(trained) is None:
@@ -277,13 +300,19 @@ class FixedBuilder:
         if job is None:
             return self.others.build(trained, lightening)
         io = network_io(self.data, job.task)
-        made = _baseline(job.network, lightening, io, self.data, open_fixed(job.network, io))
-        kept = self.artifacts / made.sha256 / "model.tflite"
+        file = Path(str(job.network.file))
+        if file.suffix == ONNX:
+            made = _compiled(file, io, self.processor())
+        else:
+            made = _baseline(job.network, lightening, io, self.data, open_fixed(job.network, io))
+        name = MODEL if _is_compiled(made) else "model.tflite"
+        kept = self.artifacts / made.sha256 / name
         with kept_on_disk(kept):
             kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_name("model.partial")
-            shutil.copyfile(made.path, partial)
-            partial.replace(kept)
+            _copy(Path(made.path), kept)
+            on_host = Path(made.path).with_name(ON_HOST)
+            if name == MODEL and on_host.is_file():
+                _copy(on_host, kept.with_name(ON_HOST))
             told = made.model_dump(mode="json") | {"path": kept.name}
             (kept.parent / "artifact.json").write_text(json.dumps(told, indent=1))
         return made.model_copy(update={"path": str(kept.resolve())})
@@ -292,10 +321,19 @@ class FixedBuilder:
         self.others.warm_up()
 
     def predict(self, artifact: Artifact, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        if _is_compiled(artifact):
+            return predict_compiled(artifact, inputs)
         return self.others.predict(artifact, inputs)
 
     def close(self) -> None:
         self.others.close()
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """As a whole or not at all."""
+    partial = copy.with_name(f"{copy.name}.partial")
+    shutil.copyfile(source, partial)
+    partial.replace(copy)
 
 
 def _file_of(trained: TrainedNetwork) -> TrainingJob | None:

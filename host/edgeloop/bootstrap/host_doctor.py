@@ -25,6 +25,7 @@ _EXTRAS = {
     "tflite": "building .tflite files",
     "tensorflow": "Keras and SavedModel references",
     "tvm": "building for TVM",
+    "onnx": "ONNX files, compiled by TVM",
     "search": "Optuna as the strategy",
     "ray": "fan-out over several hosts",
 }

@@ -19,7 +19,18 @@ from edgeloop.board.retry import RetryingBench
 from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
 from edgeloop.bootstrap.delegates import asked_delegate
-from edgeloop.bootstrap.ready import Checks, Job, PlanCost, PlanWords, Samples, board_names, exit_code, fits, run_job
+from edgeloop.bootstrap.ready import (
+    Checks,
+    Job,
+    PlanCost,
+    PlanWords,
+    Samples,
+    board_names,
+    exit_code,
+    fits,
+    for_board,
+    run_job,
+)
 from edgeloop.builders.prebuilt import cut_tflite
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import NO_DELEGATE, Board
@@ -49,7 +60,8 @@ class Asked:
     shapes: tuple[str, ...] = ()
     """`NAME=1,28,28,1`: the shapes of inputs that leave dimensions open."""
     limits: tuple[str, ...] = ()
-    engine: str = "litert"
+    engine: str | None = None
+    """None: tvm for a file that only it runs, else litert."""
     threads: int = 1
     delegate: str = NO_DELEGATE
     """By its name in the board's file; none: only what the engine adds by itself."""
@@ -112,7 +124,7 @@ def measure(
     data: str | os.PathLike[str] | None = None,
     shapes: Sequence[str] = (),
     limits: Sequence[str] = (),
-    engine: str = "litert",
+    engine: str | None = None,
     threads: int = 1,
     delegate: str = NO_DELEGATE,
     plan: PlanWords | None = None,
@@ -177,7 +189,7 @@ def dry_run(asked: Asked) -> PlanCost:
 def _checked(asked: Asked) -> _Checked:
     boards = resolve(asked.target, Path.cwd())
     checks = Checks()
-    engine = checks.engine(asked.engine, "--engine")
+    engine = checks.engine(asked.engine, "--engine", asked.model)
     plan = checks.plan(asked.plan)
     environment = checks.environment(asked.environment)
     shapes = checks.shapes(asked.shapes)
@@ -287,6 +299,7 @@ def _on(board: Board, checked: _Checked, watch: Watch) -> Measured:
     clock = SystemClock()
     subject = replace(checked.subject, delegate=board.delegate_named(checked.delegate))
     with closing(RetryingBench(open_board(board))) as bench:
+        subject = for_board(subject, bench, watch)
         look = partial(
             run_job,
             bench,
@@ -305,7 +318,7 @@ def _on(board: Board, checked: _Checked, watch: Watch) -> Measured:
             jobs.append(look(plan=longer, evaluated=False))
             judged = _judged(bench, jobs, checked)
     folders = tuple(job.request.folder for job in jobs)
-    return Measured(judged, checked.subject.artifact, bool(checked.limits.limit), folders)
+    return Measured(judged, subject.artifact, bool(checked.limits.limit), folders)
 
 
 def _sessions_help(judged: Judged) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
@@ -15,10 +15,12 @@ from pydantic import ValidationError
 
 from edgeloop.bootstrap.files import load_environment
 from edgeloop.bootstrap.pipeline import read_pipeline
+from edgeloop.bootstrap.toolchains import tvm_target
 from edgeloop.builders.converted import Conversion, converted, converted_root, is_convertible
 from edgeloop.builders.prebuilt import read_library, read_tflite
 from edgeloop.builders.program import pack_program, read_program
 from edgeloop.builders.shapes import is_channels_first
+from edgeloop.builders.tvm.ready import compiled, compiled_root, inspected, is_compilable
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
 from edgeloop.core.dataset import DataSplit
@@ -39,6 +41,8 @@ from edgeloop.ports import Bench, Clock, Watch
 _T = TypeVar("_T")
 Shapes = Mapping[str, tuple[int, ...]]
 SHAPE = re.compile(r"(?P<name>.+)=(?P<sizes>[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*)\Z")
+_TVM_ONLY = (".onnx", ".so")
+"""Files that no other engine runs."""
 PIPELINE = re.compile(r".+\.py:[A-Za-z_]\w*\Z")
 
 
@@ -88,9 +92,11 @@ class Checks:
         if self.faults:
             raise ConfigError(self.faults)
 
-    def engine(self, value: str, option: str) -> BoardEngine:
-        self._one_of(value, get_args(BoardEngine), option)
-        return cast("BoardEngine", value)
+    def engine(self, value: str | None, option: str, model: Path) -> BoardEngine:
+        """The engine that was said, else the one that runs this file."""
+        said = value or ("tvm" if model.suffix in _TVM_ONLY else "litert")
+        self._one_of(said, get_args(BoardEngine), option)
+        return cast("BoardEngine", said)
 
     def plan(self, words: PlanWords) -> Plan:
         """The plan; a standard one in its place where a word was wrong."""
@@ -167,8 +173,9 @@ class Checks:
         shapes: Shapes | None = None,
         delegated: bool = False,
     ) -> Artifact | None:
-        """The model, converted where it is no .tflite; of a program of the user's own, where it can do what is asked
-        of it. `shapes` are those of inputs by name; a .tflite that is `delegated` need not run on this host."""
+        """The model, converted where it is no .tflite and inspected where TVM compiles it for a board; of a program of
+        the user's own, where it can do what is asked of it. `shapes` are those of inputs by name; a .tflite that is
+        `delegated` need not run on this host."""
         if engine == "exec":
             program = self._read(lambda: read_program(model), where)
             if program is None:
@@ -181,19 +188,29 @@ class Checks:
             step = "say --engine exec" if where in ("MODEL", "A") else "say --engine-b exec"
             self.faults.append(Fault(where, f"{model} declares a program, {engine} runs a .tflite", step))
             return None
-        if (model.suffix == ".so") != (engine == "tvm"):
-            runs = "runs a model.so that TVM compiled" if engine == "tvm" else "runs a .tflite"
-            self.faults.append(Fault(where, f"{model}: {engine} {runs}", "say --engine tvm for a .so, and no other"))
-            return None
         if engine == "tvm":
-            if shapes:
-                self.faults.append(Fault("--shape", f"{model} is compiled for shapes of its own", "leave it out"))
-            return self._read(lambda: read_library(model), where)
+            return self._for_tvm(model, where, shapes or {})
+        if model.suffix in _TVM_ONLY:
+            step = f"say --engine tvm for a {model.suffix}, or leave it out"
+            self.faults.append(Fault(where, f"{model}: {engine} runs a .tflite", step))
+            return None
         found = self._read(lambda: _ready(model, shapes or {}, delegated=delegated), where)
         if found is not None and found.resized and delegated:
             step = "give it shapes of its own when it is converted"
             self.faults.append(Fault(where, f"{model} leaves dimensions open, which a delegate does not take", step))
         return found
+
+    def _for_tvm(self, model: Path, where: str, shapes: Shapes) -> Artifact | None:
+        """A library that was compiled before, or what is compiled once the board is known."""
+        if is_compilable(model):
+            return self._read(lambda: inspected(model, Conversion(shapes=shapes))[0], where)
+        if model.suffix != ".so":
+            step = "give an .onnx, a .pt2 or a model.so that edgeloop built, or say another engine"
+            self.faults.append(Fault(where, f"{model}: tvm compiles no such file", step))
+            return None
+        if shapes:
+            self.faults.append(Fault("--shape", f"{model} is compiled for shapes of its own", "leave it out"))
+        return self._read(lambda: read_library(model), where)
 
     def samples(self, path: Path | None) -> Samples:
         if path is None:
@@ -215,8 +232,6 @@ class Checks:
 
 def _ready(model: Path, shapes: Shapes, *, delegated: bool = False) -> Artifact:
     """A .tflite as it is, or what was made of another format. Raises UserError and its kind, ModelError, BuildError."""
-    if model.suffix == ".onnx":
-        raise UserError(f"{model}: ONNX files are not read", next_step="convert it to a .tflite or a SavedModel first")
     if is_convertible(model):
         return converted(model, Conversion(shapes=shapes), converted_root())
     return read_tflite(model, shapes=shapes, delegated=delegated)
@@ -317,6 +332,18 @@ class PlanCost:
             *(["  a second look, of as much again, where the first leaves a limit open"] if self.looks > 1 else []),
             *(f"can't be decided: {fault}" for fault in self.faults),
         ]
+
+
+def for_board(subject: Subject, bench: Bench, watch: Watch) -> Subject:
+    """The subject as this board runs it: compiled for its processor where TVM compiles it. Raises as `compiled`."""
+    artifact = subject.artifact
+    path = Path(artifact.path)
+    if subject.engine != "tvm" or not is_compilable(path):
+        return subject
+    target = tvm_target([bench], "--engine")
+    watch(f"compiling {path.name} for {target}", 0, 1)
+    asked = Conversion(shapes={spec.name: spec.shape for spec in artifact.inputs})
+    return replace(subject, artifact=compiled(path, asked, target, compiled_root()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from edgeloop.bootstrap.fixed import check_fixed
 from edgeloop.bootstrap.pipeline import read_pipeline
 from edgeloop.bootstrap.searched import SearchPreview, searched
 from edgeloop.bootstrap.toolchains import engines_of
-from edgeloop.builders.converted import is_tensorflow
-from edgeloop.builders.tvm.versions import tool_versions
+from edgeloop.builders.converted import ONNX, is_tensorflow
+from edgeloop.builders.tvm.versions import onnx_versions, tool_versions
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet
@@ -193,6 +193,8 @@ def needs_toolchain(campaign: Campaign) -> None:
     if "tvm" in engines_of(campaign):
         tool_versions()
     file = campaign.reference.file
+    if file is not None and file.endswith(ONNX):
+        onnx_versions(f"reading {Path(file).name}")
     if file is not None and is_tensorflow(Path(file)) and importlib.util.find_spec("tensorflow") is None:
         raise MissingExtraError("tensorflow", "tensorflow", f"reading {Path(file).name}")
     if prunes(campaign) and importlib.util.find_spec("torch_pruning") is None:

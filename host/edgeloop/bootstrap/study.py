@@ -35,7 +35,7 @@ from edgeloop.bootstrap.running import (
     undecidable_limits,
     with_targets,
 )
-from edgeloop.bootstrap.toolchains import builders_for, compilers_for, engines_of
+from edgeloop.bootstrap.toolchains import builders_for, compilers_for, engines_of, tvm_target
 from edgeloop.builders.converted import is_tensorflow
 from edgeloop.builders.parity import Gate
 from edgeloop.builders.tvm.versions import PACKAGES
@@ -277,7 +277,10 @@ def _controller(
         observer,
     )
     if campaign.reference.file is not None:
-        builders = {engine: FixedBuilder(builder, data, folder / "artifacts") for engine, builder in builders.items()}
+        builders = {
+            engine: FixedBuilder(builder, data, folder / "artifacts", lambda: tvm_target(benches))
+            for engine, builder in builders.items()
+        }
     for builder in builders.values():
         opened.callback(builder.close)
 

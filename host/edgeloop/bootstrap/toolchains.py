@@ -55,8 +55,11 @@ def tuner_for(campaign: Campaign, folder: Path, benches: Sequence[Bench], observ
     return Tuner(campaign.tuning, timer, folder, SystemClock(), lambda line: observer.progress(line, 0, 0))
 
 
-def tvm_target(benches: Sequence[Bench]) -> TvmTarget:
-    """The processor of all boards. Raises ConfigError where they differ, or TVM's runtime is not there for it."""
+def tvm_target(benches: Sequence[Bench], where: str = "search.engines") -> TvmTarget:
+    """The processor of all boards; `where` names what asked for tvm.
+
+    Raises ConfigError where they differ, or TVM's runtime is not there for it.
+    """
     found: dict[TvmTarget, str] = {}
     for bench in benches:
         board, machine = bench.board, str(bench.facts().get("machine"))
@@ -64,7 +67,7 @@ def tvm_target(benches: Sequence[Bench]) -> TvmTarget:
             raise ConfigError(
                 [
                     Fault(
-                        "search.engines",
+                        where,
                         f"{board.name} is {machine}, which TVM's runtime has no wheel for",
                         "leave tvm out",
                     )

@@ -59,7 +59,7 @@ def converted_root() -> Path:
 
 
 def beside(path: Path) -> Path:
-    """The file in which an .onnx keeps its weights, where it does not keep them itself: torch's exporter calls it so."""
+    """Where an .onnx keeps its weights, if not in itself: torch's exporter calls it so."""
     return path.with_name(f"{path.name}.data")
 
 

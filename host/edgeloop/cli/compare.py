@@ -18,7 +18,7 @@ def compare(
     target: options.Target,
     data: options.Data = None,
     shape: options.Shape = None,
-    engine: options.EngineName = "litert",
+    engine: options.EngineName = None,
     engine_b: Annotated[str | None, typer.Option(help="Of B, where it is another one.")] = None,
     threads: options.Threads = 1,
     threads_b: Annotated[int | None, typer.Option(min=1, help="Of B, where it is another number.")] = None,

@@ -15,7 +15,7 @@ def measure(
         Path,
         typer.Argument(
             metavar="MODEL",
-            help="A ready .tflite, .keras, .h5, SavedModel or .pt2; a model.so with --engine tvm; "
+            help="A ready .tflite, .onnx, .keras, .h5, SavedModel or .pt2; a model.so that edgeloop compiled; "
             "with --engine exec the .toml of a program.",
         ),
     ],
@@ -25,7 +25,7 @@ def measure(
     limit: Annotated[
         list[str] | None, typer.Option(help="As latency.p90_ms=12, top1=0.9, size_bytes=900000; repeatable.")
     ] = None,
-    engine: options.EngineName = "litert",
+    engine: options.EngineName = None,
     threads: options.Threads = 1,
     delegate: options.DelegateName = "none",
     profile: options.Profile = "standard",

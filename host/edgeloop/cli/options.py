@@ -14,7 +14,11 @@ Shape = Annotated[
     typer.Option(help="NAME=1,28,28,1: an input's shape where the model leaves dimensions open; repeatable."),
 ]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="litert, tflite-runtime, tvm, or exec: a program of your own.")
+    str | None,
+    typer.Option(
+        "--engine",
+        help="litert, tflite-runtime, tvm, or exec: a program of your own. Absent: tvm for .onnx and .so, else litert.",
+    ),
 ]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the engine.")]
 DelegateName = Annotated[

@@ -104,10 +104,13 @@ class Reference(Frozen):
             raise ValueError(
                 "with a file, name where M2 comes from: one of family and factory, or larger as a list of factories"
             )
-        if self.engine == "tvm":
-            raise ValueError("engine tvm compiles what is trained here: a file is measured by litert or tflite-runtime")
-        if file.endswith(".onnx"):
-            raise ValueError("no ONNX file can be M1 here: convert it to a .tflite or a SavedModel first")
+        compiled = file.endswith(".onnx")
+        if compiled and self.engine != "tvm":
+            raise ValueError('an .onnx is compiled by TVM: say engine = "tvm"')
+        if self.engine == "tvm" and not compiled:
+            raise ValueError("of files engine tvm compiles an .onnx: this one is measured by litert or tflite-runtime")
+        if compiled and self.lightening != "fp32":
+            raise ValueError("an .onnx is compiled in float: leave out lightening")
         if file.endswith(".tflite") and "lightening" in self.model_fields_set:
             raise ValueError("a .tflite is measured as it is: leave out lightening")
 

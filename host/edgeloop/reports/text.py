@@ -142,9 +142,7 @@ class _MeasureReport:
         judged, summary = self.judged, self.judged.summary
         plan = judged.plan
         yield "model", f"{self.artifact.deployed_bytes:,} bytes, sha256 {self.artifact.sha256[:12]}"
-        if self.artifact.converted_from is not None:
-            tools = ", ".join(f"{name} {version}" for name, version in self.artifact.tools.items())
-            yield "converted", f"to float .tflite by {tools}, names left out"
+        yield from _origin(self.artifact)
         if summary is not None:
             yield "engine", summary.run_by
         latency = summary.latency if summary else None
@@ -176,6 +174,17 @@ class _MeasureReport:
             yield "found", found(judged.conditions)
         if judged.trust is not None and judged.trust.unknown:
             yield "not known", ", ".join(judged.trust.unknown)
+
+
+def _origin(artifact: Artifact) -> Iterator[tuple[str, str]]:
+    """What a model was made of that is no .tflite as it is."""
+    if artifact.converted_from is None:
+        return
+    tools = ", ".join(f"{name} {version}" for name, version in artifact.tools.items())
+    if artifact.path.endswith(".so"):
+        yield "compiled", f"by {tools}"
+    else:
+        yield "converted", f"to float .tflite by {tools}, names left out"
 
 
 def _memory_facts(summary: Summary) -> Iterator[tuple[str, str]]:

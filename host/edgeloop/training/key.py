@@ -36,7 +36,7 @@ def training_key(job: TrainingJob) -> str:
     Raises MissingExtraError where torch is not installed, UserError where a file that the task names is missing.
     """
     if job.network.file is not None:
-        return _fixed_key(job)
+        return _fixed_key(job, job.network.file)
     packages = ["torch"] + (["torch-pruning"] if Lightening.parse(job.lightening).pruned_pct else [])
     try:
         versions = [metadata.version(package) for package in packages]
@@ -58,7 +58,7 @@ def training_key(job: TrainingJob) -> str:
     )
 
 
-def _fixed_key(job: TrainingJob) -> str:
+def _fixed_key(job: TrainingJob, file: str) -> str:
     """The key of what M1 gives on the data, where it is a file: on training data too where it teaches."""
     return key_of(
         "fixed",
@@ -67,8 +67,17 @@ def _fixed_key(job: TrainingJob) -> str:
         _task_parts(job.task),
         job.data_sha256,
         job.recipe.teacher == "m1",
-        metadata.version("ai-edge-litert"),
+        *_runner_of(file),
     )
+
+
+def _runner_of(file: str) -> list[str]:
+    """Versions of what runs M1's file on this host. Raises MissingExtraError."""
+    extras = {"apache-tvm": "tvm", "onnx": "onnx"} if file.endswith(".onnx") else {"ai-edge-litert": "tflite"}
+    try:
+        return [metadata.version(package) for package in extras]
+    except metadata.PackageNotFoundError as error:
+        raise MissingExtraError(str(error.name), extras[str(error.name)], "running M1") from error
 
 
 def sizes_key(network: NetworkSpec, task: Task, data: Any, channel_multiple: int) -> str:

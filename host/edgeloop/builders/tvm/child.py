@@ -54,7 +54,7 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["do"] == "predict":
         with np.load(job["inputs"]) as arrays:
             given = [arrays[str(i)] for i in range(len(arrays.files))]
-        np.savez(job["outputs"], **{str(i): out for i, out in enumerate(_run(Path(job["model"]), given))})  # type: ignore[arg-type]
+        np.savez(job["outputs"], **{str(i): out for i, out in enumerate(run_library(Path(job["model"]), given))})  # type: ignore[arg-type]
         return {}
     target, folder = TvmTarget.model_validate(job["processor"]), Path(job["target"])
     inputs, outputs = (tuple(TensorSpec.model_validate(s) for s in job[key]) for key in ("inputs", "outputs"))

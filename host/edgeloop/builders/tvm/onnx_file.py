@@ -1,4 +1,4 @@
-"""An ONNX file that nobody vouches for: opened, checked against what is compiled here, and imported: for child processes."""
+"""An ONNX file that nobody vouches for, opened, checked and imported by TVM: for child processes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ _AS_FLOAT = "export it as float32"
 class OnnxModel:
     """An ONNX model with the shapes of its inputs settled. All raise ModelError; shapes that are told, UserError."""
 
-    def __init__(
-        self, path: Path, told: Mapping[str, Sequence[int]], samples: Mapping[str, Sequence[int]]
-    ) -> None:
+    def __init__(self, path: Path, told: Mapping[str, Sequence[int]], samples: Mapping[str, Sequence[int]]) -> None:
         self._model = _opened(path)
         graph = self._model.graph
         stored = {tensor.name for tensor in graph.initializer}
@@ -85,9 +83,7 @@ def _opened(path: Path) -> Any:
     try:
         model = onnx.load_model(path, load_external_data=False)
     except (DecodeError, ValueError, UnicodeDecodeError) as error:
-        raise ModelError(
-            "not an ONNX file, or cut short", next_step="compare its hash with the original's"
-        ) from error
+        raise ModelError("not an ONNX file, or cut short", next_step="compare its hash with the original's") from error
     if not model.graph.node:
         raise ModelError("not an ONNX file, or cut short: it has no graph in it")
     _refuse_newer(model)
@@ -106,7 +102,8 @@ def _refuse_newer(model: Any) -> None:
     step = f"install a newer onnx, or export it for opset {onnx.defs.onnx_opset_version()} or older"
     if model.ir_version > onnx.IR_VERSION:
         raise ModelError(
-            f"is of IR version {model.ir_version}, onnx {onnx.__version__} reads up to {onnx.IR_VERSION}", next_step=step
+            f"is of IR version {model.ir_version}, onnx {onnx.__version__} reads up to {onnx.IR_VERSION}",
+            next_step=step,
         )
     for used in model.opset_import:
         if used.domain in _DOMAINS and used.version > onnx.defs.onnx_opset_version():
@@ -181,7 +178,7 @@ def _numeric(name: str, kind: int) -> str:
     import onnx
 
     told = onnx.TensorProto.DataType.Name(kind)
-    if "FLOAT" in told and told != "FLOAT" or told in ("DOUBLE", "STRING", "UNDEFINED") or "COMPLEX" in told:
+    if ("FLOAT" in told and told != "FLOAT") or told in ("DOUBLE", "STRING", "UNDEFINED") or "COMPLEX" in told:
         raise ModelError(f"{name} is of type {told.lower()}, which is not compiled here", next_step=_AS_FLOAT)
     return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name)
 

@@ -1,7 +1,7 @@
 """Ready models that TVM compiles: ONNX files, and archives of torch.export. The parent's half.
 
-What is measured depends on the board: a file is inspected first, and compiled once its processor is known. Compiled files
-are kept by content, shapes, processor and versions of the tools; a file itself is opened in child processes only.
+What is measured depends on the board: a file is inspected first, and compiled once its processor is known. What is
+compiled is kept by content, shapes, processor and versions of the tools; files are opened in child processes only.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def inspected(path: Path, asked: Conversion, *, deadline_s: float = _DEADLINE_S)
 def compiled(
     path: Path, asked: Conversion, target: TvmTarget, root: Path, *, deadline_s: float = _DEADLINE_S
 ) -> Artifact:
-    """Compile a file for a processor, or find it compiled below `root`: `model.so`, and `host.so` where the processor is
-    another machine's. Names of inputs and outputs are the file's own. Raises as `inspected`.
+    """Compile a file for a processor, or find it compiled below `root`: `model.so`, and `host.so` where the processor
+    is another machine's. Names of inputs and outputs are the file's own. Raises as `inspected`.
     """
     tools = _tools(path)
     key = key_of(
@@ -135,7 +135,9 @@ def _given(artifact: Artifact, name: str, inputs: Arrays) -> NDArray[Any]:
 def _tools(path: Path) -> dict[str, str]:
     """Raises MissingExtraError."""
     return versions.tool_versions() | (
-        versions.onnx_versions(f"reading {path.name}") if path.suffix == ONNX else versions.torch_versions(f"reading {path.name}")
+        versions.onnx_versions(f"reading {path.name}")
+        if path.suffix == ONNX
+        else versions.torch_versions(f"reading {path.name}")
     )
 
 
