@@ -1,4 +1,5 @@
-"""Network x engine, as ratios to LiteRT in one run: the interpreters, TVM as it comes, with our rule, and tuned.
+"""Network x engine, as ratios to LiteRT in one run: the interpreters, TVM as it comes, with our rule (of the .tflite and
+of the .pt2), and tuned.
 
 Untrained float networks, one thread, `invoke`; samples are interleaved, medians over rounds. Every engine runs in this
 process through the agent's own classes. tflite-runtime takes part where it is installed. Tuning goes through the agent
@@ -33,8 +34,9 @@ from edgeloop.bootstrap.tuning import BoardTimer
 from edgeloop.builders.prebuilt import read_tflite
 from edgeloop.builders.store import ArtifactStore
 from edgeloop.builders.tflite import float_model
-from edgeloop.builders.tvm import child
+from edgeloop.builders.tvm import child, layout
 from edgeloop.builders.tvm.builder import CHILD
+from edgeloop.builders.tvm.program_file import TorchProgram
 from edgeloop.builders.tvm.tuning import Tuner
 from edgeloop.builders.tvm.versions import TvmTarget
 from edgeloop.core.campaign import Tuning
@@ -76,6 +78,9 @@ def engines_of(path: Path, tuner: Tuner) -> dict[str, object]:
     child._build(path, here, ruled, artifact.inputs, artifact.outputs)
     with mock.patch.object(child, "scheduled", lambda module, _machine, _tuned: module):
         child._build(path, here, plain, artifact.inputs, artifact.outputs)
+    archived = path.with_suffix(".archive.so")
+    graph = layout.folded(TorchProgram(path.with_name("network.pt2"), {}, {}).imported())
+    child.compile_module(layout.channels_last(graph), here, archived, artifact.inputs, artifact.outputs)
     found: dict[str, object] = {}
     for column, name, file in (
         ("LiteRT", "litert", path),
@@ -83,6 +88,7 @@ def engines_of(path: Path, tuner: Tuner) -> dict[str, object]:
         ("TVM as it comes", "tvm", plain),
         ("TVM, our rule", "tvm", ruled),
         ("TVM, tuned", "tvm", tuned),
+        ("TVM, our rule, from the .pt2", "tvm", archived),
     ):
         try:
             engine = load_engine(name)

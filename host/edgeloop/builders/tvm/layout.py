@@ -37,4 +37,38 @@ def channels_last(module: Any) -> Any:
     """
     from tvm.relax import transform
 
-    return transform.FoldConstant()(transform.ConvertLayout(_CHANNELS_LAST)(module))
+    return transform.FoldConstant()(transform.ConvertLayout(_CHANNELS_LAST)(_plain(module)))
+
+
+def _plain(module: Any) -> Any:
+    """The graph without what TVM's pass trips over: a negative axis, which it takes for a letter before `A` ("Invalid
+    layout A@BC"), and clips, around which it turns back and forth: a minimum of a maximum has any layout.
+    """
+    import tvm
+    from tvm import relax
+    from tvm.relax.expr_functor import PyExprMutator, mutator
+
+    @mutator  # type: ignore[untyped-decorator]
+    class Plain(PyExprMutator):  # type: ignore[misc]
+        def visit_call_(self, call: Any) -> Any:
+            call = self.visit_expr_post_order(call)
+            name, x = getattr(call.op, "name", ""), call.args[0] if len(call.args) else None
+            if name == "relax.permute_dims" and call.attrs.axes is not None:
+                return relax.op.permute_dims(x, [int(axis) % x.ty.ndim for axis in call.attrs.axes])
+            if name == "relax.clip":
+                return self._bounded(x, *(float(bound.value) for bound in call.args[1:]))
+            return self._bounded(x, 0.0, 6.0) if name == "relax.nn.relu6" else call
+
+        def _bounded(self, x: Any, low: float, high: float) -> Any:
+            kind = str(x.ty.dtype)
+            above = relax.op.nn.relu(x) if low == 0 else relax.op.maximum(x, relax.const(low, kind))
+            return relax.op.minimum(self.builder_.normalize(above), relax.const(high, kind))
+
+    plain = Plain(module)
+    made = tvm.IRModule(
+        {
+            name: plain.visit_expr(function) if isinstance(function, relax.Function) else function
+            for name, function in module.functions.items()
+        }
+    )
+    return relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(made))
