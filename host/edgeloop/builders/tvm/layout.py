@@ -48,16 +48,21 @@ def _plain(module: Any) -> Any:
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
 
-    @mutator  # type: ignore[untyped-decorator]
+    @mutator
     class Plain(PyExprMutator):  # type: ignore[misc]
         def visit_call_(self, call: Any) -> Any:
             call = self.visit_expr_post_order(call)
-            name, x = getattr(call.op, "name", ""), call.args[0] if len(call.args) else None
-            if name == "relax.permute_dims" and call.attrs.axes is not None:
+            name = getattr(call.op, "name", "")
+            if name not in ("relax.permute_dims", "relax.clip", "relax.nn.relu6"):
+                return call
+            x = call.args[0]
+            if name == "relax.permute_dims":
+                if call.attrs.axes is None:
+                    return call
                 return relax.op.permute_dims(x, [int(axis) % x.ty.ndim for axis in call.attrs.axes])
             if name == "relax.clip":
                 return self._bounded(x, *(float(bound.value) for bound in call.args[1:]))
-            return self._bounded(x, 0.0, 6.0) if name == "relax.nn.relu6" else call
+            return self._bounded(x, 0.0, 6.0)
 
         def _bounded(self, x: Any, low: float, high: float) -> Any:
             kind = str(x.ty.dtype)
