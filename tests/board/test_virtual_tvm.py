@@ -16,14 +16,14 @@ pytestmark = [pytest.mark.board, pytest.mark.full, pytest.mark.train, pytest.mar
 def test_a_campaign_tries_both_engines_and_each_has_the_hosts_accuracy(edgeloop, home, virt, tmp_path):
     text = campaigns.CAMPAIGN.format(target=virt, size_ratio=100).replace(
         'lightenings = ["w8a8", "w4a8"]',
-        'lightenings = ["fp32"]\nengines = ["litert", "tvm"]\nstrategy = "grid"\npareto = true',
+        'lightenings = ["fp32", "w8a8"]\nengines = ["litert", "tvm"]\nstrategy = "grid"\npareto = true',
     )
     # Ratios of an emulated processor mean nothing, so that the limit on latency leaves everything through.
     (tmp_path / "campaign.toml").write_text(text.replace("= 30.0", "= 1000.0"))
     edgeloop("run", tmp_path / "campaign.toml", "--out", tmp_path / "run", cwd=tmp_path)
     events = campaigns.events(tmp_path / "run")
     engines = {e["trial"]: e["candidate"]["engine"] for e in events if e["kind"] == "asked"}
-    assert sorted(engine for trial, engine in engines.items() if trial) == ["litert", "tvm"]
+    assert sorted(engine for trial, engine in engines.items() if trial) == ["litert", "litert", "tvm", "tvm"]
     for trial, engine in engines.items():
         built = next(e for e in events if e["kind"] == "built" and e["trial"] == trial)
         judged = next(e for e in events if e["kind"] == "judged" and e["trial"] == trial)

@@ -34,9 +34,10 @@ def test_every_rung_says_what_is_real_on_every_engine(engine: Engine) -> None:
 
 
 def test_a_rung_that_no_builder_makes_for_an_engine_is_refused_with_those_that_there_are() -> None:
-    told = refusal("tvm", Lightening.parse("w8a8"), sizes(("a", False)))
-    assert told == "for tvm only fp32 is built"
-    assert refusal("tvm", Lightening.parse("fp32"), sizes(("a", False))) is None
+    told = refusal("tvm", Lightening.parse("w4a8"), sizes(("a", False)))
+    assert told == "for tvm only fp32, w8a8 is built"
+    for name in ("fp32", "w8a8", "w8a8-p25"):
+        assert refusal("tvm", Lightening.parse(name), sizes(("a", False))) is None
 
 
 def test_half_floats_are_real_in_size_and_accuracy_and_as_fast_as_floats() -> None:

@@ -74,7 +74,7 @@ _W4A8_OLD = Reality(
 _REALITIES: Mapping[Engine, Mapping[str, Reality]] = {
     "litert": {"fp32": _FP32, "fp16": _FP16, "w8a16": _W8A16, "w8a8": _W8A8, "w4a8": _W4A8},
     "tflite-runtime": {"fp32": _FP32, "fp16": _FP16, "w8a16": _W8A16, "w8a8": _W8A8, "w4a8": _W4A8_OLD},
-    "tvm": {"fp32": _FP32},
+    "tvm": {"fp32": _FP32, "w8a8": _W8A8},
 }
 _NO_FOUR_BIT_LINEAR: frozenset[Engine] = frozenset({"tflite-runtime"})
 

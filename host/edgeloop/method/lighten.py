@@ -117,6 +117,8 @@ class Prediction:
     layer is added, of the same rung where one was built, else of rungs of the same kind (float or integer).
     """
 
+    compiled: bool = False
+    """Files are code: what they have beyond their weights is about the same under every rung, so that all are kin."""
     _per_layer: dict[str, list[float]] = field(default_factory=dict)
 
     @property
@@ -135,7 +137,7 @@ class Prediction:
         kin = [
             residual
             for name, residuals in self._per_layer.items()
-            if Lightening.parse(name).is_float == lightening.is_float
+            if self.compiled or Lightening.parse(name).is_float == lightening.is_float
             for residual in residuals
         ]
         residuals = same or kin

@@ -185,7 +185,7 @@ class SearchSpace:
 
     def _prediction(self, setting: Setting) -> Prediction:
         if setting.engine == "tvm":
-            return self._compiled.setdefault(setting.engine, Prediction())
+            return self._compiled.setdefault(setting.engine, Prediction(compiled=True))
         if setting.delegate is not None and setting.delegate in self._compiling:
             return self._compiled.setdefault(f"delegate {setting.delegate}", Prediction())
         return self.prediction

@@ -1,4 +1,4 @@
-"""The parent's half of the TVM builder: the float .tflite of a trained network, compiled for the board's processor."""
+"""The parent's half of the TVM builder: the .tflite of a trained network, compiled for the board's processor."""
 
 from __future__ import annotations
 
@@ -89,7 +89,11 @@ class TvmBuilder:
         """
         path = Path(artifact.path)
         library = path.with_name(ON_HOST) if path.with_name(ON_HOST).is_file() else path.with_name(MODEL)
-        return predict_in_child(self._command, {"model": str(library)}, artifact, inputs)
+        tensors = {
+            key: [spec.model_dump(mode="json") for spec in specs]
+            for key, specs in (("inputs", artifact.inputs), ("outputs", artifact.outputs))
+        }
+        return predict_in_child(self._command, {"model": str(library), "tensors": tensors}, artifact, inputs)
 
     def close(self) -> None:
         """End every child of this builder, builds that are running included."""

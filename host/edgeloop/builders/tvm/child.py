@@ -1,9 +1,9 @@
 """The child process of the TVM builder: `python -m edgeloop.builders.tvm.child`, one job on stdin.
 
-In: a float .tflite, names for its tensors, a processor, and maybe the inputs and outputs of the parity gate. Out:
-`model.so`, `host.so` where the processor is not this one's, `artifact.json`, and `outputs.npz` where the task brings
-its own agreement. Or: a library for this machine and inputs, and out come the outputs. Or: what tuning has measured of
-the network's functions, and out comes a library with what it measures next.
+In: a .tflite, float or quantized, names for its tensors, a processor, and maybe the inputs and outputs of the parity
+gate. Out: `model.so`, `host.so` where the processor is not this one's, `artifact.json`, and `outputs.npz` where the
+task brings its own agreement. Or: a library for this machine and inputs, and out come the outputs. Or: what tuning has
+measured of the network's functions, and out comes a library with what it measures next.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop.builders import child, parity
+from edgeloop.builders import child, parity, runtime
+from edgeloop.builders.tvm.integer.importer import imported, is_quantized
+from edgeloop.builders.tvm.integer.network import core_of
 from edgeloop.builders.tvm.schedule import (
     Choice,
     choices,
@@ -52,12 +54,14 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["do"] == "candidates":
         return _candidates(job)
     if job["do"] == "predict":
+        inputs, outputs = _specs(job["tensors"])
         with np.load(job["inputs"]) as arrays:
             given = [arrays[str(i)] for i in range(len(arrays.files))]
-        np.savez(job["outputs"], **{str(i): out for i, out in enumerate(run_library(Path(job["model"]), given))})  # type: ignore[arg-type]
+        made = run_library(Path(job["model"]), inputs, outputs, given)
+        np.savez(job["outputs"], **{str(i): out for i, out in enumerate(made)})  # type: ignore[arg-type]
         return {}
     target, folder = TvmTarget.model_validate(job["processor"]), Path(job["target"])
-    inputs, outputs = (tuple(TensorSpec.model_validate(s) for s in job[key]) for key in ("inputs", "outputs"))
+    inputs, outputs = _specs(job)
     tuned = None
     if job["tuned"] is not None:
         tuned = {workload: Choice.model_validate(choice) for workload, choice in job["tuned"].items()}
@@ -68,7 +72,7 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     with np.load(job["probe"]) as arrays:
         given = [arrays[f"parity/x/{spec.name}"] for spec in inputs]
         expected = {spec.name: arrays[f"parity/y/{spec.name}"] for spec in outputs}
-    made = run_library(folder / (MODEL if target == here else ON_HOST), given)
+    made = run_library(folder / (MODEL if target == here else ON_HOST), inputs, outputs, given)
     named = {spec.name: values for spec, values in zip(outputs, made, strict=True)}
     judged = parity.compare(named, expected, outputs, job["rule"])
     print(f"parity: {judged}")  # noqa: T201 -- the child's log
@@ -98,8 +102,8 @@ def _build(
     outputs: Sequence[TensorSpec],
     tuned: Mapping[str, Choice] | None = None,
 ) -> tuple[str, dict[str, str]]:
-    """Compile a float .tflite as `compile_module` does. Raises BuildError."""
-    return compile_module(_imported(model), target, library, inputs, outputs, tuned)
+    """Compile a .tflite as `compile_module` does. Raises BuildError."""
+    return compile_module(_functions(model, target), target, library, inputs, outputs, tuned)
 
 
 def compile_module(
@@ -110,14 +114,13 @@ def compile_module(
     outputs: Sequence[TensorSpec],
     tuned: Mapping[str, Choice] | None = None,
 ) -> tuple[str, dict[str, str]]:
-    """Compile an imported network for one core of a processor; return LLVM's name of it, and what is tuned in it.
+    """Compile a lowered network for one core of a processor; return LLVM's name of it, and what is tuned in it.
 
     Raises BuildError.
     """
     from tvm import relax
 
     cpu, processor = _processor(target)
-    module = _lowered(module, processor)
     told: dict[str, Any] = {key: [s.told() for s in specs] for key, specs in (("inputs", inputs), ("outputs", outputs))}
     schedules = {}
     if tuned is not None:
@@ -127,9 +130,9 @@ def compile_module(
         other = sum(choice != ruled for choice, ruled in chosen.values())
         schedules["schedules"] = f"{len(chosen)} of {len(functions)} functions measured, {other} other than the rule's"
     with processor:
-        lowered = scheduled(module, target.machine, tuned)
+        made = scheduled(module, target.machine, tuned)
     # Compiled, not bytecode: what lies between two functions costs a tenth then.
-    executable = relax.build(lowered, target=processor, exec_mode="compiled")
+    executable = relax.build(made, target=processor, exec_mode="compiled")
     _export(executable, target, library, {"artifact": told})
     return cpu, schedules
 
@@ -141,8 +144,8 @@ def _candidates(job: Mapping[str, Any]) -> dict[str, Any]:
 
     target, folder = TvmTarget.model_validate(job["processor"]), Path(job["target"])
     _, processor = _processor(target)
-    lowered = functions_of(_lowered(_imported(Path(job["model"])), processor))
-    functions = {workload_of(f): (name, f) for name, f in reversed(lowered)}
+    own = functions_of(_functions(Path(job["model"]), target))
+    functions = {workload_of(f): (name, f) for name, f in reversed(own)}
     space = {workload: choices(f, target.machine) for workload, (_, f) in sorted(functions.items())}
     seen = {workload: Measured.model_validate(told) for workload, told in job["measured"].items()}
     made: dict[str, Any] = {}
@@ -176,25 +179,21 @@ def _processor(target: TvmTarget) -> tuple[str, Any]:
     return cpu, tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": cpu, "num-cores": 1})
 
 
-def _imported(model: Path) -> Any:
-    """TVM's graph of a float .tflite. Raises BuildError."""
-    import tflite
-    import tvm
-    from tvm.relax.frontend.tflite import from_tflite
-
-    try:
-        return from_tflite(tflite.Model.GetRootAsModel(model.read_bytes(), 0))
-    except tvm.error.OpNotImplemented as error:
-        raise BuildError(
-            f"TVM's importer: {' '.join(str(error).split())}", next_step="leave tvm out of the engines for this network"
-        ) from error
+def _functions(model: Path, target: TvmTarget) -> Any:
+    """The functions of a .tflite, as plain loops. Raises BuildError."""
+    content = model.read_bytes()
+    if not is_quantized(content):
+        return lowered(_float_module(content), target)
+    _, processor = _processor(target)
+    with processor:
+        return imported(content, core_of(target.machine, _has(processor)))
 
 
-def _lowered(module: Any, processor: Any) -> Any:
-    """The functions of an imported network, as plain loops."""
+def lowered(module: Any, target: TvmTarget) -> Any:
+    """The functions of an imported float network, as plain loops."""
     from tvm import relax
 
-    with processor:
+    with _processor(target)[1]:
         return relax.get_pipeline("zero")(module)
 
 
@@ -205,6 +204,25 @@ def _export(module: Any, target: TvmTarget, library: Path, told: Mapping[str, An
         lines = [f"const char *const edgeloop_{key} = {json.dumps(json.dumps(said))};\n" for key, said in told.items()]
         source.write_text("".join(lines))
         module.export_library(str(library), fcompile=_linker(target, source))
+
+
+def _float_module(content: bytes) -> Any:
+    import tflite
+    import tvm
+    from tvm.relax.frontend.tflite import from_tflite
+
+    try:
+        return from_tflite(tflite.Model.GetRootAsModel(content, 0))
+    except tvm.error.OpNotImplemented as error:
+        raise BuildError(
+            f"TVM's importer: {' '.join(str(error).split())}", next_step="leave tvm out of the engines for this network"
+        ) from error
+
+
+def _has(processor: Any) -> Callable[[str], bool]:
+    from tvm.target import codegen
+
+    return lambda feature: bool(codegen.target_has_features(feature, processor))
 
 
 def _linker(target: TvmTarget, source: Path) -> Any:
@@ -220,17 +238,33 @@ def _linker(target: TvmTarget, source: Path) -> Any:
     return link
 
 
-def run_library(library: Path, given: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """All samples one by one through a library for this machine; (n, ...) in, (n, ...) out."""
+def run_library(
+    library: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], given: Sequence[NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """All samples one by one through a library for this machine; (n, ...) in, (n, ...) out, dequantized."""
     import tvm
     from tvm import relax
 
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+    stored = [runtime.to_stored(x, _detail(spec)) for x, spec in zip(given, inputs, strict=True)]
     rows: list[list[NDArray[Any]]] = []
-    for index in range(len(given[0])):
-        out = machine["main"](*(tvm.runtime.tensor(np.ascontiguousarray(x[index : index + 1])) for x in given))
+    for index in range(len(stored[0])):
+        out = machine["main"](*(tvm.runtime.tensor(np.ascontiguousarray(x[index : index + 1])) for x in stored))
         rows.append([one.numpy() for one in (out if not hasattr(out, "numpy") else [out])])
-    return [np.concatenate(column) for column in zip(*rows, strict=True)]
+    columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
+    return [runtime.to_real(column, _detail(spec)) for column, spec in zip(columns, outputs, strict=True)]
+
+
+def _detail(spec: TensorSpec) -> dict[str, Any]:
+    """A tensor as the interpreters tell it."""
+    scales, zeros = ([] if one is None else [one] for one in (spec.scale, spec.zero_point))
+    quantization = {"scales": scales, "zero_points": zeros}
+    return {"name": spec.name, "dtype": spec.dtype, "quantization_parameters": quantization}
+
+
+def _specs(told: Mapping[str, Any]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    inputs, outputs = (tuple(TensorSpec.model_validate(s) for s in told[key]) for key in ("inputs", "outputs"))
+    return inputs, outputs
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeloop.builders import child
 from edgeloop.builders.tvm import counting, layout
-from edgeloop.builders.tvm.child import MODEL, NATIVE, ON_HOST, compile_module, run_library
+from edgeloop.builders.tvm.child import MODEL, NATIVE, ON_HOST, compile_module, lowered, run_library
 from edgeloop.builders.tvm.onnx_file import OnnxModel
 from edgeloop.builders.tvm.program_file import TorchProgram
 from edgeloop.builders.tvm.versions import TvmTarget
@@ -103,10 +103,10 @@ def _compile(
         made.mkdir()
         try:
             module = way(graph)
-            cpu, _ = compile_module(module, target, made / MODEL, *specs)
+            cpu, _ = compile_module(lowered(module, target), target, made / MODEL, *specs)
             if target != here:
-                compile_module(module, here, made / ON_HOST, *specs)
-            _compare(run_library(made / (MODEL if target == here else ON_HOST), given), expected)
+                compile_module(lowered(module, here), here, made / ON_HOST, *specs)
+            _compare(run_library(made / (MODEL if target == here else ON_HOST), *specs, given), expected)
         except _FAILED as error:
             why = child.one_line(error)
             print(f"left out: {why}")  # noqa: T201 -- the child's log

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from math import log2
 from typing import Any, Literal
 
+from edgeloop.builders.tvm.dot import ANNOTATION, DOTS, Dot
 from edgeloop.core.frozen import Frozen
 
 LANES = (16, 8, 4, 2)
@@ -93,10 +94,11 @@ def rule(function: Any, machine: str) -> Choice | None:
     if found is None:
         return None
     channels, positions, summed = found
-    lanes = next((n for n in LANES if channels % n == 0), 1)
+    dot = _dot_of(function)
+    lanes = dot.lanes if dot else next((n for n in LANES if channels % n == 0), 1)
     together = lanes * _divisor(channels // lanes, CHANNELS_MAX // lanes)
     along = _divisor(positions, max(1, min(POSITIONS_MAX, SUMS_MAX[machine] // together)))
-    inside = summed <= _PADDED_INSIDE_MAX and _pads(function)
+    inside = dot is None and summed <= _PADDED_INSIDE_MAX and _pads(function)
     padding: Literal["copied", "inside"] = "inside" if inside else "copied"
     return Choice(lanes=lanes, channels=together, positions=along, padding=padding)
 
@@ -118,9 +120,10 @@ def _space(function: Any, machine: str) -> Iterator[Choice]:
     found = _extents(function)
     assert found is not None, "a function with a rule's choice has extents"
     channels, positions, _ = found
-    whole = (channels,) if channels <= LANES[0] else ()
-    pads: tuple[Literal["copied", "inside"], ...] = ("copied", "inside") if _pads(function) else ("copied",)
-    for lanes in sorted({n for n in (*LANES, *whole) if channels % n == 0}):
+    dot, whole = _dot_of(function), (channels,) if channels <= LANES[0] else ()
+    lengths = {dot.lanes} if dot else {n for n in (*LANES, *whole) if channels % n == 0}
+    pads: tuple[Literal["copied", "inside"], ...] = ("copied", "inside") if not dot and _pads(function) else ("copied",)
+    for lanes in sorted(lengths):
         for together in (lanes * n for n in _divisors(channels // lanes, _VECTORS_MAX)):
             for along in _divisors(positions, _SPACE * POSITIONS_MAX):
                 if along * together <= _SPACE * SUMS_MAX[machine]:
@@ -170,8 +173,9 @@ def _only_copies(schedule: Any, block: Any) -> bool:
 
 
 def _fused(schedule: Any, blocks: list[Any], at: int, choice: Choice) -> None:
+    dot = _dot(schedule, blocks[at])
     for block in blocks[:at]:
-        if choice.padding == "inside" or _only_copies(schedule, block):
+        if dot is None and (choice.padding == "inside" or _only_copies(schedule, block)):
             schedule.compute_inline(block)
         else:
             _vectorize(schedule, block)
@@ -184,6 +188,7 @@ def _fused(schedule: Any, blocks: list[Any], at: int, choice: Choice) -> None:
 def _tile(schedule: Any, reduction: Any, last: Any, choice: Choice) -> None:
     """Compute the reduction tile by tile inside the loops of the block that gives the result."""
     *outer, channel = schedule.get_loops(last)
+    dot = _dot(schedule, reduction)
     tiles, inside_tile = schedule.split(channel, [None, choice.channels])
     if outer and _extent(schedule, outer[-1]) > 1:
         rows, position = schedule.split(outer.pop(), [None, choice.positions])
@@ -193,23 +198,41 @@ def _tile(schedule: Any, reduction: Any, last: Any, choice: Choice) -> None:
     inside = schedule.get_loops(reduction)[-len(kinds) :]
     summed = [loop for loop, kind in zip(inside, kinds, strict=True) if kind == _REDUCTION]
     kept = [loop for loop, kind in zip(inside, kinds, strict=True) if kind != _REDUCTION]
-    schedule.reorder(*summed, *kept)
-    _in_registers(schedule, kept, choice.lanes)
+    group = [summed.pop()] if dot else []
+    schedule.reorder(*summed, *kept, *group)
+    vector = _in_registers(schedule, kept, choice.lanes, vectorized=dot is None)
     first = schedule.decompose_reduction(reduction, summed[0])
     _in_registers(schedule, schedule.get_loops(first), choice.lanes)
+    if dot:
+        schedule.tensorize(vector, dot.registered())
     for loop in summed[:-1]:
         if _extent(schedule, loop) <= _UNROLLED_MAX:
             schedule.unroll(loop)
     _in_registers(schedule, schedule.get_loops(last), choice.lanes)
 
 
-def _in_registers(schedule: Any, loops: list[Any], lanes: int) -> None:
-    """Vectors of `lanes` channels; what else a tile holds is written out."""
+def _in_registers(schedule: Any, loops: list[Any], lanes: int, *, vectorized: bool = True) -> Any:
+    """Vectors of `lanes` channels; what else a tile holds is written out. Returns the loop over a vector's lanes."""
     vectors, vector = schedule.split(loops[-1], [None, lanes])
-    schedule.vectorize(vector)
+    if vectorized:
+        schedule.vectorize(vector)
     schedule.unroll(vectors)
     if len(loops) > 1 and _extent(schedule, loops[-2]) <= _SPACE * POSITIONS_MAX:
         schedule.unroll(loops[-2])
+    return vector
+
+
+def _dot_of(function: Any) -> Dot | None:
+    schedule = _begun(function)
+    blocks = _blocks(schedule)
+    at = _reduction_at(schedule, blocks)
+    return None if at is None else _dot(schedule, blocks[at])
+
+
+def _dot(schedule: Any, block: Any) -> Dot | None:
+    """The instruction that a block's sum was laid out for."""
+    name = schedule.get(block).annotations.get(ANNOTATION)
+    return None if name is None else DOTS[str(name)]
 
 
 def _vectorize(schedule: Any, block: Any) -> None:
