@@ -1,5 +1,5 @@
-"""Network x precision x engine, as ratios to LiteRT in one run: the interpreters, TVM as it comes, with our rule, tuned,
-and, for float networks, with our rule but out of the .pt2.
+"""Network x precision x engine, as ratios to LiteRT: the interpreters, TVM as it comes, with our rule, tuned;
+for float networks also with our rule out of the .pt2. All in one run.
 
 Untrained networks as fp32 and w8a8, one thread, `invoke`; samples are interleaved, medians over rounds. Every engine
 runs in this process through the agent's own classes. tflite-runtime takes part where it is installed. Tuning goes
