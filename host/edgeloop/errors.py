@@ -14,6 +14,7 @@
     │   ├── LeaseError           somebody else holds the board
     │   └── StationError         this machine can't keep a run's files
     └── HarnessError             our own toolchain failed (3)
+        ├── TrainingError        the training process crashed or ran past its deadline
         ├── BuildError           the converter failed, crashed or ran past its deadline
         └── ParityError          the built model does not agree with the trained network
 
@@ -160,6 +161,10 @@ def kept_on_disk(path: Path) -> Iterator[None]:
 
 class HarnessError(EdgeloopError):
     owner = Owner.HARNESS
+
+
+class TrainingError(HarnessError):
+    pass
 
 
 class BuildError(HarnessError):

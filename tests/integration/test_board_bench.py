@@ -289,6 +289,20 @@ class TestFaults:
             bench.measure(request, kill_supervisor)
         assert len(bench.measure(replace(request, attempt=1), silent).sessions) == 3
 
+    def test_an_agent_that_hangs_is_ended_by_its_heartbeat_and_the_next_attempt_works(
+        self, board: Board, model: Path, tmp_path: Path
+    ) -> None:
+        def freeze_supervisor(what: str, done: int, total: int) -> None:
+            if done == 1:
+                state = Path(board.runtime.state_dir, "jobs", job_id_of(request, None), "state.json")
+                os.kill(wire.decode(wire.State, state.read_bytes()).pid, signal.SIGSTOP)
+
+        request = request_for(tmp_path / "out", model, ["latency"] * 3, deadline_s=36_000.0)
+        hurried = bench_of(board, LocalLink(), now_s=lambda: 30 * time.monotonic())
+        with pytest.raises(BoardError, match=r"the agent hangs after \d of 3 sessions: no heartbeat for \d+ s"):
+            hurried.measure(request, freeze_supervisor)
+        assert len(bench_of(board, LocalLink()).measure(replace(request, attempt=1), silent).sessions) == 3
+
     def test_a_board_that_somebody_else_holds_is_waited_for_and_then_named(
         self, board: Board, model: Path, tmp_path: Path
     ) -> None:

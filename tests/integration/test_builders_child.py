@@ -81,6 +81,16 @@ def test_an_endless_loop_ends_at_the_deadline_with_its_whole_group(tmp_path: Pat
     assert _gone(int(caught.value.last_line))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone holds a process to an amount of memory")
+def test_a_child_and_its_own_children_are_held_to_their_memory(tmp_path: Path) -> None:
+    work = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'bytearray(1 << 30)'], check=True)"
+    child = ChildProcess(_python(SERVE.format(work=work)), tmp_path / "log", memory_max_bytes=1 << 29)
+    with pytest.raises(ChildError, match="ended with status 1 and no result, held to 512 MiB") as caught:
+        child.finish({}, tmp_path / "result.json", 20)
+    assert caught.value.more == "toolchain.memory_max_mib"
+    assert "MemoryError" in (tmp_path / "log").read_text()
+
+
 def test_a_waiting_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     parent_code = (
         "import sys, time; from pathlib import Path; from edgeloop.builders.child import ChildProcess\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import campaigns
 import pytest
+from processes import alive
 
 pytestmark = pytest.mark.train
 
@@ -50,23 +50,6 @@ def _kill_when(stage: str, campaign: Path, out: Path) -> None:
         process.wait()
 
 
-def _alive(folder: Path) -> list[str]:
-    """Command lines of processes that still mention a folder, after a while for those that are on their way out."""
-    ends = time.monotonic() + 20
-    while True:
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if str(folder) in words and path.parent.name != str(os.getpid()):
-                found.append(words)
-        if not found or time.monotonic() > ends:
-            return found
-        time.sleep(0.1)
-
-
 @pytest.mark.parametrize(
     "stages",
     [
@@ -102,7 +85,7 @@ def test_killed_at_any_stage_a_run_ends_with_the_same_network_and_measures_nothi
     assert kinds[0] == kinds[1]
     jobs = [sorted(path.name for path in (folder / "state/jobs").iterdir()) for folder in (torn, whole)]
     assert len(jobs[0]) == len(jobs[1]) == kinds[1]["job_intended"]
-    assert _alive(torn) == []
+    assert alive(torn) == []
 
 
 def _hears_ctrl_c() -> None:
@@ -128,7 +111,7 @@ def test_ctrl_c_ends_a_run_in_a_line_and_leaves_nothing_behind(tmp_path: Path) -
     assert process.returncode == 3
     assert told.splitlines()[-1] == "edgeloop: interrupted; a run goes on with --resume"
     assert "Traceback" not in told
-    assert _alive(tmp_path) == []
+    assert alive(tmp_path) == []
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from edgeloop.core.campaign import Data, Task, Training
 from edgeloop.core.network import NetworkSpec
-from edgeloop.errors import HarnessError, UserError
+from edgeloop.errors import HarnessError, TrainingError, UserError
 from edgeloop.ports import TrainingJob
 from edgeloop.training.pool import TrainingPool
 
@@ -37,6 +38,12 @@ def train(job, networks, report):
         case "crash":
             print("about to fall", flush=True)
             os.kill(os.getpid(), signal.SIGSEGV)
+        case "endless":
+            print("round and round", flush=True)
+            while True:
+                pass
+        case "hungry":
+            bytearray(1 << 31)
         case "wrong":
             raise UserError("net.py: no good", next_step="write it anew")
         case "broken":
@@ -56,6 +63,10 @@ def train(job, networks, report):
 
 def describe(network, task, data, channel_multiple):
     assert os.environ["OMP_WAIT_POLICY"]
+    name, _, fell = network.family.partition(" ")
+    if name == "fragile" and not os.path.exists(fell):
+        open(fell, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
     return NetworkSizes(parameters=os.getpid(), macs=1, layers=(), activations=(), peak_activation_elements=1)
 """
 
@@ -65,7 +76,7 @@ def entry(tmp_path, monkeypatch):
     folder = tmp_path / "code"
     folder.mkdir()
     (folder / "pool_entry.py").write_text(ENTRY)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
     return "pool_entry"
 
 
@@ -149,6 +160,29 @@ def test_a_crash_is_told_with_its_signal_and_the_next_training_gets_a_fresh_proc
     with pytest.raises(HarnessError, match=r"SIGSEGV.*about to fall"):
         pool.submit(job("crash"), quiet).result(30)
     assert pool.submit(job(), quiet).result(30).epochs == 1
+
+
+def test_an_endless_training_is_stopped_at_its_deadline_and_the_next_one_gets_a_fresh_process(entry, networks):
+    pool = TrainingPool(networks, entry=entry, threads=1, training_deadline_s=2)
+    with pytest.raises(TrainingError, match=r"not done after 2 s and was stopped; .*round and round") as told:
+        pool.submit(job("endless"), quiet).result(30)
+    assert "toolchain.training_minutes_max gives it more" in told.value.next_step
+    assert gone(int((networks / "started").read_text()))
+    assert pool.submit(job(), quiet).result(30).epochs == 1
+    pool.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone holds a process to an amount of memory")
+def test_a_training_is_held_to_its_memory(entry, networks):
+    pool = TrainingPool(networks, entry=entry, threads=1, memory_max_bytes=1 << 30)
+    with pytest.raises(HarnessError, match="MemoryError"):
+        pool.submit(job("hungry"), quiet).result(30)
+    pool.close()
+
+
+def test_a_look_at_a_network_that_kills_its_process_once_is_taken_again(pool, tmp_path):
+    fragile = NetworkSpec(family=f"fragile {tmp_path / 'fell'}")
+    assert pool.describe(fragile, Task(), Data(), 4).macs == 1
 
 
 def test_abandoning_keeps_what_is_wanted_and_the_process(pool, networks):

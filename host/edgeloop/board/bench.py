@@ -57,6 +57,8 @@ _PREPARE_AGAIN_S = 60.0
 _AWAY_MAX_S = 300.0
 """How long a board that answered before may be away: time to restart, or for a network to come back. A job goes on
 there meanwhile, and is adopted by whoever resumes."""
+_SILENT_MAX_S = 120.0
+"""An agent whose heartbeat, due every 1.5 s, stands still for so long does not end by itself."""
 _LONGER = "give the measurement a longer deadline"
 _LEASE_S = 120.0
 """From taking a board to the job's start; from then on the job itself keeps the lease, so that a board whose controller
@@ -229,6 +231,8 @@ class _Measuring:
         self._ends_s = bench.now_s() + request.deadline_s
         self._watch = watch
         self._meter: MeterBeside | None = None
+        self._beat_ns: int | None = None
+        self._beat_s = bench.now_s()
 
     def run(self) -> None:
         """Leave the folder complete, or raise."""
@@ -319,6 +323,7 @@ class _Measuring:
     def _collect(self, asked: Asked, boot_id: str | None) -> wire.Done:
         """Look until the job is done and every session of it is here."""
         self._after = self._folder.fetched()
+        self._beat_s = self._bench.now_s()
         seen_dead = False
         while True:
             if self._bench.now_s() > self._ends_s:
@@ -348,7 +353,21 @@ class _Measuring:
                 seen_dead = True  # it may have ended between two of the agent's reads
             else:
                 seen_dead = False
+                self._check_beat(look)
                 self._say(look.state.message or "measuring" if look.state is not None else "measuring")
+
+    def _check_beat(self, look: Look) -> None:
+        """Raise BoardError for an agent that lives and does nothing any more."""
+        beat_ns = None if look.state is None else look.state.heartbeat_ns
+        now_s = self._bench.now_s()
+        if beat_ns != self._beat_ns:
+            self._beat_ns, self._beat_s = beat_ns, now_s
+        elif now_s - self._beat_s > _SILENT_MAX_S:
+            raise BoardError(
+                f"{self._name}: the agent hangs after {self._after + 1} of {self._total} sessions: no heartbeat for "
+                f"{now_s - self._beat_s:.0f} s; the job was cancelled",
+                next_step="measure again; look at the board's disk and what else runs there",
+            )
 
     def _fetch(self, asked: Asked, look: Look, index: int, boot_id: str) -> None:
         sizes = sizes_to_read(asked, look, index)

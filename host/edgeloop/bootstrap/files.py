@@ -89,10 +89,12 @@ def load_environment(path: Path) -> Environment:
 
 def campaign_key(campaign: Campaign) -> str:
     """A digest of the campaign and of the content of every file it names: what `--resume` goes on with."""
-    # Where a study is written down for others to look at decides nothing, so it may move.
+    # Where a study is written down for others to look at decides nothing, so it may move; nor does what a process may
+    # take, so a run that had too little of it goes on with more.
     search = campaign.search.model_copy(update={"storage": None})
     campaign = campaign.model_copy(update={"search": search})
-    return key_of("campaign", campaign, [[name, digest(Path(name))] for name in sorted(set(_named(campaign)))])
+    asked = campaign.model_dump(mode="json", exclude={"toolchain"})
+    return key_of("campaign", asked, [[name, digest(Path(name))] for name in sorted(set(_named(campaign)))])
 
 
 def reference_network(campaign: Campaign) -> NetworkSpec:

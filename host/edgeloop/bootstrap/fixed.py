@@ -23,7 +23,7 @@ from edgeloop.builders.tvm.child import MODEL, ON_HOST
 from edgeloop.builders.tvm.ready import compiled, compiled_root, inspected, predict_compiled, this_host
 from edgeloop.builders.tvm.versions import TvmTarget
 from edgeloop.core.artifact import Artifact
-from edgeloop.core.campaign import Campaign
+from edgeloop.core.campaign import Campaign, Toolchain
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays
@@ -59,18 +59,19 @@ def check_fixed(campaign: Campaign, data: DataSet) -> tuple[Campaign, Artifact |
         return campaign, None
     io = network_io(data, campaign.task)
     spec = NetworkSpec(file=reference.file)
-    opened = open_fixed(spec, io)
+    opened = open_fixed(spec, io, campaign.toolchain)
     if Path(reference.file).suffix == ".tflite":
         found = count_tflite(opened)[1]
         return campaign.model_copy(update={"reference": reference.model_copy(update={"lightening": found})}), opened
-    return campaign, _baseline(spec, reference.lightening, io, data, opened)
+    return campaign, _baseline(spec, reference.lightening, io, data, opened, campaign.toolchain)
 
 
-def open_fixed(network: NetworkSpec, io: NetworkIO) -> Artifact:
+def open_fixed(network: NetworkSpec, io: NetworkIO, toolchain: Toolchain = Toolchain()) -> Artifact:  # noqa: B008 -- frozen
     """M1's file as a model that this host can run, its tensors called as the data call them: float where it is
     converted, as it is where it is a .tflite, compiled for this host where it is an .onnx.
 
-    Raises UserError for a file that is no such model, or takes other data, MissingExtraError, ModelError.
+    Raises UserError for a file that is no such model, or takes other data, MissingExtraError, ModelError, BuildError
+    where the process that converts it dies or takes too long.
     """
     assert network.file is not None
     path = Path(network.file)
@@ -78,13 +79,23 @@ def open_fixed(network: NetworkSpec, io: NetworkIO) -> Artifact:
     if path.suffix == ".tflite":
         return _as_data(read_tflite(path, samples=samples), io, path)
     if path.suffix == ONNX:
-        return _compiled(path, io, this_host())
+        return _compiled(path, io, this_host(), toolchain)
     if not is_tensorflow(path):
         raise UserError(
             f"{path}: no model that can be M1",
             next_step="name a .tflite, .onnx, .keras or .h5 file, or the folder of a SavedModel",
         )
-    return _as_data(converted(path, Conversion(samples=samples), converted_root()), io, path)
+    return _as_data(_converted(path, Conversion(samples=samples), toolchain), io, path)
+
+
+def _converted(path: Path, asked: Conversion, toolchain: Toolchain) -> Artifact:
+    return converted(
+        path,
+        asked,
+        converted_root(),
+        deadline_s=toolchain.build_deadline_s,
+        memory_max_bytes=toolchain.memory_max_bytes,
+    )
 
 
 def fixed_sizes(network: NetworkSpec, io: NetworkIO) -> NetworkSizes:
@@ -94,8 +105,16 @@ def fixed_sizes(network: NetworkSpec, io: NetworkIO) -> NetworkSizes:
     return count_tflite(open_fixed(network, io))[0]
 
 
-def _compiled(path: Path, io: NetworkIO, target: TvmTarget) -> Artifact:
-    return _as_data(compiled(path, _sampled(io), target, compiled_root()), io, path)
+def _compiled(path: Path, io: NetworkIO, target: TvmTarget, toolchain: Toolchain) -> Artifact:
+    made = compiled(
+        path,
+        _sampled(io),
+        target,
+        compiled_root(),
+        deadline_s=toolchain.build_deadline_s,
+        memory_max_bytes=toolchain.memory_max_bytes,
+    )
+    return _as_data(made, io, path)
 
 
 def _sampled(io: NetworkIO) -> Conversion:
@@ -247,7 +266,9 @@ def _check_output(spec: TensorSpec, asked: TensorShape, io: NetworkIO, path: Pat
 # the baseline: what is measured
 
 
-def _baseline(network: NetworkSpec, form: str, io: NetworkIO, data: DataSet, opened: Artifact) -> Artifact:
+def _baseline(
+    network: NetworkSpec, form: str, io: NetworkIO, data: DataSet, opened: Artifact, toolchain: Toolchain
+) -> Artifact:
     """M1's file in the form that it is measured as. Raises as `open_fixed`, and UserError for a form it can't have."""
     assert network.file is not None
     path = Path(network.file)
@@ -260,7 +281,7 @@ def _baseline(network: NetworkSpec, form: str, io: NetworkIO, data: DataSet, ope
         )
     samples = {shape.name: shape.shape for shape in io.inputs}
     asked = Conversion(form, samples=samples, calibration=_for_model(data.calibration.x, opened, path))
-    made = _as_data(converted(path, asked, converted_root()), io, path)
+    made = _as_data(_converted(path, asked, toolchain), io, path)
     if form == "dynamic" and count_tflite(made)[1] == "fp32":
         raise UserError(
             f"{path}: as dynamic it stays float: TFLiteConverter leaves layers of fewer than 1,024 weights as they are",
@@ -286,6 +307,7 @@ class FixedBuilder:
     others: Builder
     data: DataSet
     artifacts: Path
+    toolchain: Toolchain
     processor: Callable[[], TvmTarget]
     """Of the boards; asked when an .onnx is to be compiled for them."""
 
@@ -302,9 +324,10 @@ class FixedBuilder:
         io = network_io(self.data, job.task)
         file = Path(str(job.network.file))
         if file.suffix == ONNX:
-            made = _compiled(file, io, self.processor())
+            made = _compiled(file, io, self.processor(), self.toolchain)
         else:
-            made = _baseline(job.network, lightening, io, self.data, open_fixed(job.network, io))
+            opened = open_fixed(job.network, io, self.toolchain)
+            made = _baseline(job.network, lightening, io, self.data, opened, self.toolchain)
         name = MODEL if _is_compiled(made) else "model.tflite"
         kept = self.artifacts / made.sha256 / name
         with kept_on_disk(kept):
@@ -322,7 +345,10 @@ class FixedBuilder:
 
     def predict(self, artifact: Artifact, inputs: Arrays) -> dict[str, NDArray[Any]]:
         if _is_compiled(artifact):
-            return predict_compiled(artifact, inputs)
+            bounds = self.toolchain
+            return predict_compiled(
+                artifact, inputs, deadline_s=bounds.build_deadline_s, memory_max_bytes=bounds.memory_max_bytes
+            )
         return self.others.predict(artifact, inputs)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from edgeloop.core.events import Entry, Finished
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.measurement import Pipeline
 from edgeloop.data.load import load
-from edgeloop.errors import Fault, MissingExtraError
+from edgeloop.errors import ConfigError, Fault, MissingExtraError
 from edgeloop.measure.emulated import refused_when_emulated
 from edgeloop.measure.plans import PlanPreview, undecidable
 from edgeloop.measure.plans import preview as preview_plan
@@ -186,7 +187,10 @@ def prunes(campaign: Campaign) -> bool:
 
 
 def needs_toolchain(campaign: Campaign) -> None:
-    """Raise MissingExtraError for a package that this campaign needs and the install does not have."""
+    """Raise MissingExtraError for a package that this campaign needs and the install does not have, ConfigError where
+    this system can't hold a process to an amount of memory."""
+    if campaign.toolchain.memory_max_mib is not None and sys.platform != "linux":
+        raise ConfigError([Fault("toolchain.memory_max_mib", "Linux alone holds a process to it", "leave it out")])
     for module, package, extra in (("torch", "torch", "train"), ("litert_torch", "litert-torch", "tflite")):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(package, extra, "edgeloop run")

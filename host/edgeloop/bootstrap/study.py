@@ -49,7 +49,7 @@ from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.data.files import write_board_npz
 from edgeloop.data.load import load
 from edgeloop.data.shapes import network_io
-from edgeloop.errors import BoardError, ConfigError, LabError, UserError, kept_on_disk
+from edgeloop.errors import BoardError, ConfigError, HarnessError, LabError, UserError, kept_on_disk
 from edgeloop.measure.scoring import Scorer
 from edgeloop.measure.spread import DECISION_RULE
 from edgeloop.method.determine import grid
@@ -229,16 +229,16 @@ def run(
 ) -> RunResult:
     """Carry out a campaign to its end; the arguments are those of `Study`.
 
-    Raises UserError for what can't be used, BoardError and LabError for a board that could not be measured: the folder
-    then goes on with `resume=True`.
+    Raises UserError for what can't be used, BoardError and LabError for a board that could not be measured, and
+    HarnessError where the toolchain failed on M1: the folder then goes on with `resume=True`.
     """
     with Study(campaign, targets=targets, beside=beside, out=out, resume=resume, observer=observer) as study:
         try:
             while (trial := study.ask()) is not None:
                 study.tell(trial, study.carry_out(trial))
             return study.finish()
-        except (BoardError, LabError) as error:
-            if "--resume" not in (error.next_step or ""):
+        except (BoardError, LabError, HarnessError) as error:
+            if "--" not in (error.next_step or ""):
                 error.next_step = "; ".join(filter(None, [error.next_step, "then go on with --resume"]))
             raise
 
@@ -267,7 +267,12 @@ def _controller(
     benches = [RetryingBench(open_board(board)) for board in boards]
     for bench in benches:
         opened.callback(bench.close)
-    trainer = TrainingPool(folder / "networks")
+    trainer = TrainingPool(
+        folder / "networks",
+        training_deadline_s=campaign.training_deadline_s,
+        describe_deadline_s=campaign.toolchain.build_deadline_s,
+        memory_max_bytes=campaign.toolchain.memory_max_bytes,
+    )
     opened.callback(trainer.close)
     builders = builders_for(
         campaign,
@@ -277,9 +282,10 @@ def _controller(
         observer,
     )
     if campaign.reference.file is not None:
+        artifacts, toolchain = folder / "artifacts", campaign.toolchain
         builders = {
-            engine: FixedBuilder(builder, data, folder / "artifacts", lambda: tvm_target(benches))
-            for engine, builder in builders.items()
+            engine: FixedBuilder(made, data, artifacts, toolchain, lambda: tvm_target(benches))
+            for engine, made in builders.items()
         }
     for builder in builders.values():
         opened.callback(builder.close)

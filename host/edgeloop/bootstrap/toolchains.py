@@ -33,11 +33,20 @@ def builders_for(
 ) -> dict[Engine, Builder]:
     """The builders of a campaign's engines, in one store; boards are asked for their processor when it is needed."""
     root = folder / "artifacts"
-    tflite = TfliteBuilder(root, gate)
+    deadline_s, memory = campaign.toolchain.build_deadline_s, campaign.toolchain.memory_max_bytes
+    tflite = TfliteBuilder(root, gate, deadline_s=deadline_s, memory_max_bytes=memory)
     builders: dict[Engine, Builder] = {"litert": tflite, "tflite-runtime": tflite}
     if "tvm" in engines_of(campaign):
         tuner = tuner_for(campaign, folder / "tuning", benches, observer) if campaign.tuning.trials else None
-        builders["tvm"] = TvmBuilder(root, gate, tflite, lambda: tvm_target(benches), tuner=tuner)
+        builders["tvm"] = TvmBuilder(
+            root,
+            gate,
+            tflite,
+            lambda: tvm_target(benches),
+            tuner=tuner,
+            deadline_s=deadline_s,
+            memory_max_bytes=memory,
+        )
     return builders
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -29,12 +30,16 @@ _SAID_MAX = 300
 
 
 class ChildError(Exception):
-    """The child left no result: `message` says how it ended, `last_line` is the last thing it wrote."""
+    """The child left no result: `message` says how it ended, `last_line` is the last thing it wrote.
 
-    def __init__(self, message: str, last_line: str) -> None:
+    `more` names the key of a campaign that gives it more of what it may have lacked; None where nothing bounds it.
+    """
+
+    def __init__(self, message: str, last_line: str, more: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.last_line = last_line
+        self.more = more
 
     def __str__(self) -> str:
         return f"{self.message}: {self.last_line}" if self.last_line else self.message
@@ -48,8 +53,10 @@ def python_module(module: str) -> tuple[str, ...]:
 class ChildProcess:
     """One child in a process group of its own. Starts at once; takes one job."""
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, memory_max_bytes: int | None = None) -> None:
+        """`memory_max_bytes` bounds the private memory of the child and of each of its own; Linux alone can."""
         self.log = log
+        self._memory_max_bytes = memory_max_bytes
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1"}
         with log.open("wb") as sink:
             self._process = subprocess.Popen(
@@ -60,6 +67,9 @@ class ChildProcess:
                 start_new_session=True,
                 env=environment,
             )
+        if memory_max_bytes is not None and sys.platform == "linux":
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(self._process.pid, resource.RLIMIT_DATA, (memory_max_bytes, memory_max_bytes))
 
     @property
     def alive(self) -> bool:
@@ -79,15 +89,16 @@ class ChildProcess:
             try:
                 status = self._process.wait(deadline_s)
             except subprocess.TimeoutExpired:
-                raise ChildError(f"was not done after {deadline_s:g} s and was stopped", self._last_line()) from None
+                told = f"was not done after {deadline_s:g} s and was stopped"
+                raise ChildError(told, self._last_line(), "toolchain.build_deadline_s") from None
         finally:
             self.kill()
         if status < 0:
-            raise ChildError(f"was ended by {_signal_name(-status)}", self._last_line())
+            raise self._death(f"was ended by {_signal_name(-status)}")
         try:
             answer: dict[str, Any] = json.loads(result.read_bytes())
         except FileNotFoundError:
-            raise ChildError(f"ended with status {status} and no result", self._last_line()) from None
+            raise self._death(f"ended with status {status} and no result") from None
         return answer
 
     def kill(self) -> None:
@@ -98,6 +109,12 @@ class ChildProcess:
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
+
+    def _death(self, how: str) -> ChildError:
+        if self._memory_max_bytes is None:
+            return ChildError(how, self._last_line())
+        held = f"{how}, held to {self._memory_max_bytes / 2**20:g} MiB"
+        return ChildError(held, self._last_line(), "toolchain.memory_max_mib")
 
     def _last_line(self) -> str:
         with self.log.open("rb") as file:

@@ -100,7 +100,14 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def converted(path: Path, asked: Conversion, root: Path, *, deadline_s: float = _DEADLINE_S) -> Artifact:
+def converted(
+    path: Path,
+    asked: Conversion,
+    root: Path,
+    *,
+    deadline_s: float = _DEADLINE_S,
+    memory_max_bytes: int | None = None,
+) -> Artifact:
     """Convert a file, or find it converted below `root`. Names of inputs and outputs are the file's own.
 
     Raises MissingExtraError where the toolchain is not installed, UserError, ModelError where the file can't be
@@ -124,7 +131,7 @@ def converted(path: Path, asked: Conversion, root: Path, *, deadline_s: float = 
     )
 
     def convert(making: Path) -> Artifact:
-        return _convert(path, asked, making, command, tools, deadline_s, calibrated=calibrated)
+        return _convert(path, asked, making, command, tools, deadline_s, memory_max_bytes, calibrated=calibrated)
 
     return kept(path, root / key, convert)
 
@@ -188,6 +195,7 @@ def _convert(
     command: Sequence[str],
     tools: dict[str, str],
     deadline_s: float,
+    memory_max_bytes: int | None,
     *,
     calibrated: bool,
 ) -> Artifact:
@@ -204,9 +212,12 @@ def _convert(
     }
     log = making / "log"
     try:
-        answer = ChildProcess(command, log).finish(job, making / "result.json", deadline_s)
+        answer = ChildProcess(command, log, memory_max_bytes).finish(job, making / "result.json", deadline_s)
     except ChildError as failure:
-        raise BuildError(f"{path}: converting it to .tflite: the process {failure}") from failure
+        raise BuildError(
+            f"{path}: converting it to .tflite: the process {failure}",
+            next_step=failure.more and f"in a campaign {failure.more} gives it more",
+        ) from failure
     if error := answer.get("error"):
         kinds: dict[str, type[EdgeloopError]] = {"ModelError": ModelError, "UserError": UserError}
         raise kinds[error["kind"]](f"{path}: {error['message']}", next_step=error["next_step"])

@@ -97,7 +97,11 @@ def read_library(path: Path) -> Artifact:
 
 
 def predict_tflite(
-    artifact: Artifact, inputs: Arrays, *, deadline_s: float = _PREDICT_DEADLINE_S
+    artifact: Artifact,
+    inputs: Arrays,
+    *,
+    deadline_s: float = _PREDICT_DEADLINE_S,
+    memory_max_bytes: int | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Return the outputs of a .tflite on this host by name, (n, ...), dequantized to float32.
 
@@ -105,7 +109,7 @@ def predict_tflite(
     ModelError where the model can't be loaded, HarnessError where running it crashes or takes too long.
     """
     job = {"model": artifact.path, "shapes": artifact.resized_to}
-    return predict_in_child(_RUNTIME, job, artifact, inputs, deadline_s=deadline_s)
+    return predict_in_child(_RUNTIME, job, artifact, inputs, deadline_s=deadline_s, memory_max_bytes=memory_max_bytes)
 
 
 def predict_in_child(
@@ -115,6 +119,7 @@ def predict_in_child(
     inputs: Arrays,
     *,
     deadline_s: float = _PREDICT_DEADLINE_S,
+    memory_max_bytes: int | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Give a child the job `predict` with the samples, and return the outputs by name; raises as `predict_tflite`."""
     missing = [s.name for s in artifact.inputs if s.name not in inputs]
@@ -124,9 +129,13 @@ def predict_in_child(
         given, made = Path(name) / "inputs.npz", Path(name) / "outputs.npz"
         np.savez(given, **{str(i): inputs[s.name] for i, s in enumerate(artifact.inputs)})  # type: ignore[arg-type]
         try:
-            answer = _ask(command, {**job, "do": "predict", "inputs": str(given), "outputs": str(made)}, deadline_s)
+            asked = {**job, "do": "predict", "inputs": str(given), "outputs": str(made)}
+            answer = _ask(command, asked, deadline_s, memory_max_bytes)
         except ChildError as failure:
-            raise HarnessError(f"{artifact.path}: running it on this host: the process {failure}") from failure
+            raise HarnessError(
+                f"{artifact.path}: running it on this host: the process {failure}",
+                next_step=failure.more and f"{failure.more} gives it more",
+            ) from failure
         if error := answer.get("error"):
             _raise(error, artifact.path)
         with np.load(made) as arrays:
@@ -194,10 +203,12 @@ def _read(path: Path) -> bytes:
         raise UserError(f"{path}: can't be read: {error.strerror}") from error
 
 
-def _ask(command: Sequence[str], job: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
+def _ask(
+    command: Sequence[str], job: Mapping[str, Any], deadline_s: float, memory_max_bytes: int | None = None
+) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="edgeloop-runtime-") as name:
         folder = Path(name)
-        return ChildProcess(command, folder / "log").finish(job, folder / "result.json", deadline_s)
+        return ChildProcess(command, folder / "log", memory_max_bytes).finish(job, folder / "result.json", deadline_s)
 
 
 def _raise(error: dict[str, Any], path: str) -> NoReturn:

@@ -32,8 +32,11 @@ class ArtifactStore:
     Safe to call from several threads.
     """
 
-    def __init__(self, root: Path, command: Sequence[str], deadline_s: float) -> None:
+    def __init__(
+        self, root: Path, command: Sequence[str], deadline_s: float, memory_max_bytes: int | None = None
+    ) -> None:
         self._root = root
+        self._memory_max_bytes = memory_max_bytes
         self._command = tuple(command)
         self._deadline_s = deadline_s
         self._lock = threading.Lock()
@@ -79,7 +82,10 @@ class ArtifactStore:
                 answer = process.finish(job, target / "result.json", self._deadline_s)
             except ChildError as failure:
                 log = self._keep_failed_log(key, process)
-                raise BuildError(f"building {what}: the process {failure}", next_step=f"its log is {log}") from failure
+                raise BuildError(
+                    f"building {what}: the process {failure}",
+                    next_step=f"its log is {log}" + (f", and {failure.more} gives it more" if failure.more else ""),
+                ) from failure
             if error := answer.get("error"):
                 log = self._keep_failed_log(key, process)
                 raise _ERRORS[error["kind"]](error["message"], next_step=error["next_step"] or f"its log is {log}")
@@ -132,7 +138,7 @@ class ArtifactStore:
     def _spawn(self) -> ChildProcess:
         handle, name = tempfile.mkstemp(prefix=f"{_BUILDING}{os.getpid()}-", suffix=".log", dir=self._root)
         os.close(handle)
-        return ChildProcess(self._command, Path(name))
+        return ChildProcess(self._command, Path(name), self._memory_max_bytes)
 
     def _keep_failed_log(self, key: str, process: ChildProcess) -> Path:
         log = self._root / "failed" / f"{key[:16]}.log"

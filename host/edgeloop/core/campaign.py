@@ -283,6 +283,21 @@ class Tuning(Frozen):
     """No measurement of schedules is begun later than this after a network's first."""
 
 
+class Toolchain(Frozen):
+    """What the processes of this host may take that train, build, and run what was built."""
+
+    training_minutes_max: float | None = Field(default=None, gt=0)
+    """Of one training; the budget's wall_minutes where absent."""
+    build_deadline_s: float = Field(default=900, gt=0)
+    """Of a build, a conversion, a look at a network, and a run of a built network over the validation data."""
+    memory_max_mib: int | None = Field(default=None, gt=0)
+    """Of one process, its private memory (RLIMIT_DATA); None: what there is."""
+
+    @property
+    def memory_max_bytes(self) -> int | None:
+        return None if self.memory_max_mib is None else self.memory_max_mib * 1024 * 1024
+
+
 class Campaign(Frozen):
     schema_: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -295,6 +310,7 @@ class Campaign(Frozen):
     training: Training = Training()
     budget: Budget = Budget()
     tuning: Tuning = Tuning()
+    toolchain: Toolchain = Toolchain()
     plan: Plan = Plan.of("quick")
     """Of every candidate while searching; a quick plan's winner is confirmed at `standard`."""
     environment: Environment = Environment()
@@ -322,6 +338,11 @@ class Campaign(Frozen):
             raise ValueError("training.teacher: M2 is distilled into M1 there, and a file can't be trained")
         if self.training.teacher == "m1" and self.training.schedule == "qkd":
             raise ValueError("training.schedule: qkd trains the teacher too, and a file can't be trained")
+
+    @property
+    def training_deadline_s(self) -> float:
+        minutes = self.toolchain.training_minutes_max
+        return 60 * (self.budget.wall_minutes if minutes is None else minutes)
 
     @property
     def confirmation(self) -> Plan:

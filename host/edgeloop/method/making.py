@@ -16,7 +16,7 @@ from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.measurement import Attempt
 from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec
-from edgeloop.errors import HarnessError, StationError
+from edgeloop.errors import EdgeloopError, HarnessError, StationError
 from edgeloop.method.lighten import degree
 from edgeloop.method.measuring import Measuring
 from edgeloop.method.memo import Memo
@@ -184,7 +184,12 @@ class Making:
         self._means.observer.stage(number, f"building {candidate}")
         began = self._means.clock.monotonic_s()
         builder = self._builder(candidate)
-        artifact = self._start_build(trained, candidate).result()
+        building = self._start_build(trained, candidate)
+        try:
+            artifact = building.result()
+        except EdgeloopError:
+            self._builds.pop(builder.key(trained, candidate.lightening), None)
+            raise
         self._memo.append(
             Built(
                 trial=number,
@@ -202,7 +207,8 @@ class Making:
         return self._means.builders[candidate.engine]
 
     def _start_build(self, trained: TrainedNetwork, candidate: Candidate) -> Future[Artifact]:
-        """Build, or join the build that was started ahead."""
+        """Build, or join the build that was started ahead. One that failed is not a candidate's for good: another
+        candidate with the same file tries it again."""
         builder = self._builder(candidate)
         key = builder.key(trained, candidate.lightening)
         if key not in self._builds:

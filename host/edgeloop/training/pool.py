@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -25,7 +27,7 @@ from pydantic import ValidationError
 
 from edgeloop.core.campaign import Data, Task
 from edgeloop.core.network import NetworkSizes, NetworkSpec
-from edgeloop.errors import EdgeloopError, HarnessError
+from edgeloop.errors import EdgeloopError, HarnessError, TrainingError
 from edgeloop.ports import TrainedNetwork, TrainingJob
 from edgeloop.training.key import sizes_key, training_key
 from edgeloop.training.messages import Abandon, Progressed, Raised, Request, Returned
@@ -34,14 +36,31 @@ from edgeloop.training.summary import read_trained
 Progress = Callable[[str, float], None]
 
 _LOG_LINES = 3
+_TICK_S = 0.5
+_ABANDONED_S = 60.0
+"""How long a training that nobody waits for may take to its next report."""
 
 
 class TrainingPool:
     """The `Trainer` and `Networks` ports. Trainings run one after another, in the order they were submitted."""
 
-    def __init__(self, networks: Path, *, entry: str = "edgeloop.bootstrap.worker", threads: int | None = None) -> None:
-        """`networks` is the folder of finished trainings; `entry` the module that the process works with."""
+    def __init__(
+        self,
+        networks: Path,
+        *,
+        entry: str = "edgeloop.bootstrap.worker",
+        threads: int | None = None,
+        training_deadline_s: float = 8 * 3600.0,
+        describe_deadline_s: float = 600.0,
+        memory_max_bytes: int | None = None,
+    ) -> None:
+        """`networks` is the folder of finished trainings; `entry` the module that the process works with.
+
+        `memory_max_bytes` bounds the private memory of a process; Linux alone can.
+        """
         self._networks = networks
+        self._deadlines_s = {"train": training_deadline_s, "describe": describe_deadline_s}
+        self._memory_max_bytes = memory_max_bytes
         self._entry = entry
         # One core is left to the controller and to a builder that warms up: with every core taken, threads that wait
         # for each other made steps of small networks 4 to 40 times slower on two cores.
@@ -96,7 +115,10 @@ class TrainingPool:
                     worker.abandon()
 
     def describe(self, network: NetworkSpec, task: Task, data: Data, channel_multiple: int) -> NetworkSizes:
-        """What a network would cost; asked once, then read. A second process answers while the first one trains."""
+        """What a network would cost; asked once, then read. A second process answers while the first one trains.
+
+        A process that dies of it is told of where a second one does too: without sizes nothing can be asked.
+        """
         kept = self._networks / "sizes" / f"{sizes_key(network, task, data, channel_multiple)}.json"
         with contextlib.suppress(OSError, ValueError, ValidationError):
             return NetworkSizes.model_validate(json.loads(kept.read_text()))
@@ -104,7 +126,7 @@ class TrainingPool:
         try:
             if role == "describe":
                 self._in_use[role].acquire()
-            sizes = self._ask(role, "describe", (network, task, data, channel_multiple), lambda _what, _fraction: None)
+            sizes = self._described(role, (network, task, data, channel_multiple))
         finally:
             self._in_use[role].release()
         assert isinstance(sizes, NetworkSizes)
@@ -113,6 +135,12 @@ class TrainingPool:
         part.write_text(sizes.model_dump_json())
         part.replace(kept)
         return sizes
+
+    def _described(self, role: str, arguments: tuple[Any, ...]) -> Any:
+        try:
+            return self._ask(role, "describe", arguments, lambda _what, _fraction: None)
+        except TrainingError:
+            return self._ask(role, "describe", arguments, lambda _what, _fraction: None)
 
     def close(self) -> None:
         """Stop everything at once; what runs fails with HarnessError, what waits is cancelled."""
@@ -155,8 +183,8 @@ class TrainingPool:
             worker = self._workers.get(role)
             if worker is None or not worker.alive:
                 log = self._networks / "logs" / f"{role}.log"
-                worker = self._workers[role] = _Worker(self._entry, self._threads, log)
-            worker.send(function, arguments)
+                worker = self._workers[role] = _Worker(self._entry, self._threads, log, self._memory_max_bytes)
+            worker.send(function, arguments, self._deadlines_s[function])
             if task is not None and task.abandoned:
                 worker.abandon()
         return worker.answer(progress)
@@ -178,9 +206,11 @@ class _Task:
 class _Worker:
     """One child process and its socket."""
 
-    def __init__(self, entry: str, threads: int, log: Path) -> None:
+    def __init__(self, entry: str, threads: int, log: Path, memory_max_bytes: int | None) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
+        self._memory_max_bytes = memory_max_bytes
+        self._deadline_s = self._ends_s = 0.0
         self._number = 0
         ours, theirs = Pipe()
         self._connection: Connection = ours
@@ -197,25 +227,34 @@ class _Worker:
                 env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUNBUFFERED": "1"},
             )
         theirs.close()
+        if memory_max_bytes is not None and sys.platform == "linux":
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(self._process.pid, resource.RLIMIT_DATA, (memory_max_bytes, memory_max_bytes))
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def send(self, function: str, arguments: tuple[Any, ...]) -> None:
+    def send(self, function: str, arguments: tuple[Any, ...], deadline_s: float) -> None:
         self._number += 1
+        self._function, self._deadline_s, self._ends_s = function, deadline_s, time.monotonic() + deadline_s
         with contextlib.suppress(OSError):  # a process that is gone is told of by answer()
             self._connection.send(Request(self._number, function, arguments))
 
     def abandon(self) -> None:
-        """Ask it to stop what it was sent last, at its next report."""
+        """Ask it to stop what it was sent last, at its next report, which has to come soon."""
+        self._ends_s = min(self._ends_s, time.monotonic() + _ABANDONED_S)
         with contextlib.suppress(OSError):
             self._connection.send(Abandon(self._number))
 
     def answer(self, progress: Progress) -> Any:
-        """Wait for the answer to what was sent last. Raises what the child raised, or HarnessError if it died."""
+        """Wait for the answer to what was sent last. Raises what the child raised, or TrainingError if it died, or
+        was not done at its deadline and was stopped."""
         while True:
             try:
+                if not self._connection.poll(_TICK_S):
+                    self._end_late()
+                    continue
                 message = self._connection.recv()
             except (EOFError, OSError) as gone:
                 raise self._death() from gone
@@ -226,6 +265,16 @@ class _Worker:
                     return value
                 case Raised(error):
                     raise error
+
+    def _end_late(self) -> None:
+        if time.monotonic() < self._ends_s:
+            return
+        self.kill()
+        key = "training_minutes_max" if self._function == "train" else "build_deadline_s"
+        raise TrainingError(
+            f"the training process was not done after {self._deadline_s:g} s and was stopped{self._said()}",
+            next_step=f"see {self._log}; toolchain.{key} gives it more",
+        )
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -239,9 +288,13 @@ class _Worker:
     def _death(self) -> EdgeloopError:
         code = self._process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        held = f", held to {self._memory_max_bytes / 2**20:g} MiB" if self._memory_max_bytes is not None else ""
+        hint = " or lower training.batch, if memory ran out" if code == -signal.SIGKILL or held else ""
+        return TrainingError(f"the training process {how}{held}{self._said()}", next_step=f"see {self._log}{hint}")
+
+    def _said(self) -> str:
+        """Its last lines."""
         with self._log.open("rb") as file:
             file.seek(self._log_start)
             lines = [line for line in file.read()[-4096:].decode(errors="replace").splitlines() if line.strip()]
-        said = f"; it said last: {' | '.join(lines[-_LOG_LINES:])}" if lines else ""
-        hint = " or lower training.batch, if memory ran out" if code == -signal.SIGKILL else ""
-        return HarnessError(f"the training process {how}{said}", next_step=f"see {self._log}{hint}")
+        return f"; it said last: {' | '.join(lines[-_LOG_LINES:])}" if lines else ""

@@ -28,10 +28,17 @@ class TfliteBuilder:
     """A `ports.Builder`. Safe to call from several threads; each build is a process of its own."""
 
     def __init__(
-        self, root: Path, gate: parity.Gate, *, deadline_s: float = 600.0, command: Sequence[str] = CHILD
+        self,
+        root: Path,
+        gate: parity.Gate,
+        *,
+        deadline_s: float = 600.0,
+        memory_max_bytes: int | None = None,
+        command: Sequence[str] = CHILD,
     ) -> None:
-        self._store = ArtifactStore(root, command, deadline_s)
+        self._store = ArtifactStore(root, command, deadline_s, memory_max_bytes)
         self._gate = gate
+        self._deadline_s, self._memory_max_bytes = deadline_s, memory_max_bytes
 
     def key(self, trained: TrainedNetwork, lightening: str) -> str:
         """Raises MissingExtraError where the toolchain is not installed."""
@@ -61,7 +68,7 @@ class TfliteBuilder:
         self._store.warm_up()
 
     def predict(self, artifact: Artifact, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return predict_tflite(artifact, inputs)
+        return predict_tflite(artifact, inputs, deadline_s=self._deadline_s, memory_max_bytes=self._memory_max_bytes)
 
     def close(self) -> None:
         """End every child, builds that are running included."""

@@ -36,13 +36,15 @@ class TvmBuilder:
         *,
         tuner: Tuner | None = None,
         deadline_s: float = 600.0,
+        memory_max_bytes: int | None = None,
         command: Sequence[str] = CHILD,
     ) -> None:
         """`tflite` makes what TVM imports; `target` is asked once, when something is to be built.
 
         Without a tuner a rule chooses all schedules.
         """
-        self._store = ArtifactStore(root, command, deadline_s)
+        self._store = ArtifactStore(root, command, deadline_s, memory_max_bytes)
+        self._deadline_s, self._memory_max_bytes = deadline_s, memory_max_bytes
         self._command = tuple(command)
         self._gate = gate
         self._tflite = tflite
@@ -87,14 +89,26 @@ class TvmBuilder:
 
         Raises DataError where an input has no array, HarnessError where running it crashes or takes too long.
         """
-        path = Path(artifact.path)
-        library = path.with_name(ON_HOST) if path.with_name(ON_HOST).is_file() else path.with_name(MODEL)
-        tensors = {
-            key: [spec.model_dump(mode="json") for spec in specs]
-            for key, specs in (("inputs", artifact.inputs), ("outputs", artifact.outputs))
-        }
-        return predict_in_child(self._command, {"model": str(library), "tensors": tensors}, artifact, inputs)
+        return predict_in_child(
+            self._command,
+            running(artifact),
+            artifact,
+            inputs,
+            deadline_s=self._deadline_s,
+            memory_max_bytes=self._memory_max_bytes,
+        )
 
     def close(self) -> None:
         """End every child of this builder, builds that are running included."""
         self._store.close()
+
+
+def running(artifact: Artifact) -> dict[str, Any]:
+    """What the child is told to run a compiled network on this host."""
+    path = Path(artifact.path)
+    library = path.with_name(ON_HOST) if path.with_name(ON_HOST).is_file() else path.with_name(MODEL)
+    tensors = {
+        key: [spec.model_dump(mode="json") for spec in specs]
+        for key, specs in (("inputs", artifact.inputs), ("outputs", artifact.outputs))
+    }
+    return {"model": str(library), "tensors": tensors}

@@ -22,7 +22,8 @@ from edgeloop.builders.converted import ONNX, Conversion, digest, kept
 from edgeloop.builders.prebuilt import predict_in_child
 from edgeloop.builders.shapes import is_channels_first
 from edgeloop.builders.tvm import versions
-from edgeloop.builders.tvm.child import MODEL, NATIVE, ON_HOST
+from edgeloop.builders.tvm.builder import CHILD, running
+from edgeloop.builders.tvm.child import MODEL, NATIVE
 from edgeloop.builders.tvm.versions import TvmTarget
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import key_of
@@ -31,7 +32,6 @@ from edgeloop.core.network import NetworkSizes
 from edgeloop.errors import BuildError, DataError, EdgeloopError, ModelError, UserError
 
 _CHILD = python_module("edgeloop.builders.tvm.ready_child")
-_RUN = python_module("edgeloop.builders.tvm.child")
 _DEADLINE_S = 900.0
 _SUFFIXES = (ONNX, ".pt2")
 
@@ -51,7 +51,9 @@ def this_host() -> TvmTarget:
     return TvmTarget(machine=platform.machine(), mcpu=NATIVE)
 
 
-def inspected(path: Path, asked: Conversion, *, deadline_s: float = _DEADLINE_S) -> tuple[Artifact, NetworkSizes]:
+def inspected(
+    path: Path, asked: Conversion, *, deadline_s: float = _DEADLINE_S, memory_max_bytes: int | None = None
+) -> tuple[Artifact, NetworkSizes]:
     """What a file takes and gives, and what it costs for one sample; nothing is compiled, and it stays as it is.
 
     Raises MissingExtraError where the toolchain is not installed, UserError, ModelError for a file that TVM can't
@@ -60,7 +62,7 @@ def inspected(path: Path, asked: Conversion, *, deadline_s: float = _DEADLINE_S)
     _tools(path)
     sha256 = digest(path)
     with tempfile.TemporaryDirectory(prefix="edgeloop-inspect-") as name:
-        answer = _ask(path, _job("inspect", path, asked), Path(name), deadline_s)
+        answer = _ask(path, _job("inspect", path, asked), Path(name), deadline_s, memory_max_bytes)
     found = Artifact(
         path=str(path.resolve()),
         sha256=sha256,
@@ -72,7 +74,13 @@ def inspected(path: Path, asked: Conversion, *, deadline_s: float = _DEADLINE_S)
 
 
 def compiled(
-    path: Path, asked: Conversion, target: TvmTarget, root: Path, *, deadline_s: float = _DEADLINE_S
+    path: Path,
+    asked: Conversion,
+    target: TvmTarget,
+    root: Path,
+    *,
+    deadline_s: float = _DEADLINE_S,
+    memory_max_bytes: int | None = None,
 ) -> Artifact:
     """Compile a file for a processor, or find it compiled below `root`: `model.so`, and `host.so` where the processor
     is another machine's. Names of inputs and outputs are the file's own. Raises as `inspected`.
@@ -90,7 +98,7 @@ def compiled(
 
     def compile_in(folder: Path) -> Artifact:
         job = _job("compile", path, asked) | {"processor": target.model_dump(), "target": str(folder)}
-        answer = _ask(path, job, folder, deadline_s)
+        answer = _ask(path, job, folder, deadline_s, memory_max_bytes)
         content = (folder / MODEL).read_bytes()
         return Artifact(
             path=str(folder / MODEL),
@@ -105,15 +113,17 @@ def compiled(
     return kept(path, root / key, compile_in)
 
 
-def predict_compiled(artifact: Artifact, inputs: Arrays, *, deadline_s: float = 600.0) -> dict[str, NDArray[Any]]:
+def predict_compiled(
+    artifact: Artifact, inputs: Arrays, *, deadline_s: float = _DEADLINE_S, memory_max_bytes: int | None = None
+) -> dict[str, NDArray[Any]]:
     """Return the outputs of a compiled model on this host by name, (n, ...), for channel-last samples.
 
     Raises DataError where the arrays don't fit, HarnessError where running it crashes or takes too long.
     """
-    path = Path(artifact.path)
-    library = path.with_name(ON_HOST) if path.with_name(ON_HOST).is_file() else path.with_name(MODEL)
     given = {spec.name: _given(artifact, spec.name, inputs) for spec in artifact.inputs if spec.name in inputs}
-    return predict_in_child(_RUN, {"model": str(library)}, artifact, given, deadline_s=deadline_s)
+    return predict_in_child(
+        CHILD, running(artifact), artifact, given, deadline_s=deadline_s, memory_max_bytes=memory_max_bytes
+    )
 
 
 def _given(artifact: Artifact, name: str, inputs: Arrays) -> NDArray[Any]:
@@ -150,10 +160,12 @@ def _job(what: str, path: Path, asked: Conversion) -> dict[str, Any]:
     }
 
 
-def _ask(path: Path, job: Mapping[str, Any], folder: Path, deadline_s: float) -> dict[str, Any]:
+def _ask(
+    path: Path, job: Mapping[str, Any], folder: Path, deadline_s: float, memory_max_bytes: int | None
+) -> dict[str, Any]:
     log, result = folder / "build.log", folder / "result.json"
     try:
-        answer = ChildProcess(_CHILD, log).finish(job, result, deadline_s)
+        answer = ChildProcess(_CHILD, log, memory_max_bytes).finish(job, result, deadline_s)
     except ChildError as failure:
         raise BuildError(f"{path}: reading it with TVM: the process {failure}") from failure
     result.unlink()
