@@ -145,6 +145,54 @@ def test_a_ready_library_is_known_by_its_description_alone(
         read_library(lonely)
 
 
+@pytest.mark.full
+def test_targets_of_two_processors_are_each_measured_with_a_file_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    here = tmp_path / "cache" / "edgeloop" / "local-board"
+    any_core = {"x86_64": "x86-64-v2", "aarch64": "generic"}[platform.machine()]
+    # The target `local` is of the shipped model, the other one of a model called so that lies beside the campaign.
+    model = f'schema = 1\nname = "local"\narchitectures = ["{platform.machine()}"]\nmcpu = "{any_core}"\n'
+    (tmp_path / "local.toml").write_text(model + '[runtime]\nsource = "system"\n')
+    there = campaigns.write_local_board(tmp_path, "plain")
+    text = campaigns.CAMPAIGN.format(target='local", "plain', size_ratio=100)
+    for old, new in (
+        ('["w8a8", "w4a8"]', '["fp32"]\nengines = ["tvm"]'),
+        ('family = "ds_cnn"', 'family = "ds_cnn"\nengine = "tvm"'),
+    ):
+        text = text.replace(old, new)
+    (tmp_path / "campaign.toml").write_text(text)
+    told = campaigns.run("run", tmp_path / "campaign.toml", "--out", tmp_path / "run", cwd=tmp_path)
+    events = campaigns.events(tmp_path / "run")
+    built = [event for event in events if event["kind"] == "built"]
+    assert len(built) == 2
+    for event in built:
+        first, elsewhere = event["artifact"]["sha256"], event["elsewhere"]
+        assert list(elsewhere) == ["plain"]
+        assert elsewhere["plain"]["tools"]["processor"].split()[1] == any_core
+        other = elsewhere["plain"]["sha256"]
+        assert other != first
+        for state, pushed, foreign in ((here, first, other), (there, other, first)):
+            assert (state / "cache" / f"{pushed}.so").is_file()
+            assert not (state / "cache" / f"{foreign}.so").exists()
+    best = tmp_path / "run" / "best"
+    models = sorted(best.glob("*/model.so"))
+    assert [model.parent.name for model in models] == sorted(
+        f"{platform.machine()}-{artifact['tools']['processor'].split()[1]}"
+        for artifact in (built[1]["artifact"], built[1]["elsewhere"]["plain"])
+    )
+    assert sorted(path.name for path in best.iterdir() if path.is_file()) == ["proof.json"]
+    proof = json.loads((best / "proof.json").read_text())
+    sizes = {m["target"]: m["model"]["sha256"] for m in proof["measurements"]}
+    assert sizes == {"local": built[1]["artifact"]["sha256"], "plain": built[1]["elsewhere"]["plain"]["sha256"]}
+    assert told.stdout.count("best/") == 2 or told.stderr.count("best/") == 2
+    words = ("measure", best / f"{platform.machine()}-{any_core}" / "model.so", "--target", "plain", "--engine", "tvm")
+    campaigns.run(*words, "--profile", "quick", cwd=tmp_path)
+    campaigns.run("run", tmp_path / "campaign.toml", "--out", tmp_path / "run", "--resume", cwd=tmp_path)
+    assert campaigns.events(tmp_path / "run") == events
+
+
 def test_one_campaign_tries_both_engines_tunes_on_the_board_and_puts_out_a_compiled_network(tmp_path: Path) -> None:
     state = campaigns.write_local_board(tmp_path)
     text = campaigns.CAMPAIGN.format(target="here", size_ratio=100).replace(

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from edgeloop.bootstrap.running import needs_toolchain
 from edgeloop.core.campaign import Campaign
+from edgeloop.errors import ConfigError
 
 
 def campaign(**tables: Any) -> Campaign:
     plain = {"schema": 1, "name": "c", "targets": ["b"], "limits": {"limit": []}}
     return Campaign.model_validate(plain | {"reference": {"family": "ds_cnn"}} | tables)
+
+
+def test_a_training_may_take_the_runs_own_time_unless_the_toolchain_says_less() -> None:
+    assert campaign(budget={"wall_minutes": 30}).training_deadline_s == 1800
+    assert campaign(budget={"wall_minutes": 30}, toolchain={"training_minutes_max": 2}).training_deadline_s == 120
+    assert campaign(toolchain={"memory_max_mib": 2}).toolchain.memory_max_bytes == 2 << 20
+
+
+@pytest.mark.skipif(importlib.util.find_spec("litert_torch") is None, reason="asks for extras first")
+def test_a_bound_on_memory_is_refused_where_the_system_keeps_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounded = campaign(toolchain={"memory_max_mib": 4096})
+    needs_toolchain(bounded)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ConfigError, match=r"toolchain\.memory_max_mib: Linux alone holds a process to it"):
+        needs_toolchain(bounded)
 
 
 @pytest.mark.parametrize(

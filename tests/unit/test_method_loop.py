@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign
-from edgeloop.core.events import Judged
+from edgeloop.core.events import Built, Judged
 from edgeloop.core.network import NetworkSpec
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome, Verdict
@@ -66,6 +67,8 @@ class Shop:
 
     broken: frozenset[float] = frozenset()
     """Widths whose build fails."""
+    processor: str = ""
+    """What is built for, where there is a choice."""
     room: bool = True
     shares_host: bool = True
     measure: Any = None
@@ -83,7 +86,9 @@ class Shop:
 
     def key(self, what: Any, lightening: str = "") -> str:
         """Of a training job, or of a trained network and a rung."""
-        return f"{what.key} {lightening}" if lightening else f"{what.network.width} {what.lightening}"
+        if lightening:
+            return f"{what.key} {lightening}{self.processor}"
+        return f"{what.network.width} {what.lightening}"
 
     def submit(self, job: Any, _progress: Any) -> Future[TrainedNetwork]:
         self.trained.append(f"{job.network.width} {job.lightening}")
@@ -103,7 +108,7 @@ class Shop:
         self.built.append((width, lightening))
         if width in self.broken:
             raise BuildError("the converter crashed")
-        return Artifact(path="/m", sha256=trained.key, deployed_bytes=1000, inputs=(), outputs=())
+        return Artifact(path="/m", sha256=trained.key + self.processor, deployed_bytes=1000, inputs=(), outputs=())
 
     def on_host(self, *_: Any) -> dict[str, float]:
         return {}
@@ -130,7 +135,11 @@ class Shop:
     progress = entry = stage
 
 
-def controller(shop: Shop, ledger: MemoryLedger, campaign_key: str = "k") -> Controller:
+def controller(
+    shop: Shop, ledger: MemoryLedger, campaign_key: str = "k", beside: Mapping[str, Shop] | None = None
+) -> Controller:
+    """`beside`: more targets, and who builds for them."""
+    others: Mapping[str, Any] = beside or {}
     memo = shop.memo = Memo(ledger, shop)
 
     def strategy(m1: Any, sizes: Any, m1_bytes: int, sizes_of: Any) -> PatentStrategy:
@@ -155,8 +164,8 @@ def controller(shop: Shop, ledger: MemoryLedger, campaign_key: str = "k") -> Con
         Means(
             networks=parts,
             trainer=parts,
-            builders={"litert": parts},
-            benches=[parts],
+            builder_for=lambda _engine, board: others.get(board.name, parts),
+            benches=[parts, *(SimpleNamespace(board=SimpleNamespace(name=n, shares_host=True)) for n in others)],  # type: ignore[misc]
             memo=memo,
             clock=FakeClock(),
             observer=parts,
@@ -183,6 +192,30 @@ def test_a_build_that_fails_closes_its_trial_and_the_search_goes_on() -> None:
     assert finished.exit_code == 3, "nothing was measured, so nothing can be told"
     assert kinds(ledger).count("errored") == 2
     assert shop.measured == []
+
+
+def test_a_build_that_failed_is_tried_again_where_it_is_wanted_again() -> None:
+    shop = Shop(broken=frozenset({1.0}))
+    made = controller(shop, MemoryLedger(FakeClock()))
+    trial = made.ask()
+    assert trial is not None
+    with pytest.raises(BuildError):
+        made.make(trial)
+    shop.broken = frozenset()
+    assert made.make(trial).deployed_bytes == 1000
+    made.close()
+
+
+def test_a_candidate_is_built_once_for_each_processor_and_each_target_knows_its_file() -> None:
+    ledger, shop, other = MemoryLedger(FakeClock()), Shop(processor=" a72"), Shop(processor=" a53")
+    walk(controller(shop, ledger, beside={"c": other, "d": shop, "e": other}))
+    assert shop.built == other.built == [(1.0, "fp32"), (1.5, "w8a8")]
+    for event in (entry.event for entry in ledger.entries()):
+        if isinstance(event, Built):
+            files = [event.on(target).sha256.rpartition(" ")[2] for target in "bcde"]
+            assert files == ["a72", "a53", "a72", "a53"]
+            assert [artifact.sha256 for artifact in event.artifacts] == [event.on("b").sha256, event.on("c").sha256]
+            assert list(event.elsewhere) == ["c", "e"]
 
 
 def test_what_closed_a_trial_is_not_tried_again_by_a_resumed_run() -> None:

@@ -309,7 +309,7 @@ class FixedBuilder:
     artifacts: Path
     toolchain: Toolchain
     processor: Callable[[], TvmTarget]
-    """Of the boards; asked when an .onnx is to be compiled for them."""
+    """Of the board; asked when an .onnx is to be compiled for it."""
 
     def key(self, trained: TrainedNetwork, lightening: str) -> str:
         if _file_of(trained) is None:

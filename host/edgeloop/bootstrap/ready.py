@@ -340,7 +340,7 @@ def for_board(subject: Subject, bench: Bench, watch: Watch) -> Subject:
     path = Path(artifact.path)
     if subject.engine != "tvm" or not is_compilable(path):
         return subject
-    target = tvm_target([bench], "--engine")
+    target = tvm_target(bench, "--engine")
     watch(f"compiling {path.name} for {target}", 0, 1)
     asked = Conversion(shapes={spec.name: spec.shape for spec in artifact.inputs})
     return replace(subject, artifact=compiled(path, asked, target, compiled_root()))

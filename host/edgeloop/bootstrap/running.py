@@ -131,9 +131,15 @@ class RunResult:
     finished: Finished
     entries: tuple[Entry, ...]
     folder: Path
-    model: Path | None
+    models: tuple[Path, ...]
+    """The network that passed, where one did: a file for each processor, the first target's first."""
     front: tuple[Path, ...] = ()
     """In Pareto mode every model that passed, from the most accurate."""
+
+    @property
+    def model(self) -> Path | None:
+        """The first target's file of the network that passed."""
+        return next(iter(self.models), None)
 
     @property
     def exit_code(self) -> int:
@@ -144,6 +150,7 @@ class RunResult:
         return document.run(self.entries) | {
             "exit_code": self.finished.exit_code,
             "artifact": str(self.model) if self.model else None,
+            "artifacts": [str(model) for model in self.models],
             "front": [str(model) for model in self.front],
             "report": str(self.folder / REPORT),
             "folder": str(self.folder),
@@ -153,7 +160,7 @@ class RunResult:
         return text.run_report(self.entries)
 
     def whereabouts(self) -> list[str]:
-        lines = [f"network: {self.model}"] if self.model else []
+        lines = [f"network: {model}" for model in self.models]
         lines += [f"front:   {model}" for model in self.front]
         return [*lines, f"report:  {self.folder / REPORT}", f"ledger:  {self.folder / LEDGER}"]
 

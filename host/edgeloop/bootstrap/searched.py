@@ -94,7 +94,12 @@ def searched(
     if importlib.util.find_spec("torch") is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        pool = TrainingPool(Path(folder))
+        toolchain = campaign.toolchain
+        pool = TrainingPool(
+            Path(folder),
+            describe_deadline_s=toolchain.build_deadline_s,
+            memory_max_bytes=toolchain.memory_max_bytes,
+        )
         try:
 
             def sizes_of(network: NetworkSpec) -> NetworkSizes:

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -153,7 +154,8 @@ class Study:
         return self._controller.ask()
 
     def make(self, trial: Trial) -> Artifact:
-        """Train and build the trial that was asked, through the parity gate; measure nothing.
+        """Train and build the trial that was asked, through the parity gate; measure nothing. The artifact is the first
+        target's; `trials` have those of targets of other processors (`trial.built.on(target)`).
 
         Raises HarnessError where the toolchain failed, UserError where the user's own code did.
         """
@@ -193,7 +195,7 @@ class Study:
         with kept_on_disk(self.folder):
             written = write_best(entries, self.folder)
             html.write(entries, self.folder / REPORT)
-        return RunResult(finished, entries, self.folder, written.model, written.front)
+        return RunResult(finished, entries, self.folder, written.models, written.front)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -283,9 +285,10 @@ def _controller(
     )
     if campaign.reference.file is not None:
         artifacts, toolchain = folder / "artifacts", campaign.toolchain
+        processors = {bench.board.name: partial(tvm_target, bench) for bench in benches}
         builders = {
-            engine: FixedBuilder(made, data, artifacts, toolchain, lambda: tvm_target(benches))
-            for engine, made in builders.items()
+            (engine, target): FixedBuilder(made, data, artifacts, toolchain, processors[target])
+            for (engine, target), made in builders.items()
         }
     for builder in builders.values():
         opened.callback(builder.close)
@@ -325,8 +328,8 @@ def _controller(
     means = Means(
         networks=trainer,
         trainer=trainer,
-        builders=builders,
-        compilers=compilers_for(builders, folder / "artifacts", compilers),
+        builder_for=lambda engine, board: builders[engine, board.name],
+        compilers=compilers_for(builders["litert", boards[0].name], folder / "artifacts", compilers),
         benches=benches,
         memo=memo,
         clock=clock,

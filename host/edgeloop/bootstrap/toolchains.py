@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -30,60 +31,45 @@ def engines_of(campaign: Campaign) -> tuple[Engine, ...]:
 
 def builders_for(
     campaign: Campaign, folder: Path, gate: Gate, benches: Sequence[Bench], observer: Observer
-) -> dict[Engine, Builder]:
-    """The builders of a campaign's engines, in one store; boards are asked for their processor when it is needed."""
+) -> dict[tuple[Engine, str], Builder]:
+    """The builders of a campaign's engines by target, in one store; a board is asked for its processor when it is
+    needed, and boards of one kind get one file."""
     root = folder / "artifacts"
     deadline_s, memory = campaign.toolchain.build_deadline_s, campaign.toolchain.memory_max_bytes
     tflite = TfliteBuilder(root, gate, deadline_s=deadline_s, memory_max_bytes=memory)
-    builders: dict[Engine, Builder] = {"litert": tflite, "tflite-runtime": tflite}
-    if "tvm" in engines_of(campaign):
-        tuner = tuner_for(campaign, folder / "tuning", benches, observer) if campaign.tuning.trials else None
-        builders["tvm"] = TvmBuilder(
-            root,
-            gate,
-            tflite,
-            lambda: tvm_target(benches),
-            tuner=tuner,
-            deadline_s=deadline_s,
-            memory_max_bytes=memory,
-        )
+    interpreters: tuple[Engine, ...] = ("litert", "tflite-runtime")
+    builders: dict[tuple[Engine, str], Builder] = {}
+    for bench in benches:
+        name = bench.board.name
+        builders |= {(engine, name): tflite for engine in interpreters}
+        if "tvm" in engines_of(campaign):
+            builders["tvm", name] = TvmBuilder(
+                root,
+                gate,
+                tflite,
+                functools.partial(tvm_target, bench),
+                tuner=tuner_for(campaign, folder / "tuning", bench, observer) if campaign.tuning.trials else None,
+                deadline_s=deadline_s,
+                memory_max_bytes=memory,
+            )
     return builders
 
 
-def compilers_for(
-    builders: Mapping[Engine, Builder], root: Path, commands: Mapping[str, Sequence[str]]
-) -> dict[str, Builder]:
-    """The builders of delegates that have a compiler, by the delegates' names, in the same store."""
-    tflite = builders["litert"]
+def compilers_for(tflite: Builder, root: Path, commands: Mapping[str, Sequence[str]]) -> dict[str, Builder]:
+    """The builders of delegates that have a compiler, by the delegates' names, in the same store as `tflite`."""
     return {name: DelegateBuilder(root, tflite, name, command) for name, command in commands.items()}
 
 
-def tuner_for(campaign: Campaign, folder: Path, benches: Sequence[Bench], observer: Observer) -> Tuner:
-    """Tunes on the first board: all boards of a campaign with TVM are of one kind."""
-    timer = BoardTimer(benches[0], folder / "samples", campaign.environment, observer.progress)
+def tuner_for(campaign: Campaign, folder: Path, bench: Bench, observer: Observer) -> Tuner:
+    """Tunes on one board, for all boards of its model."""
+    timer = BoardTimer(bench, folder / "samples", campaign.environment, observer.progress)
     return Tuner(campaign.tuning, timer, folder, SystemClock(), lambda line: observer.progress(line, 0, 0))
 
 
-def tvm_target(benches: Sequence[Bench], where: str = "search.engines") -> TvmTarget:
-    """The processor of all boards; `where` names what asked for tvm.
-
-    Raises ConfigError where they differ, or TVM's runtime is not there for it.
-    """
-    found: dict[TvmTarget, str] = {}
-    for bench in benches:
-        board, machine = bench.board, str(bench.facts().get("machine"))
-        if machine not in _ANY_CORE:
-            raise ConfigError(
-                [
-                    Fault(
-                        where,
-                        f"{board.name} is {machine}, which TVM's runtime has no wheel for",
-                        "leave tvm out",
-                    )
-                ]
-            )
-        found.setdefault(TvmTarget(machine=machine, mcpu=board.model.mcpu or _ANY_CORE[machine]), board.name)
-    if len(found) > 1:
-        told = ", ".join(f"{name} is {target}" for target, name in found.items())
-        raise ConfigError([Fault("targets", f"TVM compiles for one processor: {told}", "one campaign for each kind")])
-    return next(iter(found))
+def tvm_target(bench: Bench, where: str = "search.engines") -> TvmTarget:
+    """The processor of a board; `where` names what asked for tvm. Raises ConfigError where its runtime is not there."""
+    board, machine = bench.board, str(bench.facts().get("machine"))
+    if machine not in _ANY_CORE:
+        what = f"{board.name} is {machine}, which TVM's runtime has no wheel for"
+        raise ConfigError([Fault(where, what, "leave tvm out")])
+    return TvmTarget(machine=machine, mcpu=board.model.mcpu or _ANY_CORE[machine])

@@ -89,9 +89,21 @@ class Built(Frozen):
     trial: int
     key: str
     artifact: Artifact
+    """The first target's."""
     seconds: float
     converted: dict[str, float] | None = None
     """Metrics on validation data of the built model on the host."""
+    elsewhere: dict[str, Artifact] = {}
+    """By target, where it is another file than the first one's: compiled for another processor."""
+
+    def on(self, target: str) -> Artifact:
+        """What is measured on a target."""
+        return self.elsewhere.get(target, self.artifact)
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """Every file once, the first target's first."""
+        return tuple({a.sha256: a for a in (self.artifact, *self.elsewhere.values())}.values())
 
 
 class JobIntended(Frozen):

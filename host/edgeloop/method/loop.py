@@ -80,9 +80,9 @@ class Controller:
         return self._trial(trial.number)
 
     def make(self, trial: Trial) -> Artifact:
-        """Train and build the trial that was asked, and measure nothing. Raises as `carry_out`."""
+        """Train and build the trial that was asked, and measure nothing; the first target's. Raises as `carry_out`."""
         self._is_open(trial)
-        return self._making.make(trial.number, trial.candidate)
+        return self._making.make(trial.number, trial.candidate).artifact
 
     def judge_own(self, trial: Trial, figures: Figures, test: Figures | None) -> Trial:
         """In place of `carry_out`: judge what the caller measured on validation data, and on `test` data.
@@ -172,11 +172,14 @@ class Controller:
         """Make and measure M1; what will be asked first is trained meanwhile."""
         if self._means.first_larger is not None:
             self._making.describe(self._means.first_larger)
-        artifact = self._making.make(0, candidate)
-        strategy = self._strategy_beside(artifact.deployed_bytes)
+        built = self._making.make(0, candidate)
+        strategy = self._strategy_beside(built.artifact.deployed_bytes)
         for bench in self._means.benches:
             self._references[bench.board.name] = self._means.measuring.reference(
-                bench, candidate, artifact, lambda bench, work: self._making.run_on(bench, work, strategy)
+                bench,
+                candidate,
+                built.on(bench.board.name),
+                lambda bench, work: self._making.run_on(bench, work, strategy),
             )
 
     def _strategy_beside(self, m1_bytes: int) -> Strategy:
@@ -313,7 +316,7 @@ class Controller:
             if trial.errored is not None or measured_by_owner(trial):
                 continue
             assert trial.built is not None, "what was confirmed on a board was built"
-            contender = Contender(number, trial.candidate, trial.built.artifact)
+            contender = Contender(number, trial.candidate, trial.built)
             try:
                 self._means.measuring.prove(contender, *self._where(), among=len(found.places))
             except (HarnessError, ModelError) as error:

@@ -10,6 +10,7 @@ from threading import Thread
 from typing import Any
 
 from edgeloop.core.artifact import Artifact
+from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.events import Built, PhaseDone, Trained
 from edgeloop.core.lightening import Lightening
@@ -40,8 +41,8 @@ class Means:
 
     networks: Networks
     trainer: Trainer
-    builders: Mapping[Engine, Builder]
-    """What makes a network's file for each engine of the campaign."""
+    builder_for: Callable[[Engine, Board], Builder]
+    """What makes a network's file for an engine on a board; where two boards take the same file, the keys are equal."""
     benches: Sequence[Bench]
     memo: Memo
     clock: Clock
@@ -121,7 +122,7 @@ class Making:
         fine_tunes = self._campaign.training.schedule == "patent3"
         return phases(candidate, self._m1, self._memo.trials(), fine_tunes=fine_tunes)
 
-    def make(self, number: int, candidate: Candidate) -> Artifact:
+    def make(self, number: int, candidate: Candidate) -> Built:
         """Train and build a candidate, or find both done.
 
         Raises StationError where the toolchain failed because this machine has no room left: that says nothing of
@@ -136,11 +137,11 @@ class Making:
                 f"no room left on this machine's disk: {error.message}", next_step="make room, then go on with --resume"
             ) from error
 
-    def _trained_and_built(self, number: int, candidate: Candidate) -> Artifact:
+    def _trained_and_built(self, number: int, candidate: Candidate) -> Built:
         trained_event = self._memo.find(Trained, str(number))
         built_event = self._memo.find(Built, str(number))
         if trained_event is not None and built_event is not None:
-            return built_event.artifact
+            return built_event
         done: dict[Source, TrainedNetwork] = {}
         told: list[PhaseDone] = []
         began, ahead = self._means.clock.monotonic_s(), True
@@ -151,7 +152,7 @@ class Making:
             future = self._means.trainer.submit(job, self._training_progress)
             if not future.done():
                 ahead = False
-                self._builder(candidate).warm_up()
+                self._builders(candidate)[0].warm_up()
                 self._means.observer.stage(number, _stage(job, phase))
             trained = done[phase.gives] = future.result()
             told.append(_told(phase, trained, done))
@@ -180,40 +181,44 @@ class Making:
         low = sum(layer.weights for layer in trained.layers if layer.bits < 8)
         return degree(self.sizes(candidate), rung, before=self.describe(candidate.network), low=low)
 
-    def _build(self, number: int, candidate: Candidate, trained: TrainedNetwork) -> Artifact:
+    def _build(self, number: int, candidate: Candidate, trained: TrainedNetwork) -> Built:
         self._means.observer.stage(number, f"building {candidate}")
         began = self._means.clock.monotonic_s()
-        builder = self._builder(candidate)
-        building = self._start_build(trained, candidate)
-        try:
-            artifact = building.result()
-        except EdgeloopError:
-            self._builds.pop(builder.key(trained, candidate.lightening), None)
-            raise
-        self._memo.append(
-            Built(
-                trial=number,
-                key=builder.key(trained, candidate.lightening),
-                artifact=artifact,
-                seconds=self._means.clock.monotonic_s() - began,
-                converted=self._means.measuring.on_host(builder, artifact),
-            )
+        builders, targets = self._builders(candidate), [bench.board.name for bench in self._means.benches]
+        # One after the other: a build that is tuned is measured on its board meanwhile.
+        artifacts = [self._finished_build(self._start_build(builder, trained, candidate)) for builder in builders]
+        first = artifacts[0]
+        built = Built(
+            trial=number,
+            key=builders[0].key(trained, candidate.lightening),
+            artifact=first,
+            seconds=self._means.clock.monotonic_s() - began,
+            converted=self._means.measuring.on_host(builders[0], first),
+            elsewhere={t: a for t, a in zip(targets, artifacts, strict=True) if a.sha256 != first.sha256},
         )
-        return artifact
+        self._memo.append(built)
+        return built
 
-    def _builder(self, candidate: Candidate) -> Builder:
+    def _builders(self, candidate: Candidate) -> list[Builder]:
+        """One for each board, in their order."""
         if candidate.delegate is not None and candidate.delegate in self._means.compilers:
-            return self._means.compilers[candidate.delegate]
-        return self._means.builders[candidate.engine]
+            return [self._means.compilers[candidate.delegate]] * len(self._means.benches)
+        return [self._means.builder_for(candidate.engine, bench.board) for bench in self._means.benches]
 
-    def _start_build(self, trained: TrainedNetwork, candidate: Candidate) -> Future[Artifact]:
-        """Build, or join the build that was started ahead. One that failed is not a candidate's for good: another
-        candidate with the same file tries it again."""
-        builder = self._builder(candidate)
+    def _start_build(self, builder: Builder, trained: TrainedNetwork, candidate: Candidate) -> str:
+        """Build, or join the build that was started ahead; return its key."""
         key = builder.key(trained, candidate.lightening)
         if key not in self._builds:
             self._builds[key] = self._building.submit(builder.build, trained, candidate.lightening)
-        return self._builds[key]
+        return key
+
+    def _finished_build(self, key: str) -> Artifact:
+        """Wait for a build. One that failed is not a candidate's for good: another with the same file tries again."""
+        try:
+            return self._builds[key].result()
+        except EdgeloopError:
+            del self._builds[key]
+            raise
 
     def _training_progress(self, what: str, fraction: float) -> None:
         self._means.observer.progress(what, fraction, 1.0)
@@ -244,9 +249,12 @@ class Making:
             trained = done[phase.gives] = training.result()
         if candidate.engine in self._means.tuned:
             return not measuring.done()
-        building = self._start_build(trained, candidate)
-        _first_of(building, measuring)
-        return building.done()
+        for builder in self._builders(candidate):
+            building = self._builds[self._start_build(builder, trained, candidate)]
+            _first_of(building, measuring)
+            if not building.done():
+                return False
+        return True
 
 
 def _told(phase: Phase, trained: TrainedNetwork, done: Mapping[Source, TrainedNetwork]) -> PhaseDone:

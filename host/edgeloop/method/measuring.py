@@ -15,7 +15,7 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet, DataSplit
-from edgeloop.core.events import JobIntended, Judged, SessionSeen, Split, Started, Trial
+from edgeloop.core.events import Built, JobIntended, Judged, SessionSeen, Split, Started, Trial
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Pipeline, Subject
 from edgeloop.core.network import Candidate
@@ -67,7 +67,7 @@ class Contender:
 
     number: int
     candidate: Candidate
-    artifact: Artifact
+    built: Built
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +179,8 @@ class Measuring:
     ) -> Outcome:
         """The first outcome that is no pass; a plan that only steers lets what it can't decide go on."""
         for bench in benches:
-            trial = OnTrial(
-                contender.number, contender.candidate, contender.artifact, bench, references[bench.board.name]
-            )
+            name = bench.board.name
+            trial = OnTrial(contender.number, contender.candidate, contender.built.on(name), bench, references[name])
             outcome = self._ask(trial, question, run_on)
             steered = outcome is Outcome.INCONCLUSIVE and not question.plan.may_pass
             if outcome is not Outcome.PASS and not steered:

@@ -99,7 +99,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
         "trained": trial.trained.model_dump(mode="json", exclude={"kind", "trial"}) if trial.trained else None,
         "converted": built.converted if built else None,
         "parity": built.artifact.parity.model_dump(mode="json") if built and built.artifact.parity else None,
-        "measurements": [measurement(j, built.artifact) for j in trial.judged] if built else [],
+        "measurements": [measurement(j, built.on(j.target)) for j in trial.judged] if built else [],
         "error": trial.errored.model_dump(mode="json", exclude={"kind", "trial"}) if trial.errored else None,
         "move": {"direction": trial.moved.direction, "sentence": trial.moved.sentence} if trial.moved else None,
     }

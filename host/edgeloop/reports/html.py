@@ -191,5 +191,6 @@ def _tools(story: Story) -> dict[str, str]:
     tools = dict(story.started.versions) if story.started else {}
     for trial in story.trials:
         if trial.built is not None:
-            tools |= trial.built.artifact.tools
+            told = [artifact.tools for artifact in trial.built.artifacts]
+            tools |= {name: ", ".join(dict.fromkeys(t[name] for t in told)) for name in told[0]}
     return dict(sorted(tools.items()))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.events import Entry, Finished
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, PowerTrace, Session, Step, Subject
-from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec
+from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome
 from edgeloop.errors import BuildError, ModelError
@@ -267,7 +267,7 @@ def simulated_run(
     means = Means(
         networks=workshop,
         trainer=workshop,
-        builders=dict.fromkeys(get_args(Engine), workshop),
+        builder_for=lambda _engine, _board: workshop,
         benches=[workshop],
         memo=memo,
         clock=workshop.clock,
