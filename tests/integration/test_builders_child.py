@@ -81,6 +81,14 @@ def test_an_endless_loop_ends_at_the_deadline_with_its_whole_group(tmp_path: Pat
     assert _gone(int(caught.value.last_line))
 
 
+def test_what_a_killed_child_left_in_its_temporary_folder_is_gone(tmp_path: Path) -> None:
+    work = "import os, signal, tempfile; print(tempfile.mkdtemp(), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(ChildError) as caught:
+        _finish(SERVE.format(work=work), tmp_path)
+    assert tmp_path in Path(caught.value.last_line).parents
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone holds a process to an amount of memory")
 def test_a_child_and_its_own_children_are_held_to_their_memory(tmp_path: Path) -> None:
     work = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'bytearray(1 << 30)'], check=True)"

@@ -143,7 +143,7 @@ def test_a_converter_that_dies_on_m1_ends_the_command_in_a_line_and_the_next_one
     assert "m1.keras: converting it to .tflite: the process" in last
     assert AS_TOLD[way] in last
     assert left_behind(python.cache) == []
-    assert _outcomes(_carried_out(python, tmp_path)) == {1: ["PASS", "PASS"]}
+    assert _carried_out(python, tmp_path)[-1]["exit_code"] == 0
     assert {"tensorflow"} in [modules for child, modules in python.imports() if child == "tensorflow"]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 WAYS = ("segv", "kill", "memory", "loop")
 
 _FAULT = '''
-import ctypes, fcntl, functools, json, os, resource, signal, sys, threading
+import ctypes, fcntl, functools, json, os, resource, signal, sys, traceback
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 HEAVY = ("torch", "tensorflow", "litert_torch", "tvm")
@@ -62,7 +62,13 @@ def strike(child, job):
     way = asked.get(str(number)) or asked.get("every")
     if way is not None:
         print("about to fall:", way, flush=True)
-        die(way, child)
+        try:
+            die(way, child)
+        except MemoryError:
+            if child not in ("session", "agent"):
+                raise
+            traceback.print_exc()  # the interpreter is still starting: there it would be printed and passed over
+            os._exit(1)
 
 def seen(child):
     with open(os.path.join(FOLDER, "imports.jsonl"), "a") as file:

@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,7 +58,14 @@ class ChildProcess:
         """`memory_max_bytes` bounds the private memory of the child and of each of its own; Linux alone can."""
         self.log = log
         self._memory_max_bytes = memory_max_bytes
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1"}
+        self._temporary = log.with_name(f"{log.name}.tmp")  # however it ends, what it leaves there goes with it
+        self._temporary.mkdir(exist_ok=True)
+        environment = {
+            **os.environ,
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(self._temporary.resolve()),
+        }
         with log.open("wb") as sink:
             self._process = subprocess.Popen(
                 list(command),
@@ -102,10 +110,11 @@ class ChildProcess:
         return answer
 
     def kill(self) -> None:
-        """End the whole group; harmless where it has ended."""
+        """End the whole group and remove its temporary files; harmless where it has ended."""
         with contextlib.suppress(ProcessLookupError, PermissionError):  # PermissionError: macOS, a group of zombies
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        shutil.rmtree(self._temporary, ignore_errors=True)
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
