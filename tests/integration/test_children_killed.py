@@ -21,7 +21,7 @@ pytest.importorskip("litert_torch", reason="needs the tflite extra")
 
 pytestmark = pytest.mark.train
 
-DEADLINE_S, BOARD_S = 25, 8
+DEADLINE_S, BOARD_S = 75, 8
 CAMPAIGN = (
     (
         campaigns.CAMPAIGN.replace("widths = [1.41]", "widths = [1.2, 1.4, 1.6, 1.8, 2.0]")
