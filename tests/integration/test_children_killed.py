@@ -143,7 +143,11 @@ def test_a_converter_that_dies_on_m1_ends_the_command_in_a_line_and_the_next_one
     assert "m1.keras: converting it to .tflite: the process" in last
     assert AS_TOLD[way] in last
     assert left_behind(python.cache) == []
-    assert _carried_out(python, tmp_path)[-1]["exit_code"] == 0
+    python.run("run", "campaign.toml", "--out", tmp_path / "run", cwd=tmp_path)
+    events = campaigns.events(tmp_path / "run")
+    assert events[-1]["kind"] == "finished"  # a small network beside this M1 may fail; it was measured
+    assert not [event for event in events if event["kind"] == "errored"]
+    assert list(python.temporary.iterdir()) == []
     assert {"tensorflow"} in [modules for child, modules in python.imports() if child == "tensorflow"]
 
 
