@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,13 +14,16 @@ from edgeloop.errors import BoardError, BoardFullError, UnreachableError
 from edgeloop.ports import Bench, Watch
 
 ATTEMPTS_MAX = 3
+CLOSED = "closed"
+"""A file in an attempt's folder: why nothing more comes of it."""
 
 
 class RetryingBench:
     """A Bench that closes an attempt the board spoilt and begins another, at most three in all.
 
     A board that does not answer is not tried again here (the bench has waited for it already), nor is a full one.
-    Attempts live in `attempt-0`, `attempt-1`, ... of the request's folder and never share samples.
+    Attempts live in `attempt-0`, `attempt-1`, ... of the request's folder and never share samples. One that was closed
+    is marked, so that a resumed run begins another instead of finding its cancelled job on the board.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -37,18 +41,23 @@ class RetryingBench:
 
     def measure(self, request: MeasureRequest, watch: Watch) -> Attempt:
         """As the port; raises the last attempt's BoardError."""
+        first = next(n for n in itertools.count() if not (request.folder / f"attempt-{n}" / CLOSED).exists())
         attempts = [
             replace(request, attempt=number, folder=request.folder / f"attempt-{number}")
-            for number in range(ATTEMPTS_MAX)
+            for number in range(first, first + ATTEMPTS_MAX)
         ]
         for attempt in attempts:
             if AttemptFolder(attempt.folder).is_complete():
                 return self._bench.measure(attempt, watch)
-        for attempt in attempts[:-1]:
+        for attempt in attempts:
             try:
                 return self._bench.measure(attempt, watch)
             except (UnreachableError, BoardFullError):
                 raise
             except BoardError as error:
+                if attempt.folder.is_dir():
+                    (attempt.folder / CLOSED).write_text(error.message + "\n", encoding="utf-8")
+                if attempt is attempts[-1]:
+                    raise
                 watch(f"attempt {attempt.attempt + 1} closed: {error.message}", 0, len(request.schedule))
-        return self._bench.measure(attempts[-1], watch)
+        raise AssertionError("the last attempt returns or raises")
