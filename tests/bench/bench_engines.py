@@ -1,9 +1,9 @@
 """Network x precision x engine, as ratios to LiteRT: the interpreters, TVM as it comes, with our rule, tuned;
 for float networks also with our rule out of the .pt2. All in one run.
 
-Untrained networks as fp32 and w8a8, one thread, `invoke`; samples are interleaved, medians over rounds. Every engine
-runs in this process through the agent's own classes. tflite-runtime takes part where it is installed. Tuning goes
-through the agent as a job on this machine, from an empty database.
+Untrained networks as fp32 and w8a8, one thread, `invoke`; rounds are interleaved, medians over them. Every engine runs
+through the agent's own classes in a process of its own, tflite-runtime out of the wheels that boards are given. Tuning
+goes through the agent as a job on this machine, from an empty database.
 
 Usage: python tests/bench/bench_engines.py [--rounds 30] [--trials 120] [--out docs/results/engines.md]
 """
@@ -17,20 +17,22 @@ import os
 import platform
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
-import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from unittest import mock
-
-os.environ["TVM_NUM_THREADS"] = "1"  # before any library of TVM's starts its threads
 
 import network
 import numpy as np
 from fit_bytes import built_file
 
 from edgeloop.board.inventory import resolve_all
+from edgeloop.board.wheels import wheel_lock, wheels_for
 from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
 from edgeloop.bootstrap.tuning import BoardTimer
@@ -45,7 +47,7 @@ from edgeloop.core.campaign import Tuning
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
 from edgeloop.core.plan import Environment
-from edgeloop_agent.engines import load_engine
+from edgeloop.ports import Bench
 
 NETWORKS = (
     ("ds_cnn", 1.0, (28, 28, 1)),
@@ -57,7 +59,8 @@ NETWORKS = (
     ("mlp", 1.0, (8, 8, 1)),
 )
 RUNGS = ("fp32", "w8a8")
-RUNS = 50
+AGENT = Path(__file__).parents[2] / "device_agent"
+WORKER = Path(__file__).with_name("engine_worker.py")
 
 
 def tflite_of(family: str, width: float, shape: tuple[int, ...], rung: str, path: Path) -> None:
@@ -74,12 +77,6 @@ def tflite_of(family: str, width: float, shape: tuple[int, ...], rung: str, path
     path.write_bytes(content)
 
 
-def tuner_on_this_machine(folder: Path, trials: int) -> Tuner:
-    (board,) = resolve_all(["local"], folder)
-    timer = BoardTimer(open_board(board), folder / "samples", Environment(), lambda *_said: None)
-    return Tuner(Tuning(trials=trials, minutes=30), timer, folder / "tuning", SystemClock())
-
-
 def archived(path: Path, here: TvmTarget, library: Path) -> None:
     """Compiled out of the trained network's own .pt2."""
     artifact = read_tflite(path)
@@ -88,55 +85,74 @@ def archived(path: Path, here: TvmTarget, library: Path) -> None:
     child.compile_module(lowered, here, library, artifact.inputs, artifact.outputs)
 
 
-def engines_of(path: Path, tuner: Tuner, rung: str) -> dict[str, object]:
-    """Loaded engines by column; None where it can't run the network."""
+def tflite_runtime(board: Bench, folder: Path) -> list[Path]:
+    """What goes on sys.path for it: it needs a numpy of its own."""
+    found = []
+    for wheel in wheels_for(board.facts(), ["tflite-runtime"], "pushed").paths:
+        found.append(folder / wheel.name)
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(found[-1])
+    return found
+
+
+def files_of(path: Path, tuner: Tuner, rung: str) -> dict[str, tuple[str, Path]]:
+    """Engine and file by column."""
     artifact, here = read_tflite(path), TvmTarget(machine=platform.machine(), mcpu="native")
-    ruled, plain, tuned = (path.with_suffix(suffix) for suffix in (".so", ".plain.so", ".tuned.so"))
+    ruled, plain, tuned, archive = (path.with_suffix(f".{kind}.so") for kind in ("ruled", "plain", "tuned", "archive"))
     chosen = tuner.tuned(artifact, here, ArtifactStore(path.parent / "artifacts", CHILD, 1800))
     child._build(path, here, tuned, artifact.inputs, artifact.outputs, chosen)
     child._build(path, here, ruled, artifact.inputs, artifact.outputs)
     with mock.patch.object(child, "scheduled", lambda module, _machine, _tuned: module):
         child._build(path, here, plain, artifact.inputs, artifact.outputs)
+    found = {
+        "LiteRT": ("litert", path),
+        "tflite-runtime": ("tflite-runtime", path),
+        "TVM as it comes": ("tvm", plain),
+        "TVM, our rule": ("tvm", ruled),
+        "TVM, tuned": ("tvm", tuned),
+    }
     if rung == "fp32":
-        archived(path, here, path.with_suffix(".archive.so"))
-    found: dict[str, object] = {}
-    for column, name, file in (
-        ("LiteRT", "litert", path),
-        ("tflite-runtime", "tflite-runtime", path),
-        ("TVM as it comes", "tvm", plain),
-        ("TVM, our rule", "tvm", ruled),
-        ("TVM, tuned", "tvm", tuned),
-        ("TVM, our rule, from the .pt2", "tvm", path.with_suffix(".archive.so")),
-    ):
-        if not file.exists():
-            continue
-        try:
-            engine = load_engine(name)
-        except ImportError:
-            continue
-        engine.load(str(file), 1)
-        (tensor,) = engine.inputs()
-        sample = np.random.default_rng(0).standard_normal(tensor.shape).astype(np.float32)
-        if tensor.scale is not None:
-            sample = np.clip(np.rint(sample / tensor.scale) + tensor.zero_point, -128, 127).astype(tensor.dtype)
-        ((put, index),) = engine.setters()
-        put(index, sample)
-        found[column] = engine.invoker()
+        archived(path, here, archive)
+        found["TVM, our rule, from the .pt2"] = ("tvm", archive)
     return found
 
 
-def medians_ns(invokers: dict[str, object], rounds: int) -> dict[str, float]:
-    seen: dict[str, list[float]] = {name: [] for name in invokers}
-    for number in range(rounds):
-        for name in random.Random(number).sample(list(invokers), len(invokers)):
-            invoke = invokers[name]
-            times = []
-            for _ in range(RUNS):
-                start = time.perf_counter_ns()
-                invoke()  # type: ignore[operator]
-                times.append(time.perf_counter_ns() - start)
-            seen[name].append(statistics.median(times))
-    return {name: statistics.median(times) for name, times in seen.items()}
+def sample_for(path: Path) -> Path:
+    """Random values, as the network takes them."""
+    (spec,) = read_tflite(path).inputs
+    values = np.random.default_rng(0).standard_normal(spec.shape).astype(np.float32)
+    if spec.scale is not None:
+        values = np.clip(np.rint(values / spec.scale) + (spec.zero_point or 0), -128, 127).astype(spec.dtype)
+    np.save(path.with_suffix(".npy"), values)
+    return path.with_suffix(".npy")
+
+
+def medians_ns(
+    files: Mapping[str, tuple[str, Path]], sample: Path, old: Sequence[Path], rounds: int
+) -> dict[str, float]:
+    seen: dict[str, list[float]] = {column: [] for column in files}
+    with ExitStack() as running:
+        workers = {}
+        for column, (engine, file) in files.items():
+            paths = [*(old if engine == "tflite-runtime" else ()), AGENT]
+            worker = subprocess.Popen(
+                [sys.executable, "-P", WORKER, engine, file, sample],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "TVM_NUM_THREADS": "1"},
+            )
+            workers[column] = running.enter_context(worker)
+            running.callback(worker.stdin.close)
+            if worker.stdout.readline() != "ready\n":
+                raise RuntimeError(f"{column}: {file.name} does not run")
+        for number in range(rounds):
+            for column in random.Random(number).sample(list(workers), len(workers)):
+                workers[column].stdin.write("\n")
+                workers[column].stdin.flush()
+                seen[column].append(float(workers[column].stdout.readline()))
+    return {column: statistics.median(times) for column, times in seen.items()}
 
 
 def main() -> int:
@@ -147,12 +163,16 @@ def main() -> int:
     asked = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        tuner = tuner_on_this_machine(Path(folder), asked.trials)
+        (board,) = resolve_all(["local"], Path(folder))
+        bench = open_board(board)
+        old = tflite_runtime(bench, Path(folder))
+        timer = BoardTimer(bench, Path(folder) / "samples", Environment(), lambda *_said: None)
+        tuner = Tuner(Tuning(trials=asked.trials, minutes=30), timer, Path(folder) / "tuning", SystemClock())
         for family, width, shape in NETWORKS:
             for rung in RUNGS:
                 path = Path(folder) / f"{family}-{width:g}-{rung}.tflite"
                 tflite_of(family, width, shape, rung, path)
-                found = medians_ns(engines_of(path, tuner, rung), asked.rounds)
+                found = medians_ns(files_of(path, tuner, rung), sample_for(path), old, asked.rounds)
                 rows.append((f"{family} {width:g}, {rung}", found))
                 print(rows[-1], file=sys.stderr)
     columns = list(dict.fromkeys(name for _, found in rows for name in found))
@@ -164,7 +184,9 @@ def main() -> int:
         ratios = [f"{found[c] / found['LiteRT']:.2f}" if c in found else "-" for c in columns[1:]]
         told.append(f"| {name} | {found['LiteRT'] / 1e3:.1f} | {' | '.join(ratios)} |")
     packages = ("ai-edge-litert", "apache-tvm", "apache-tvm-ffi", "torch", "litert-torch")
-    told += ["", "Versions: " + ", ".join(f"{p} {metadata.version(p)}" for p in packages) + "."]
+    versions = [f"{package} {metadata.version(package)}" for package in packages]
+    versions.append(f"tflite-runtime {wheel_lock().version('tflite-runtime')}")
+    told += ["", f"Versions: {', '.join(versions)}."]
     print("\n".join(told))
     if asked.out:
         head = "# Engines\n\nWritten by `python tests/bench/bench_engines.py --out docs/results/engines.md`.\n\n"
