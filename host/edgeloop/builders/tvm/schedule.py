@@ -104,10 +104,15 @@ def rule(function: Any, machine: str) -> Choice | None:
 
 
 def choices(function: Any, machine: str) -> list[Choice]:
-    """What tuning may try of a function: the rule's choice, then the others from the nearest to the farthest."""
+    """What tuning may try of a function: the rule's choice, then the others from the nearest to the farthest.
+
+    The rule's alone where an instruction is put in: TVM fails at that with most others.
+    """
     first = rule(function, machine)
     if first is None:
         return []
+    if _dot_of(function) is not None:
+        return [first]
 
     def distance(other: Choice) -> tuple[float, str]:
         steps = [(other.lanes, first.lanes), (other.channels, first.channels), (other.positions, first.positions)]
@@ -120,10 +125,9 @@ def _space(function: Any, machine: str) -> Iterator[Choice]:
     found = _extents(function)
     assert found is not None, "a function with a rule's choice has extents"
     channels, positions, _ = found
-    dot, whole = _dot_of(function), (channels,) if channels <= LANES[0] else ()
-    lengths = {dot.lanes} if dot else {n for n in (*LANES, *whole) if channels % n == 0}
-    pads: tuple[Literal["copied", "inside"], ...] = ("copied", "inside") if not dot and _pads(function) else ("copied",)
-    for lanes in sorted(lengths):
+    whole = (channels,) if channels <= LANES[0] else ()
+    pads: tuple[Literal["copied", "inside"], ...] = ("copied", "inside") if _pads(function) else ("copied",)
+    for lanes in sorted({n for n in (*LANES, *whole) if channels % n == 0}):
         for together in (lanes * n for n in _divisors(channels // lanes, _VECTORS_MAX)):
             for along in _divisors(positions, _SPACE * POSITIONS_MAX):
                 if along * together <= _SPACE * SUMS_MAX[machine]:
