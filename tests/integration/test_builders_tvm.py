@@ -16,7 +16,7 @@ from edgeloop.builders.parity import Gate
 from edgeloop.builders.prebuilt import read_library
 from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.builders.tvm.builder import TvmBuilder
-from edgeloop.builders.tvm.versions import TvmTarget
+from edgeloop.builders.tvm.versions import TvmTarget, on_host
 from edgeloop.core.campaign import Task
 from edgeloop.errors import BuildError, ModelError
 from edgeloop.ports import TrainedNetwork
@@ -102,7 +102,7 @@ def test_for_another_processor_it_is_cross_built_and_what_runs_here_lies_beside_
     header = Path(artifact.path).read_bytes()[:20]
     assert header[:4] == b"\x7fELF"
     assert int.from_bytes(header[18:20], "little") == 183  # EM_AARCH64
-    assert Path(artifact.path).with_name("host.so").is_file()
+    assert Path(artifact.path).with_name(on_host()).is_file()
     assert artifact.tools["processor"] == "aarch64-linux-gnu cortex-a72"
     assert builder(store, target).build(trained, "fp32") == artifact  # found, not built
 

@@ -17,9 +17,9 @@ from edgeloop.bootstrap.fixed import PROBABILITIES, check_fixed
 from edgeloop.bootstrap.ready import Checks, PlanWords
 from edgeloop.builders.converted import Conversion, digest
 from edgeloop.builders.prebuilt import read_library
-from edgeloop.builders.tvm.ready import compiled, inspected, predict_compiled, this_host
+from edgeloop.builders.tvm.ready import compiled, inspected, predict_compiled
 from edgeloop.builders.tvm.ready_child import _compare
-from edgeloop.builders.tvm.versions import TvmTarget
+from edgeloop.builders.tvm.versions import TvmTarget, this_host
 from edgeloop.core.campaign import Data
 from edgeloop.data.load import load
 from edgeloop.errors import EdgeloopError, ModelError, UserError

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from edgeloop.bootstrap.fixed import _are_probabilities, _logits
-from edgeloop.core.campaign import Campaign, Reference
+from edgeloop.bootstrap.fixed import FixedBuilder, _are_probabilities, _logits
+from edgeloop.builders.tvm.versions import TvmTarget
+from edgeloop.core.campaign import Campaign, Data, Reference, Task, Toolchain, Training
 from edgeloop.core.lightening import LADDER, Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.method.lighten import predicted_bytes
 from edgeloop.method.phases import phases
+from edgeloop.ports import TrainedNetwork, TrainingJob
+from edgeloop.training.summary import write_trained
 
 FILE = {"file": "/m/m1.keras", "family": "ds_cnn"}
 
@@ -132,3 +136,18 @@ def test_a_quantized_softmax_is_known_and_what_it_stores_as_zero_is_half_a_step(
     taught = _logits({"y": stored}, {"y": step})["y"]
     assert np.isfinite(taught).all()
     assert taught.min() == pytest.approx(np.log(step / 2))
+
+
+@pytest.mark.parametrize(("file", "one_for_all"), [("/m/m1.onnx", False), ("/m/m1.tflite", True)])
+def test_a_file_that_is_compiled_has_a_key_for_each_processor(file: str, one_for_all: bool, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the train extra")
+    trained = TrainedNetwork(key="k", folder=str(tmp_path), seconds=1, epochs=0, validation={})
+    parts: dict[str, Any] = {"task": Task(), "data": Data(), "data_sha256": "d", "recipe": Training()}
+    write_trained(tmp_path, trained, TrainingJob(network=NetworkSpec(file=file), lightening="fp32", **parts), [])
+    nothing: Any = None
+
+    def key(mcpu: str) -> str:
+        target = TvmTarget(machine="aarch64", mcpu=mcpu)
+        return FixedBuilder(nothing, nothing, tmp_path, Toolchain(), lambda: target).key(trained, "fp32")
+
+    assert (key("cortex-a72") == key("cortex-a53")) is one_for_all

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from edgeloop.builders.converted import FORMS, ONNX, Conversion, converted, converted_root, is_tensorflow
 from edgeloop.builders.prebuilt import count_tflite, predict_tflite, read_tflite
 from edgeloop.builders.shapes import is_channels_first, shown
-from edgeloop.builders.tvm.child import MODEL, ON_HOST
-from edgeloop.builders.tvm.ready import compiled, compiled_root, inspected, predict_compiled, this_host
-from edgeloop.builders.tvm.versions import TvmTarget
+from edgeloop.builders.tvm.child import MODEL
+from edgeloop.builders.tvm.processor import this_processor
+from edgeloop.builders.tvm.ready import compiled, compiled_root, inspected, predict_compiled
+from edgeloop.builders.tvm.versions import TvmTarget, on_host, this_host
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign, Toolchain
 from edgeloop.core.dataset import DataSet, DataSplit
@@ -312,9 +313,11 @@ class FixedBuilder:
     """Of the board; asked when an .onnx is to be compiled for it."""
 
     def key(self, trained: TrainedNetwork, lightening: str) -> str:
-        if _file_of(trained) is None:
+        job = _file_of(trained)
+        if job is None:
             return self.others.key(trained, lightening)
-        return key_of("fixed artifact", trained.key, lightening)
+        compiled_for = [self.processor().model_dump(), this_processor()] if _is_onnx(job) else []
+        return key_of("fixed artifact", trained.key, lightening, *compiled_for)
 
     def build(self, trained: TrainedNetwork, lightening: str) -> Artifact:
         """The file in the form that it is measured as, kept in the run's folder. Raises as `open_fixed`."""
@@ -322,9 +325,8 @@ class FixedBuilder:
         if job is None:
             return self.others.build(trained, lightening)
         io = network_io(self.data, job.task)
-        file = Path(str(job.network.file))
-        if file.suffix == ONNX:
-            made = _compiled(file, io, self.processor(), self.toolchain)
+        if _is_onnx(job):
+            made = _compiled(Path(str(job.network.file)), io, self.processor(), self.toolchain)
         else:
             opened = open_fixed(job.network, io, self.toolchain)
             made = _baseline(job.network, lightening, io, self.data, opened, self.toolchain)
@@ -333,9 +335,9 @@ class FixedBuilder:
         with kept_on_disk(kept):
             kept.parent.mkdir(parents=True, exist_ok=True)
             _copy(Path(made.path), kept)
-            on_host = Path(made.path).with_name(ON_HOST)
-            if name == MODEL and on_host.is_file():
-                _copy(on_host, kept.with_name(ON_HOST))
+            beside = Path(made.path).with_name(on_host())
+            if name == MODEL and beside.is_file():
+                _copy(beside, kept.with_name(beside.name))
             told = made.model_dump(mode="json") | {"path": kept.name}
             (kept.parent / "artifact.json").write_text(json.dumps(told, indent=1))
         return made.model_copy(update={"path": str(kept.resolve())})
@@ -360,6 +362,10 @@ def _copy(source: Path, copy: Path) -> None:
     partial = copy.with_name(f"{copy.name}.partial")
     shutil.copyfile(source, partial)
     partial.replace(copy)
+
+
+def _is_onnx(job: TrainingJob) -> bool:
+    return job.network.file is not None and Path(job.network.file).suffix == ONNX
 
 
 def _file_of(trained: TrainedNetwork) -> TrainingJob | None:

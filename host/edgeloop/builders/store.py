@@ -94,9 +94,16 @@ class ArtifactStore:
         return answer
 
     def keep(self, key: str, target: Path, artifact: Artifact) -> Artifact:
-        """Give the folder its final name (equal bytes are kept once), then write the key: the build is done."""
+        """Give the folder its final name, then write the key: the build is done.
+
+        Equal bytes are kept once; what lies beside them may be another machine's, so what that lacks is added.
+        """
         final = self._root / artifact.sha256
-        if not (final / artifact.path).is_file():
+        if (final / artifact.path).is_file():
+            for file in target.iterdir():
+                if file.is_file() and not (final / file.name).exists():
+                    file.replace(final / file.name)
+        else:
             shutil.rmtree(final, ignore_errors=True)
             target.rename(final)
         record = self._root / "keys" / f"{key}.json"
@@ -114,11 +121,12 @@ class ArtifactStore:
     def close(self) -> None:
         """End every child, builds that are running included."""
         with self._lock:
-            children = [*self._running, *([self._waiting] if self._waiting else [])]
-            self._waiting = None
-        for process in children:
+            running, waiting, self._waiting = [*self._running], self._waiting, None
+        for process in running:  # whoever waits for one tells how it ended, and removes its log
             process.kill()
-            process.log.unlink(missing_ok=True)
+        if waiting is not None:
+            waiting.kill()
+            waiting.log.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _child(self) -> Iterator[ChildProcess]:

@@ -13,9 +13,10 @@ from edgeloop.builders import parity
 from edgeloop.builders.child import python_module
 from edgeloop.builders.prebuilt import predict_in_child
 from edgeloop.builders.store import ArtifactStore
-from edgeloop.builders.tvm.child import MODEL, ON_HOST
+from edgeloop.builders.tvm.child import MODEL
+from edgeloop.builders.tvm.processor import this_processor
 from edgeloop.builders.tvm.tuning import Tuner
-from edgeloop.builders.tvm.versions import FORMAT, TvmTarget, tool_versions
+from edgeloop.builders.tvm.versions import FORMAT, TvmTarget, on_host, tool_versions
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays
@@ -55,7 +56,8 @@ class TvmBuilder:
         """Raises MissingExtraError where the toolchain is not installed."""
         imported = self._tflite.key(trained, lightening)
         tuned = [] if self._tuner is None else [self._tuner.key]
-        return key_of("artifact", "tvm", FORMAT, imported, tool_versions(), self._target(), self._gate.rule, *tuned)
+        processors = [self._target().model_dump(), this_processor()]
+        return key_of("artifact", "tvm", FORMAT, imported, tool_versions(), processors, self._gate.rule, *tuned)
 
     def build(self, trained: TrainedNetwork, lightening: str) -> Artifact:
         key = self.key(trained, lightening)
@@ -106,7 +108,8 @@ class TvmBuilder:
 def running(artifact: Artifact) -> dict[str, Any]:
     """What the child is told to run a compiled network on this host."""
     path = Path(artifact.path)
-    library = path.with_name(ON_HOST) if path.with_name(ON_HOST).is_file() else path.with_name(MODEL)
+    here = path.with_name(on_host())
+    library = here if here.is_file() else path.with_name(MODEL)
     tensors = {
         key: [spec.model_dump(mode="json") for spec in specs]
         for key, specs in (("inputs", artifact.inputs), ("outputs", artifact.outputs))

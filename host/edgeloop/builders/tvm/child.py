@@ -1,16 +1,15 @@
 """The child process of the TVM builder: `python -m edgeloop.builders.tvm.child`, one job on stdin.
 
 In: a .tflite, float or quantized, names for its tensors, a processor, and maybe the inputs and outputs of the parity
-gate. Out: `model.so`, `host.so` where the processor is not this one's, `artifact.json`, and `outputs.npz` where the
-task brings its own agreement. Or: a library for this machine and inputs, and out come the outputs. Or: what tuning has
-measured of the network's functions, and out comes a library with what it measures next.
+gate. Out: `model.so`, another library for this machine where the processor is not its own, `artifact.json`, and
+`outputs.npz` where the task brings its own agreement. Or: a library for this machine and inputs, and out come the
+outputs. Or: what tuning has measured of the network's functions, and out comes a library with what it measures next.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -34,13 +33,12 @@ from edgeloop.builders.tvm.schedule import (
     workload_of,
 )
 from edgeloop.builders.tvm.tuning import LIBRARY, Measured, planned
-from edgeloop.builders.tvm.versions import GLIBC, TvmTarget, tool_versions
+from edgeloop.builders.tvm.versions import GLIBC, NATIVE, TvmTarget, on_host, this_host, tool_versions
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BuildError
 
-NATIVE = "native"
-MODEL, ON_HOST = "model.so", "host.so"
+MODEL = "model.so"
 
 
 def _prepare() -> None:
@@ -66,13 +64,13 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["tuned"] is not None:
         tuned = {workload: Choice.model_validate(choice) for workload, choice in job["tuned"].items()}
     cpu, schedules = _build(Path(job["model"]), target, folder / MODEL, inputs, outputs, tuned)
-    here = TvmTarget(machine=platform.machine(), mcpu=NATIVE)
+    here = this_host()
     if target != here:
-        _build(Path(job["model"]), here, folder / ON_HOST, inputs, outputs)
+        _build(Path(job["model"]), here, folder / on_host(), inputs, outputs)
     with np.load(job["probe"]) as arrays:
         given = [arrays[f"parity/x/{spec.name}"] for spec in inputs]
         expected = {spec.name: arrays[f"parity/y/{spec.name}"] for spec in outputs}
-    made = run_library(folder / (MODEL if target == here else ON_HOST), inputs, outputs, given)
+    made = run_library(folder / (MODEL if target == here else on_host()), inputs, outputs, given)
     named = {spec.name: values for spec, values in zip(outputs, made, strict=True)}
     judged = parity.compare(named, expected, outputs, job["rule"])
     print(f"parity: {judged}")  # noqa: T201 -- the child's log

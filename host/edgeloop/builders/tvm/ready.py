@@ -7,7 +7,6 @@ compiled is kept by content, shapes, processor and versions of the tools; files 
 from __future__ import annotations
 
 import hashlib
-import platform
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,8 @@ from edgeloop.builders.prebuilt import predict_in_child
 from edgeloop.builders.shapes import is_channels_first
 from edgeloop.builders.tvm import versions
 from edgeloop.builders.tvm.builder import CHILD, running
-from edgeloop.builders.tvm.child import MODEL, NATIVE
+from edgeloop.builders.tvm.child import MODEL
+from edgeloop.builders.tvm.processor import this_processor
 from edgeloop.builders.tvm.versions import TvmTarget
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import key_of
@@ -44,11 +44,6 @@ def is_compilable(path: Path) -> bool:
 def compiled_root() -> Path:
     """Where compiled files are kept, for every run and command of this user."""
     return user_cache_path("edgeloop") / "compiled"
-
-
-def this_host() -> TvmTarget:
-    """The processor that is compiled for to run a model here."""
-    return TvmTarget(machine=platform.machine(), mcpu=NATIVE)
 
 
 def inspected(
@@ -82,8 +77,8 @@ def compiled(
     deadline_s: float = _DEADLINE_S,
     memory_max_bytes: int | None = None,
 ) -> Artifact:
-    """Compile a file for a processor, or find it compiled below `root`: `model.so`, and `host.so` where the processor
-    is another machine's. Names of inputs and outputs are the file's own. Raises as `inspected`.
+    """Compile a file for a processor, or find it compiled below `root`: `model.so`, and another library for this
+    machine where the processor is not its own. Names of inputs and outputs are the file's own. Raises as `inspected`.
     """
     tools = _tools(path)
     key = key_of(
@@ -93,6 +88,7 @@ def compiled(
         {name: list(shape) for name, shape in asked.shapes.items()},
         {name: list(shape) for name, shape in asked.samples.items()},
         target,
+        this_processor(),
         tools,
     )
 

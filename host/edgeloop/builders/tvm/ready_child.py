@@ -6,7 +6,6 @@ In: an .onnx or .pt2, shapes for open dimensions, and what to do. `inspect` give
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 
 from edgeloop.builders import child
 from edgeloop.builders.tvm import counting, layout
-from edgeloop.builders.tvm.child import MODEL, NATIVE, ON_HOST, compile_module, lowered, run_library
+from edgeloop.builders.tvm.child import MODEL, compile_module, lowered, run_library
 from edgeloop.builders.tvm.onnx_file import OnnxModel
 from edgeloop.builders.tvm.program_file import TorchProgram
-from edgeloop.builders.tvm.versions import TvmTarget
+from edgeloop.builders.tvm.versions import TvmTarget, on_host, this_host
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import ModelError
 
@@ -97,7 +96,7 @@ def _compile(
     expected: Sequence[NDArray[Any]] | None,
 ) -> str:
     """Compile with channels last, or as the graph is where that can't be done; LLVM's name of the core."""
-    here, why = TvmTarget(machine=platform.machine(), mcpu=NATIVE), ""
+    here, why = this_host(), ""
     for way in (layout.channels_last, lambda graph: graph):
         made = folder / f"way-{bool(why):d}"  # a library that was loaded once is not read again by its name
         made.mkdir()
@@ -105,8 +104,8 @@ def _compile(
             module = way(graph)
             cpu, _ = compile_module(lowered(module, target), target, made / MODEL, *specs)
             if target != here:
-                compile_module(lowered(module, here), here, made / ON_HOST, *specs)
-            _compare(run_library(made / (MODEL if target == here else ON_HOST), *specs, given), expected)
+                compile_module(lowered(module, here), here, made / on_host(), *specs)
+            _compare(run_library(made / (MODEL if target == here else on_host()), *specs, given), expected)
         except _FAILED as error:
             why = child.one_line(error)
             print(f"left out: {why}")  # noqa: T201 -- the child's log

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edgeloop.builders.store import ArtifactStore
+from edgeloop.builders.tvm.processor import this_processor
 from edgeloop.builders.tvm.schedule import Choice
-from edgeloop.builders.tvm.versions import TvmTarget, tool_versions
+from edgeloop.builders.tvm.versions import NATIVE, TvmTarget, tool_versions
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Tuning
 from edgeloop.core.frozen import Frozen, key_of
@@ -182,7 +183,8 @@ class Tuner:
         ]
 
     def _database(self, target: TvmTarget) -> Database:
-        versions = key_of("versions", tool_versions())[:8]
+        native = [this_processor()] if target.mcpu == NATIVE else []
+        versions = key_of("versions", tool_versions(), *native)[:8]
         name = f"{self._timer.board.model.name}-{target.machine}-{target.mcpu}-{versions}"
         return Database(self._folder / f"{''.join(c if c.isalnum() or c in '._-' else '_' for c in name)}.jsonl")
 

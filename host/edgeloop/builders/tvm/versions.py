@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import platform
+
+from edgeloop.builders.tvm.processor import this_processor
 from edgeloop.builders.versions import installed
 from edgeloop.core.frozen import Frozen
 
 PACKAGES = ("apache-tvm", "apache-tvm-ffi", "tflite", "ziglang")
 GLIBC = "2.31"
 """The oldest that a built library runs with: Debian 11, Raspberry Pi OS Bullseye."""
+NATIVE = "native"
 FORMAT = 2
 """Raised when this builder itself changes what it writes, so that old artifacts are built anew."""
 
@@ -26,6 +30,16 @@ class TvmTarget(Frozen):
 
     def __str__(self) -> str:
         return f"{self.mcpu} ({self.machine})"
+
+
+def this_host() -> TvmTarget:
+    """The processor that is compiled for to run a network here."""
+    return TvmTarget(machine=platform.machine(), mcpu=NATIVE)
+
+
+def on_host() -> str:
+    """The name of the library that lies beside a model.so for another processor and runs on this one."""
+    return f"host-{this_processor()}.so"
 
 
 def tool_versions() -> dict[str, str]:
