@@ -128,3 +128,19 @@ def test_a_busy_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         pid = int(log.read_text())
         os.kill(parent.pid, signal.SIGKILL)
     assert _gone(pid)
+
+
+def test_what_a_busy_child_started_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    own = f"import time; o = open({str(told)!r}, 'w', 1); print('begun', file=o); time.sleep(60); print('ended', file=o)"
+    code = SERVE.format(work=f"import subprocess, sys; subprocess.call([sys.executable, '-c', {own!r}])")
+    parent_code = (
+        "import sys; from pathlib import Path; from edgeloop.builders.child import ChildProcess\n"
+        f"c = ChildProcess((sys.executable, '-c', {code!r}), Path({str(tmp_path / 'log')!r}))\n"
+        f"c.finish({{}}, Path({str(tmp_path / 'r.json')!r}), 60)"
+    )
+    with subprocess.Popen(_python(parent_code)) as parent, told.open() as said:
+        assert said.readline() == "begun\n"
+        os.kill(parent.pid, signal.SIGKILL)
+        assert said.read() == "", "it was ended, since it holds the pipe no more, and did not come to its end"

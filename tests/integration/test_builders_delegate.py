@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,21 +92,53 @@ def test_another_compiler_or_another_file_is_another_artifact(tmp_path: Path) ->
         ("open('a.tflite', 'w').write('no model')", "was to write one .tflite, found a.tflite"),
         (
             "print('thinking', flush=True); import time; time.sleep(60)",
-            "was not done after 1 s and was stopped: thinking",
+            "was not done after 5 s and was stopped: thinking",
         ),
     ],
 )
 def test_a_compiler_that_fails_is_one_line_with_its_last_words_and_its_log(
     tmp_path: Path, script: str, line: str
 ) -> None:
-    made = builder(tmp_path, sys.executable, "-c", script, "{model}", deadline_s=1.0 if "sleep" in script else 60.0)
+    late = "sleep" in script
+    made = builder(tmp_path, sys.executable, "-c", script, "{model}", deadline_s=5.0 if late else 60.0)
     with pytest.raises(BuildError) as caught:
         made.build(TRAINED, "fp32")
-    assert caught.value.message.startswith(f"compiling for the delegate dense: {sys.executable} ")
+    begin = (
+        f"with {sys.executable} for the delegate dense: the process"
+        if late
+        else f"for the delegate dense: {sys.executable}"
+    )
+    assert f"{begin} " in caught.value.message
     assert line in caught.value.message
-    log = Path((caught.value.next_step or "").removeprefix("its log is "))
-    assert log.is_file()
+    log, *more = (caught.value.next_step or "").removeprefix("its log is ").split(", and ")
+    assert Path(log).is_file()
+    assert more == (["toolchain.build_deadline_s gives it more"] if late else [])
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".building")] == []
+
+
+def test_a_compiler_that_is_running_ends_with_the_run(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    script = (
+        f"o = open({str(told)!r}, 'w', 1); print('begun', file=o); import time; time.sleep(60); print('ended', file=o)"
+    )
+    made = builder(tmp_path, sys.executable, "-c", script, "{model}")
+    with ThreadPoolExecutor(1) as beside:
+        building = beside.submit(made.build, TRAINED, "fp32")
+        with told.open() as said:
+            assert said.readline() == "begun\n"
+            made.close()
+            assert said.read() == "", "it was ended, since it holds the pipe no more, and did not come to its end"
+        with pytest.raises(BuildError, match="was ended by SIGKILL"):
+            building.result()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can")
+def test_a_compiler_is_held_to_the_memory_of_the_campaign(tmp_path: Path) -> None:
+    script = "held = bytearray(1 << 30)"
+    made = builder(tmp_path, sys.executable, "-c", script, "{model}", memory_max_bytes=512 << 20)
+    with pytest.raises(BuildError, match="ended with status 1: MemoryError"):
+        made.build(TRAINED, "fp32")
 
 
 def test_a_compiler_that_is_not_there_is_one_line(tmp_path: Path) -> None:

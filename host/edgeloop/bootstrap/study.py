@@ -325,11 +325,15 @@ def _controller(
         )
         return strategy_for(space, campaign.limits, lower_is_better=scorer.lower_is_better, published=published)
 
+    delegates = compilers_for(builders["litert", boards[0].name], folder / "artifacts", compilers, campaign.toolchain)
+    for builder in delegates.values():
+        opened.callback(builder.close)
+
     means = Means(
         networks=trainer,
         trainer=trainer,
         builder_for=lambda engine, board: builders[engine, board.name],
-        compilers=compilers_for(builders["litert", boards[0].name], folder / "artifacts", compilers),
+        compilers=delegates,
         benches=benches,
         memo=memo,
         clock=clock,

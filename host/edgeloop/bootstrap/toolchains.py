@@ -14,8 +14,8 @@ from edgeloop.builders.parity import Gate
 from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.builders.tvm.builder import TvmBuilder
 from edgeloop.builders.tvm.tuning import Tuner
-from edgeloop.builders.tvm.versions import TvmTarget
-from edgeloop.core.campaign import Campaign
+from edgeloop.builders.tvm.versions import NATIVE, TvmTarget
+from edgeloop.core.campaign import Campaign, Toolchain
 from edgeloop.core.network import Engine
 from edgeloop.errors import ConfigError, Fault
 from edgeloop.ports import Bench, Builder, Observer
@@ -55,9 +55,15 @@ def builders_for(
     return builders
 
 
-def compilers_for(tflite: Builder, root: Path, commands: Mapping[str, Sequence[str]]) -> dict[str, Builder]:
+def compilers_for(
+    tflite: Builder, root: Path, commands: Mapping[str, Sequence[str]], toolchain: Toolchain
+) -> dict[str, Builder]:
     """The builders of delegates that have a compiler, by the delegates' names, in the same store as `tflite`."""
-    return {name: DelegateBuilder(root, tflite, name, command) for name, command in commands.items()}
+    deadline_s, memory = toolchain.build_deadline_s, toolchain.memory_max_bytes
+    return {
+        name: DelegateBuilder(root, tflite, name, command, deadline_s=deadline_s, memory_max_bytes=memory)
+        for name, command in commands.items()
+    }
 
 
 def tuner_for(campaign: Campaign, folder: Path, bench: Bench, observer: Observer) -> Tuner:
@@ -72,4 +78,7 @@ def tvm_target(bench: Bench, where: str = "search.engines") -> TvmTarget:
     if machine not in _ANY_CORE:
         what = f"{board.name} is {machine}, which TVM's runtime has no wheel for"
         raise ConfigError([Fault(where, what, "leave tvm out")])
+    if board.model.mcpu == NATIVE and board.kind != "local":
+        what = f"{board.name} is another machine, and mcpu of {board.model.name} is {NATIVE}, which is this one"
+        raise ConfigError([Fault(where, what, "give its file LLVM's name of its cores, as cortex-a72")])
     return TvmTarget(machine=machine, mcpu=board.model.mcpu or _ANY_CORE[machine])

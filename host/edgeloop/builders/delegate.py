@@ -6,19 +6,16 @@ run nowhere but on the board, where it is judged like every other file.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from edgeloop.builders.child import python_module
 from edgeloop.builders.prebuilt import is_tflite, operators_in, predict_tflite
 from edgeloop.builders.store import ArtifactStore
 from edgeloop.core.artifact import Artifact
@@ -32,6 +29,7 @@ FORMAT = 1
 SOURCE, MODEL, LOG = "network.tflite", "model.tflite", "build.log"
 """What the compiler is given, what is deployed, and what the compiler said."""
 _OUTPUT = "compiled.tflite"
+_CHILD = python_module("edgeloop.builders.delegate_child")
 _SAID_MAX = 300
 
 
@@ -42,14 +40,21 @@ class DelegateBuilder:
     """
 
     def __init__(
-        self, root: Path, tflite: Builder, delegate: str, command: Sequence[str], *, deadline_s: float = 600.0
+        self,
+        root: Path,
+        tflite: Builder,
+        delegate: str,
+        command: Sequence[str],
+        *,
+        deadline_s: float = 600.0,
+        memory_max_bytes: int | None = None,
     ) -> None:
         self._root = root
-        self._store = ArtifactStore(root, (), deadline_s)
+        self._store = ArtifactStore(root, _CHILD, deadline_s, memory_max_bytes)
+        self._deadline_s, self._memory_max_bytes = deadline_s, memory_max_bytes
         self._tflite = tflite
         self._delegate = delegate
         self._command = tuple(command)
-        self._deadline_s = deadline_s
 
     def key(self, trained: TrainedNetwork, lightening: str) -> str:
         """Raises MissingExtraError where the toolchain is not installed."""
@@ -92,10 +97,16 @@ class DelegateBuilder:
         """Outputs of what the compiler was given."""
         path = Path(artifact.path)
         source = path.with_name(SOURCE)
-        return predict_tflite(artifact.model_copy(update={"path": str(source if source.is_file() else path)}), inputs)
+        return predict_tflite(
+            artifact.model_copy(update={"path": str(source if source.is_file() else path)}),
+            inputs,
+            deadline_s=self._deadline_s,
+            memory_max_bytes=self._memory_max_bytes,
+        )
 
     def close(self) -> None:
-        """Nothing of its own is left running; the other builder is closed by who made it."""
+        """End compilers that are running; the other builder is closed by who made it."""
+        self._store.close()
 
     def _tools(self) -> list[tuple[str, str]]:
         """Name and digest of every file that the command is made of: its program, and scripts that it names."""
@@ -106,8 +117,9 @@ class DelegateBuilder:
     def _compile(self, folder: Path, key: str) -> None:
         """Leave the compiler's file as MODEL. Raises BuildError."""
         places = {"{model}": str(folder.resolve() / SOURCE), "{output}": str(folder.resolve() / _OUTPUT)}
-        words = [_placed(word, places) for word in self._command]
-        problem = _run(words, folder, self._deadline_s)
+        job = {"words": [_placed(word, places) for word in self._command], "folder": str(folder.resolve())}
+        what = f"with {self._command[0]} for the delegate {self._delegate}"
+        problem = self._store.run(key, what, job, folder)["problem"]
         if problem is None:
             found = [path for path in sorted(folder.glob("*.tflite")) if path.name != SOURCE]
             if len(found) == 1 and is_tflite(found[0]):
@@ -115,10 +127,11 @@ class DelegateBuilder:
                 return
             wrote = ", ".join(path.name for path in found) or "none"
             problem = f"was to write one .tflite, found {wrote}"
+        else:
+            problem += _said(folder / LOG)
         log = self._root / "failed" / f"{key[:16]}.log"
         log.parent.mkdir(exist_ok=True)
-        if (folder / LOG).exists():
-            shutil.copyfile(folder / LOG, log)
+        shutil.copyfile(folder / LOG, log)
         raise BuildError(
             f"compiling for the delegate {self._delegate}: {self._command[0]} {problem}", next_step=f"its log is {log}"
         )
@@ -128,35 +141,6 @@ def _placed(word: str, places: dict[str, str]) -> str:
     for name, path in places.items():
         word = word.replace(name, path)
     return word
-
-
-def _run(words: Sequence[str], folder: Path, deadline_s: float) -> str | None:
-    """Run a command in a process group of its own, in `folder`; return how it failed, with its last line."""
-    log = folder / LOG
-    with log.open("wb") as sink:
-        try:
-            process = subprocess.Popen(
-                list(words),
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return f"can't be run: {error.strerror or error}"
-        try:
-            status = process.wait(deadline_s)
-        except subprocess.TimeoutExpired:
-            return f"was not done after {deadline_s:g} s and was stopped{_said(log)}"
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if status:
-        ended = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        return f"{ended}{_said(log)}"
-    return None
 
 
 def _said(log: Path) -> str:
