@@ -133,14 +133,15 @@ def test_a_busy_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 def test_what_a_busy_child_started_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     told = tmp_path / "told"
     os.mkfifo(told)
-    own = f"import time; o = open({str(told)!r}, 'w', 1); print('begun', file=o); time.sleep(60); print('ended', file=o)"
+    said = "print('begun', file=o); time.sleep(60); print('ended', file=o)"
+    own = f"import time; o = open({str(told)!r}, 'w', 1); {said}"
     code = SERVE.format(work=f"import subprocess, sys; subprocess.call([sys.executable, '-c', {own!r}])")
     parent_code = (
         "import sys; from pathlib import Path; from edgeloop.builders.child import ChildProcess\n"
         f"c = ChildProcess((sys.executable, '-c', {code!r}), Path({str(tmp_path / 'log')!r}))\n"
         f"c.finish({{}}, Path({str(tmp_path / 'r.json')!r}), 60)"
     )
-    with subprocess.Popen(_python(parent_code)) as parent, told.open() as said:
-        assert said.readline() == "begun\n"
+    with subprocess.Popen(_python(parent_code)) as parent, told.open() as pipe:
+        assert pipe.readline() == "begun\n"
         os.kill(parent.pid, signal.SIGKILL)
-        assert said.read() == "", "it was ended, since it holds the pipe no more, and did not come to its end"
+        assert pipe.read() == "", "it was ended, since it holds the pipe no more, and did not come to its end"

@@ -51,6 +51,10 @@ def test_a_bound_on_memory_is_refused_where_the_system_keeps_none(monkeypatch: p
         ({"reference": {"family": "mlp", "lightening": "w8a8-p25"}}, "M1 is measured with all its channels"),
         ({"search": {"lightenings": ["w4a8:0"]}}, "a share of 1 to 99 percent"),
         ({"tuning": {"trials": 20}}, "add tvm to search.engines, or leave \\[tuning\\] out"),
+        (
+            {"reference": {"file": "/m1.onnx", "engine": "tvm", "family": "mlp"}, "tuning": {"trials": 20}},
+            "tuning is of trained networks",
+        ),
     ],
 )
 def test_keys_that_do_not_go_together_are_refused(tables: dict[str, Any], told: str) -> None:

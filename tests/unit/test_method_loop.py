@@ -16,7 +16,7 @@ import pytest
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.events import Built, Judged
-from edgeloop.core.network import NetworkSpec
+from edgeloop.core.network import Engine, NetworkSpec
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome, Verdict
 from edgeloop.errors import BuildError, StationError, UnreachableError, UserError
@@ -136,7 +136,11 @@ class Shop:
 
 
 def controller(
-    shop: Shop, ledger: MemoryLedger, campaign_key: str = "k", beside: Mapping[str, Shop] | None = None
+    shop: Shop,
+    ledger: MemoryLedger,
+    campaign_key: str = "k",
+    beside: Mapping[str, Shop] | None = None,
+    tuned: frozenset[Engine] = frozenset(),
 ) -> Controller:
     """`beside`: more targets, and who builds for them."""
     others: Mapping[str, Any] = beside or {}
@@ -177,6 +181,7 @@ def controller(
             campaign_key=campaign_key,
             compared_by=(CAMPAIGN.limits, frozenset()),
             strategy=strategy,
+            tuned=tuned,
         ),
     )
 
@@ -204,6 +209,19 @@ def test_a_build_that_failed_is_tried_again_where_it_is_wanted_again() -> None:
     shop.broken = frozenset()
     assert made.make(trial).deployed_bytes == 1000
     made.close()
+
+
+@pytest.mark.parametrize("tuned", [frozenset[Engine](["litert"]), frozenset[Engine]()])
+def test_whoever_interrupts_a_build_that_measures_on_a_board_need_not_wait_for_it(tuned: frozenset[Engine]) -> None:
+    daemons = []
+
+    class Seen(Shop):
+        def build(self, trained: TrainedNetwork, lightening: str) -> Artifact:
+            daemons.append(threading.current_thread().daemon)
+            return super().build(trained, lightening)
+
+    walk(controller(Seen(), MemoryLedger(FakeClock()), tuned=tuned))
+    assert set(daemons) == {bool(tuned)}
 
 
 def test_a_candidate_is_built_once_for_each_processor_and_each_target_knows_its_file() -> None:

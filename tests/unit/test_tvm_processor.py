@@ -14,6 +14,7 @@ from edgeloop.builders.tvm.builder import TvmBuilder, running
 from edgeloop.builders.tvm.processor import processor_in
 from edgeloop.builders.tvm.versions import TvmTarget, on_host, this_host
 from edgeloop.core.artifact import Artifact
+from edgeloop.errors import BuildError
 from edgeloop.ports import TrainedNetwork
 
 CORE = "processor : {}\nmodel name : Xeon\nflags : {}\ncpu MHz : {}\n"
@@ -48,6 +49,14 @@ def test_what_is_built_on_another_machine_has_another_key(
     assert builder.key(TRAINED, "fp32") == here
     monkeypatch.setattr(tvm_builder, "this_processor", lambda: "another")
     assert builder.key(TRAINED, "fp32") != here
+
+
+def test_a_build_that_goes_on_after_its_run_was_closed_starts_nothing_more(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path, ("/nowhere",), 1.0)
+    store.close()
+    store.warm_up()
+    with pytest.raises(BuildError, match="building it: the run was closed"), store.building() as folder:
+        store.run("key", "it", {}, folder)
 
 
 def test_of_equal_files_each_machine_keeps_the_library_that_runs_on_it(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class ArtifactStore:
         self._lock = threading.Lock()
         self._waiting: ChildProcess | None = None
         self._running: set[ChildProcess] = set()
+        self._closed = False
         (root / "keys").mkdir(parents=True, exist_ok=True)
         self._clear_abandoned()
 
@@ -75,9 +76,10 @@ class ArtifactStore:
     def run(self, key: str, what: str, job: Mapping[str, Any], target: Path) -> dict[str, Any]:
         """Give a child the job and return its answer; what it makes is in `target`.
 
-        Raises BuildError and ParityError as the child told them, BuildError for a child that died or took too long.
+        Raises BuildError and ParityError as the child told them, BuildError for a child that died or took too long, and
+        where the store was closed.
         """
-        with self._child() as process:
+        with self._child(what) as process:
             try:
                 answer = process.finish(job, target / "result.json", self._deadline_s)
             except ChildError as failure:
@@ -115,12 +117,13 @@ class ArtifactStore:
     def warm_up(self) -> None:
         """Start a child that imports its toolchain and waits: the next build costs its own time only."""
         with self._lock:
-            if self._waiting is None or not self._waiting.alive:
+            if not self._closed and (self._waiting is None or not self._waiting.alive):
                 self._waiting = self._spawn()
 
     def close(self) -> None:
-        """End every child, builds that are running included."""
+        """End every child, builds that are running included; no other is started."""
         with self._lock:
+            self._closed = True
             running, waiting, self._waiting = [*self._running], self._waiting, None
         for process in running:  # whoever waits for one tells how it ended, and removes its log
             process.kill()
@@ -129,8 +132,10 @@ class ArtifactStore:
             waiting.log.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _child(self) -> Iterator[ChildProcess]:
+    def _child(self, what: str) -> Iterator[ChildProcess]:
         with self._lock:
+            if self._closed:  # a build of several children goes on in its thread when a run is interrupted
+                raise BuildError(f"building {what}: the run was closed")
             process, self._waiting = self._waiting, None
             if process is None or not process.alive:
                 process = self._spawn()

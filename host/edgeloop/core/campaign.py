@@ -326,8 +326,11 @@ class Campaign(Frozen):
             raise ValueError("search.widths, search.depths: networks of a list have sizes of their own; leave both out")
         if self.reference.file is not None:
             self._untrained()
-        if "tuning" in self.model_fields_set and "tvm" not in (self.reference.engine, *search.engines):
-            raise ValueError("tuning is of what TVM compiles: add tvm to search.engines, or leave [tuning] out")
+        trained = search.engines if self.reference.file is not None else (self.reference.engine, *search.engines)
+        if "tuning" in self.model_fields_set and "tvm" not in trained:
+            raise ValueError(
+                "tuning is of trained networks that TVM compiles: add tvm to search.engines, or leave [tuning] out"
+            )
         if larger != "widen" and self.training.widened_epochs is not None:
             raise ValueError("training.widened_epochs goes with reference.larger = 'widen'")
         return self

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
@@ -33,6 +33,8 @@ from edgeloop.ports import (
     Trainer,
     TrainingJob,
 )
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,9 @@ class Making:
     def _start_build(self, builder: Builder, trained: TrainedNetwork, candidate: Candidate) -> str:
         """Build, or join the build that was started ahead; return its key."""
         key = builder.key(trained, candidate.lightening)
-        if key not in self._builds:
+        if key not in self._builds and candidate.engine in self._means.tuned:
+            self._builds[key] = _in_background(lambda: builder.build(trained, candidate.lightening))
+        elif key not in self._builds:
             self._builds[key] = self._building.submit(builder.build, trained, candidate.lightening)
         return key
 
@@ -281,9 +285,9 @@ def _named(job: TrainingJob) -> str:
     return str(Candidate(network=job.network, lightening=job.lightening))
 
 
-def _in_background(work: Callable[[], Attempt]) -> Future[Attempt]:
+def _in_background(work: Callable[[], _T]) -> Future[_T]:
     """Run in a daemon thread: whoever interrupts the controller need not wait for a board to finish."""
-    future: Future[Attempt] = Future()
+    future: Future[_T] = Future()
 
     def carry_out() -> None:
         try:

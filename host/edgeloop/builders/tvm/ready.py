@@ -163,7 +163,10 @@ def _ask(
     try:
         answer = ChildProcess(_CHILD, log, memory_max_bytes).finish(job, result, deadline_s)
     except ChildError as failure:
-        raise BuildError(f"{path}: reading it with TVM: the process {failure}") from failure
+        raise BuildError(
+            f"{path}: reading it with TVM: the process {failure}",
+            next_step=failure.more and f"in a campaign {failure.more} gives it more",
+        ) from failure
     result.unlink()
     if error := answer.get("error"):
         kinds: dict[str, type[EdgeloopError]] = {
