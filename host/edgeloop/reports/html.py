@@ -187,10 +187,11 @@ def _legend_shape(kind: str) -> str:
 
 
 def _tools(story: Story) -> dict[str, str]:
-    """Versions of what ran on the host, and of what built the files."""
+    """Versions of what ran on the host, and of what built the files; a file's own schedules are no tool of the run."""
     tools = dict(story.started.versions) if story.started else {}
     for trial in story.trials:
         if trial.built is not None:
             told = [artifact.tools for artifact in trial.built.artifacts]
-            tools |= {name: ", ".join(dict.fromkeys(t[name] for t in told)) for name in told[0]}
+            names = dict.fromkeys(name for one in told for name in one if name != "schedules")
+            tools |= {name: ", ".join(dict.fromkeys(one[name] for one in told if name in one)) for name in names}
     return dict(sorted(tools.items()))

@@ -12,6 +12,7 @@ from edgeloop.core.board import NO_DELEGATE
 from edgeloop.core.verdict import Outcome
 from edgeloop.reports.story import Story, TrialRow, latency_with_interval
 
+# From the fifth on they are numbers, which the page sets to the right.
 HEADINGS = ("network", "trial", "engine", "delegate", "threads", "p50 ms", "times the first")
 
 

@@ -239,7 +239,7 @@ DIRECTIONS = {
     "raise_degree": "lighten more",
     "larger": "larger network",
     "smaller": "smaller network",
-    "other_engine": "other engine or delegate or threads",
+    "other_engine": "other engine, delegate or threads",
     "confirm": "confirm",
     "repeat": "measure again",
     "none": "no move",
