@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from edgeloop.bootstrap import fixed
 from edgeloop.bootstrap.fixed import FixedBuilder, _are_probabilities, _logits
 from edgeloop.builders.tvm.versions import TvmTarget
+from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign, Data, Reference, Task, Toolchain, Training
 from edgeloop.core.lightening import LADDER, Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
+from edgeloop.errors import ConfigError
 from edgeloop.method.lighten import predicted_bytes
 from edgeloop.method.phases import phases
 from edgeloop.ports import TrainedNetwork, TrainingJob
@@ -136,6 +139,20 @@ def test_a_quantized_softmax_is_known_and_what_it_stores_as_zero_is_half_a_step(
     taught = _logits({"y": stored}, {"y": step})["y"]
     assert np.isfinite(taught).all()
     assert taught.min() == pytest.approx(np.log(step / 2))
+
+
+def test_a_file_with_open_dimensions_is_given_to_no_delegate(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Artifact(path="/m/m1.tflite", sha256="0" * 64, deployed_bytes=1, inputs=(), outputs=(), resized=True)
+    monkeypatch.setattr(fixed, "open_fixed", lambda *_: opened)
+    monkeypatch.setattr(fixed, "count_tflite", lambda _: (None, "fp32"))
+    monkeypatch.setattr(fixed, "network_io", lambda *_: None)
+    reference = {**FILE, "file": "/m/m1.tflite"}
+    plain = {"schema": 1, "name": "c", "targets": ["local"], "limits": LimitSet()}
+    nothing: Any = None
+    fixed.check_fixed(Campaign.model_validate(plain | {"reference": reference}), nothing)
+    delegated = Campaign.model_validate(plain | {"reference": {**reference, "delegate": "coral"}})
+    with pytest.raises(ConfigError, match=r"reference.delegate: /m/m1.tflite leaves dimensions open"):
+        fixed.check_fixed(delegated, nothing)
 
 
 @pytest.mark.parametrize(("file", "one_for_all"), [("/m/m1.onnx", False), ("/m/m1.tflite", True)])

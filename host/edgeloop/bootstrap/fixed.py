@@ -31,7 +31,7 @@ from edgeloop.core.measurement import Arrays
 from edgeloop.core.network import NetworkIO, NetworkSizes, NetworkSpec, TensorShape
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.data.shapes import network_io
-from edgeloop.errors import HarnessError, UserError, kept_on_disk
+from edgeloop.errors import ConfigError, Fault, HarnessError, UserError, kept_on_disk
 from edgeloop.measure.scoring import Scorer
 from edgeloop.ports import Builder, TrainedNetwork, TrainingJob
 from edgeloop.training.summary import read_trained, write_trained
@@ -61,6 +61,9 @@ def check_fixed(campaign: Campaign, data: DataSet) -> tuple[Campaign, Artifact |
     io = network_io(data, campaign.task)
     spec = NetworkSpec(file=reference.file)
     opened = open_fixed(spec, io, campaign.toolchain)
+    if opened.resized and reference.setting.delegate is not None:
+        what = f"{reference.file} leaves dimensions open, which a delegate does not take"
+        raise ConfigError([Fault("reference.delegate", what, "give it shapes of its own when it is converted")])
     if Path(reference.file).suffix == ".tflite":
         found = count_tflite(opened)[1]
         return campaign.model_copy(update={"reference": reference.model_copy(update={"lightening": found})}), opened

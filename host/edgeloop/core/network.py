@@ -157,10 +157,6 @@ class Candidate(Frozen):
     def key(self) -> str:
         return key_of("candidate", self)
 
-    @property
-    def setting(self) -> Setting:
-        return Setting(engine=self.engine, threads=self.threads, delegate=self.delegate)
-
     def __str__(self) -> str:
         text = f"{self.network.label} {self.lightening}"
         if self.engine != "litert":
