@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -360,6 +361,27 @@ def test_a_file_is_baseline_and_teacher_of_a_campaign(digits: Any, tmp_path: Pat
     before = campaigns.events(tmp_path / "run")
     campaigns.run("run", path, "--out", tmp_path / "run", "--resume", cwd=tmp_path)
     assert campaigns.events(tmp_path / "run") == before
+
+
+@pytest.mark.full
+def test_a_baseline_is_compiled_for_the_processor_of_each_target(
+    digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    any_core = {"x86_64": "x86-64-v2", "aarch64": "generic"}[platform.machine()]
+    # The target `local` is of the shipped model, the other one of a model called so that lies beside the campaign.
+    model = f'schema = 1\nname = "local"\narchitectures = ["{platform.machine()}"]\nmcpu = "{any_core}"\n'
+    (tmp_path / "local.toml").write_text(model + '[runtime]\nsource = "system"\n')
+    campaigns.write_local_board(tmp_path, "plain")
+    onnx_models.write_digits(tmp_path / "m1.onnx", digits)
+    path = campaign(tmp_path)
+    path.write_text(path.read_text().replace('["here"]', '["local", "plain"]').replace("trials = 4", "trials = 1"))
+    campaigns.run("run", path, "--out", tmp_path / "run", cwd=tmp_path)
+    built = next(event for event in campaigns.events(tmp_path / "run") if event["kind"] == "built")
+    assert built["trial"] == 0
+    assert list(built["elsewhere"]) == ["plain"]
+    assert built["elsewhere"]["plain"]["tools"]["processor"].split()[1] == any_core
+    assert built["artifact"]["tools"]["processor"].split()[1] != any_core
 
 
 def test_m1_that_does_not_go_with_the_data_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

@@ -123,9 +123,13 @@ class Measuring:
         question = Question(self._campaign.plan, "validation")
         judged, attempt = self._taken(lambda take: self._once(trial, question, take, (), run_on))
         if judged.verdict.outcome is Outcome.INVALID:
+            delegated = judged.trust is not None and judged.trust.lasting
+            change = (
+                "reference.delegate, or the share in the board's file" if delegated else "the board or [environment]"
+            )
             raise BoardError(
-                f"{bench.board.name}: M1 was measured outside the declared environment: {judged.verdict.reasons[0]}",
-                next_step="change the board or the campaign's [environment], and start again with another --out",
+                f"{bench.board.name}: M1 was measured outside what is declared: {judged.verdict.reasons[0]}",
+                next_step=f"change {change}, and start again with another --out",
             )
         if judged.verdict.outcome is Outcome.ERROR and judged.verdict.owner is Owner.LAB:
             raise LabError(
