@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from ai_edge_litert.tools import flatbuffer_utils
 from edgeloop.bootstrap import ready
 from edgeloop.bootstrap.fixed import fixed_sizes, open_fixed
 from edgeloop.bootstrap.ready import Checks, PlanWords
-from edgeloop.builders.converted import Conversion, converted
+from edgeloop.builders import converted as conversions
+from edgeloop.builders.converted import Conversion, converted, digest
 from edgeloop.builders.prebuilt import count_tflite, predict_tflite, read_tflite
+from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Data, Task
 from edgeloop.core.network import NetworkSpec, TensorShape
 from edgeloop.data.load import load
@@ -250,3 +253,18 @@ def test_a_channel_first_file_can_be_m1_and_gets_the_data_turned(tmp_path: Path)
     assert (sizes.parameters, sizes.macs) == (6 * 10 + 10 * 217, 36 * 6 * 9 + 2160)
     with pytest.raises(UserError, match=r"takes the shape \(1, 1, 8, 8\), the data have samples of \(9, 8, 1\)"):
         open_fixed(NetworkSpec(file=file), io.model_copy(update={"inputs": (TensorShape(name="x", shape=(9, 8, 1)),)}))
+
+
+def test_what_a_killed_conversion_left_long_ago_goes_with_the_next_one(tmp_path: Path) -> None:
+    old, young = tmp_path / ".making-old", tmp_path / ".making-young"
+    for folder in (old, young):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    (tmp_path / "m.tflite").write_bytes(b"m")
+
+    def make(folder: Path) -> Artifact:
+        (folder / "m.tflite").write_bytes(b"m")
+        return Artifact(path="m.tflite", sha256=digest(tmp_path / "m.tflite"), deployed_bytes=1, inputs=(), outputs=())
+
+    conversions.kept(tmp_path / "m.tflite", tmp_path / "key", make)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".making-young", "key", "m.tflite"]

@@ -16,7 +16,7 @@ from edgeloop.bootstrap.delegates import compilers_of
 from edgeloop.bootstrap.fixed import check_fixed
 from edgeloop.bootstrap.pipeline import read_pipeline
 from edgeloop.bootstrap.searched import SearchPreview, searched
-from edgeloop.bootstrap.toolchains import engines_of
+from edgeloop.bootstrap.toolchains import check_processors, engines_of
 from edgeloop.builders.converted import ONNX, is_tensorflow
 from edgeloop.builders.tvm.versions import onnx_versions, tool_versions
 from edgeloop.core.board import Board
@@ -108,6 +108,7 @@ def preview(campaign: Campaign, beside: Path) -> RunPreview:
     """Samples, minutes, undecidable limits, networks and rungs of a campaign. Reads the data, reaches no board."""
     boards = resolve_all(campaign.targets, beside)
     compilers = compilers_of(campaign, boards)
+    check_processors(campaign, boards)
     pipeline_of(campaign)
     data, scorer = load(campaign.data), Scorer(campaign.task)
     campaign, baseline = check_fixed(campaign, data)

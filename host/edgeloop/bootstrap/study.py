@@ -36,7 +36,7 @@ from edgeloop.bootstrap.running import (
     undecidable_limits,
     with_targets,
 )
-from edgeloop.bootstrap.toolchains import builders_for, compilers_for, engines_of, tvm_target
+from edgeloop.bootstrap.toolchains import builders_for, check_processors, compilers_for, engines_of, tvm_target
 from edgeloop.builders.converted import is_tensorflow
 from edgeloop.builders.parity import Gate
 from edgeloop.builders.tvm.versions import PACKAGES
@@ -119,6 +119,7 @@ class Study:
         needs_toolchain(self.campaign)
         boards = resolve_all(self.campaign.targets, folder if beside is None else Path(beside))
         compilers = compilers_of(self.campaign, boards)
+        check_processors(self.campaign, boards)
         pipeline = pipeline_of(self.campaign)
         data, scorer = load(self.campaign.data), Scorer(self.campaign.task)
         network_io(data, self.campaign.task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.builders.tvm.builder import TvmBuilder
 from edgeloop.builders.tvm.tuning import Tuner
 from edgeloop.builders.tvm.versions import NATIVE, TvmTarget
+from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign, Toolchain
 from edgeloop.core.network import Engine
 from edgeloop.errors import ConfigError, Fault
@@ -72,13 +73,30 @@ def tuner_for(campaign: Campaign, folder: Path, bench: Bench, observer: Observer
     return Tuner(campaign.tuning, timer, folder, SystemClock(), lambda line: observer.progress(line, 0, 0))
 
 
+def check_processors(campaign: Campaign, boards: Sequence[Board]) -> None:
+    """Raise ConfigError where a board's file says that TVM can't compile for it: before hours of training."""
+    if "tvm" in engines_of(campaign):
+        where = "reference.engine" if campaign.reference.engine == "tvm" else "search.engines"
+        if faults := [fault for board in boards for fault in _not_compiled_for(board, where)]:
+            raise ConfigError(faults)
+
+
+def _not_compiled_for(board: Board, where: str) -> Iterator[Fault]:
+    model = board.model
+    if model.architectures and not set(model.architectures) & set(_ANY_CORE):
+        has = " or ".join(model.architectures)
+        yield Fault(where, f"{board.name} is {has}, which TVM's runtime has no wheel for", "leave tvm out")
+    if model.mcpu == NATIVE and board.kind != "local":
+        what = f"{board.name} is another machine, and mcpu of {model.name} is {NATIVE}, which is this one"
+        yield Fault(where, what, "give its file LLVM's name of its cores, as cortex-a72")
+
+
 def tvm_target(bench: Bench, where: str = "search.engines") -> TvmTarget:
     """The processor of a board; `where` names what asked for tvm. Raises ConfigError where its runtime is not there."""
     board, machine = bench.board, str(bench.facts().get("machine"))
     if machine not in _ANY_CORE:
         what = f"{board.name} is {machine}, which TVM's runtime has no wheel for"
         raise ConfigError([Fault(where, what, "leave tvm out")])
-    if board.model.mcpu == NATIVE and board.kind != "local":
-        what = f"{board.name} is another machine, and mcpu of {board.model.name} is {NATIVE}, which is this one"
-        raise ConfigError([Fault(where, what, "give its file LLVM's name of its cores, as cortex-a72")])
+    if faults := list(_not_compiled_for(board, where)):
+        raise ConfigError(faults)
     return TvmTarget(machine=machine, mcpu=board.model.mcpu or _ANY_CORE[machine])

@@ -6,11 +6,12 @@ A file is known by its content, the form that is asked, the shapes that are told
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,9 @@ _SAVED_MODEL = "saved_model.pb"
 _ARCHIVE = ".pt2"
 ONNX = ".onnx"
 _DEADLINE_S = 900.0
+_MAKING = ".making-"
+_ABANDONED_S = 7 * 24 * 3600.0
+"""Much longer than any deadline."""
 _TENSORFLOW = python_module("edgeloop.builders.tensorflow.child")
 _TORCH = python_module("edgeloop.builders.tflite.program_child")
 
@@ -148,7 +152,8 @@ def kept(source: Path, folder: Path, make: Callable[[Path], Artifact]) -> Artifa
     root = folder.parent
     with kept_on_disk(root):
         root.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=root))
+        _clear_abandoned(root)
+        making = Path(tempfile.mkdtemp(prefix=_MAKING, dir=root))
         try:
             artifact = make(making)
             name = Path(artifact.path).name
@@ -158,6 +163,14 @@ def kept(source: Path, folder: Path, make: Callable[[Path], Artifact]) -> Artifa
         finally:
             shutil.rmtree(making, ignore_errors=True)
     return artifact.model_copy(update={"path": str(folder / name)})
+
+
+def _clear_abandoned(root: Path) -> None:
+    """Remove what a killed process left half-made; it may have been another machine's, so that its age tells."""
+    for path in root.glob(f"{_MAKING}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _published(making: Path, final: Path) -> None:
