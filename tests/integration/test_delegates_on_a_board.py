@@ -267,11 +267,13 @@ def test_a_campaign_searches_delegates_and_reports_the_same_network_on_each(tmp_
     assert rows[0]["ratio_to_first"] == 1
     assert rows[1]["ratio_to_first"] == pytest.approx(rows[1]["latency_p50_ns"] / rows[0]["latency_p50_ns"])
     assert rows[2]["ratio_to_first"] is None
+    assert [row["outcome"] == "INVALID" for row in rows] == [False, False, True, False]
     html = (tmp_path / "run/report.html").read_text()
     assert "The same network on each engine, delegate and thread count" in html
     assert "dense (" in html
     told = campaigns.run("report", "run", cwd=tmp_path).stdout
     assert "same network, width 1.41 fp32 on here: trial 2, litert 2.3.0, delegate dense (" in told
+    assert "] ms, INVALID\n" in told
     campaigns.run("run", "campaign.toml", "--out", "run", "--resume", cwd=tmp_path)
 
 

@@ -37,28 +37,32 @@ class SettingRow:
         return f"{asked} ({summary.delegation.taken_pct:.0f} % of the operators)"
 
     @property
+    def _void(self) -> str:
+        return ", INVALID" if self.row.outcome is Outcome.INVALID else ""
+
+    @property
     def cells(self) -> tuple[str, ...]:
         """In the order of HEADINGS."""
         summary, candidate = self.row.summary, self.row.trial.candidate
         where = f" on {self.row.target}" if self.row.target else ""
-        void = "" if self.row.outcome is not Outcome.INVALID else ", INVALID"
         return (
             self.network + where,
             self.row.name,
             summary.engine if summary is not None else candidate.engine,
             self.delegate,
             str(candidate.threads),
-            latency_with_interval(self.row.latency, "p50") + void,
+            latency_with_interval(self.row.latency, "p50") + self._void,
             "-" if self.ratio is None else f"{self.ratio:.2f}",
         )
 
     @property
     def line(self) -> str:
         """For a pipe or a log."""
-        network, trial, engine, delegate, threads, latency, ratio = self.cells
+        network, trial, engine, delegate, threads, _, ratio = self.cells
         return (
             f"same network, {network}: trial {trial}, {engine}, delegate {delegate}, threads {threads}: "
-            f"p50 {latency} ms" + ("" if self.ratio is None else f", {ratio} times the first")
+            f"p50 {latency_with_interval(self.row.latency, 'p50')} ms{self._void}"
+            + ("" if self.ratio is None else f", {ratio} times the first")
         )
 
     def document(self) -> dict[str, Any]:
@@ -71,6 +75,7 @@ class SettingRow:
             "engine": candidate.engine,
             "delegate": candidate.delegate,
             "threads": candidate.threads,
+            "outcome": self.row.outcome.value if self.row.outcome else None,
             "latency_p50_ns": latency.p50 if latency else None,
             "ratio_to_first": self.ratio,
         }
