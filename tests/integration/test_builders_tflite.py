@@ -172,8 +172,8 @@ def _operators(artifact: Artifact, target: Path) -> list[str]:
     ("rung", "dtype", "fraction"),
     [
         ("fp32", "float32", 1.0),
-        ("fp16", "float32", 0.7),
-        ("w8a16", "int16", 0.6),
+        pytest.param(*("fp16", "float32", 0.7), marks=pytest.mark.full),
+        pytest.param(*("w8a16", "int16", 0.6), marks=pytest.mark.full),
         ("w8a8", "int8", 0.6),
         ("w4a8", "int8", 0.5),
     ],

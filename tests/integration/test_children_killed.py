@@ -160,6 +160,7 @@ def test_an_agent_that_is_always_killed_ends_the_run_in_a_line_and_it_goes_on_wh
     assert _outcomes(events) == {1: ["PASS", "PASS"]}
 
 
+@pytest.mark.full
 def test_without_m1_nothing_can_be_compared_so_the_run_ends_in_a_line_and_goes_on_with_more(tmp_path: Path) -> None:
     python = _begun(tmp_path, {"tflite": {"1": "memory"}})
     done = python.run("run", "campaign.toml", "--out", tmp_path / "run", cwd=tmp_path)

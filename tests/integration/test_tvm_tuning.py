@@ -127,6 +127,7 @@ def test_tuned_schedules_are_in_the_built_file_and_a_known_network_measures_noth
     assert len(timer.timed) == 1
 
 
+@pytest.mark.full
 def test_the_same_candidates_make_the_same_library_so_that_a_killed_run_finds_its_job(
     trained: TrainedNetwork, tmp_path: Path
 ) -> None:
