@@ -233,6 +233,7 @@ wall_minutes = 10
 
 
 @pytest.mark.train
+@pytest.mark.full
 def test_a_campaign_searches_delegates_and_reports_the_same_network_on_each(tmp_path: Path, library: Path) -> None:
     command = f'compile_command = ["{sys.executable}", "{COMPILER}", "{{model}}"]'
     board_file(

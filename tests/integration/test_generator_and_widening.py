@@ -54,6 +54,7 @@ def middle(width, depth): return Net(16)
 """
 
 
+@pytest.mark.full
 def test_a_campaign_goes_through_a_share_of_4_bit_and_a_pruned_network_both_widened_from_m1(tmp_path: Path) -> None:
     campaigns.write_local_board(tmp_path)
     (tmp_path / "campaign.toml").write_text(CAMPAIGN)

@@ -337,6 +337,7 @@ def campaign(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.full
 def test_a_file_is_baseline_and_teacher_of_a_campaign(digits: Any, tmp_path: Path) -> None:
     campaigns.write_local_board(tmp_path)
     onnx_models.write_digits(tmp_path / "m1.onnx", digits, softmax=True)

@@ -157,6 +157,7 @@ def _write_trained_weights(path: Path) -> None:
     torch.save(network.state_dict(), path)
 
 
+@pytest.mark.full
 def test_regression_is_judged_by_its_error_beside_m1s(tmp_path: Path) -> None:
     document = _run(tmp_path, REGRESSION, teacher="m1", data=DIABETES, epochs=20)
     best = document["trials"][document["finished"]["best"]]
@@ -164,6 +165,7 @@ def test_regression_is_judged_by_its_error_beside_m1s(tmp_path: Path) -> None:
     assert {m["metric"] for m in best["measurements"][0]["metrics"]} >= {"mae", "mse"}
 
 
+@pytest.mark.full
 def test_an_autoencoder_is_judged_by_what_it_gives_back(tmp_path: Path) -> None:
     document = _run(tmp_path, AUTOENCODER, teacher="m2")
     assert document["trials"][document["finished"]["best"]]["passed"]
