@@ -100,10 +100,10 @@ def files_of(path: Path, tuner: Tuner, rung: str) -> dict[str, tuple[str, Path]]
     artifact, here = read_tflite(path), TvmTarget(machine=platform.machine(), mcpu="native")
     ruled, plain, tuned, archive = (path.with_suffix(f".{kind}.so") for kind in ("ruled", "plain", "tuned", "archive"))
     chosen = tuner.tuned(artifact, here, ArtifactStore(path.parent / "artifacts", CHILD, 1800))
-    child._build(path, here, tuned, artifact.inputs, artifact.outputs, chosen)
-    child._build(path, here, ruled, artifact.inputs, artifact.outputs)
+    child.compile_module(child.functions_in(path, here), here, tuned, artifact.inputs, artifact.outputs, chosen)
+    child.compile_module(child.functions_in(path, here), here, ruled, artifact.inputs, artifact.outputs)
     with mock.patch.object(child, "scheduled", lambda module, _machine, _tuned: module):
-        child._build(path, here, plain, artifact.inputs, artifact.outputs)
+        child.compile_module(child.functions_in(path, here), here, plain, artifact.inputs, artifact.outputs)
     found = {
         "LiteRT": ("litert", path),
         "tflite-runtime": ("tflite-runtime", path),

@@ -32,10 +32,7 @@ from edgeloop.core.network import NetworkIO, NetworkSizes, NetworkSpec, TensorSh
 from edgeloop.method.lighten import CHANNEL_BYTES, ZERO_POINT_BYTES, predicted_bytes, weight_bits
 from edgeloop.models.build import build_network
 from edgeloop.models.describe import describe
-from edgeloop.training.graph import exported_graph
-from edgeloop.training.insert import FakeQuantized
-from edgeloop.training.quantizers import Phase
-from edgeloop.training.result import ProbeInputs, write_result
+from edgeloop.testing.trained import write_calibrated_folder
 
 GRID = (
     *(("ds_cnn", width, depth, (28, 28, 1), 10) for width, depth in ((0.5, 0), (1, 0), (1, 2), (2, 0))),
@@ -67,30 +64,10 @@ def built_file(spec: NetworkSpec, io_: NetworkIO, rung: Lightening, folder: Path
     """The stripped .tflite of an untrained network."""
     network = _as_if_trained(build_network(spec, io_, 4).eval())
     data = np.random.default_rng(0).normal(size=(16, *io_.inputs[0].shape)).astype(np.float32)
-    sample = torch.from_numpy(data)
-    fake = FakeQuantized(exported_graph(network, [sample[:4]]), rung)
-    fake.enter(Phase.CALIBRATE)
-    with torch.no_grad():
-        fake.module(sample)
-        fake.enter(Phase.FROZEN)
-        result = fake.module(sample)
-    outputs = result if isinstance(result, tuple | list) else [result]
-    names = network.signature.outputs
-    write_result(
-        folder,
-        fake.to_float(),
-        lightening=rung,
-        signature=network.signature,
-        probe=ProbeInputs({network.signature.inputs[0]: data}, {}, len(data)),
-        outputs={n: o.numpy() for n, o in zip(names, outputs, strict=True)},
-        activations=fake.activations,
-        layers=fake.layers,
-        weights={},
-        master=None,
-    )
+    write_calibrated_folder(folder, network, data, rung)
     recipe = json.loads((folder / "recipe.json").read_text())
     content = float_model.convert(folder / "network.pt2", recipe["inputs"])
-    model = float_model.prepare(content, 1, len(names))
+    model = float_model.prepare(content, 1, len(network.signature.outputs))
     made = quantize.quantize(model, rung, recipe, [data[:8]], [data])
     if made.unmatched or made.layers_unmatched:
         print(f"  not matched: {made.unmatched} {made.layers_unmatched}", file=sys.stderr)

@@ -19,7 +19,7 @@ from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
 from edgeloop.errors import BuildError
 from edgeloop.ports import TrainedNetwork
-from edgeloop.testing.trained import write_trained_folder
+from edgeloop.testing.trained import write_calibrated_folder, write_trained_folder
 from edgeloop_agent.engines import load_engine
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
@@ -70,38 +70,12 @@ class Leaky(nn.Module):
 def family(name: str, folder: Path) -> TrainedNetwork:
     """A network of a family as quantization-aware training leaves it, calibrated instead of trained."""
     from edgeloop.models.build import build_network
-    from edgeloop.training.graph import exported_graph
-    from edgeloop.training.insert import FakeQuantized
-    from edgeloop.training.quantizers import Phase
-    from edgeloop.training.result import ProbeInputs, write_result
 
     spec, shape = FAMILIES[name]
     classes = TensorShape(name="y", shape=(10,))
     io = NetworkIO(kind="classification", inputs=(TensorShape(name="x", shape=shape),), outputs=(classes,))
     data = np.random.default_rng(0).normal(size=(64, *shape)).astype(np.float32)
-    network, sample = build_network(spec, io, 4).eval(), torch.from_numpy(data)
-    rung = Lightening.parse("w8a8")
-    fake = FakeQuantized(exported_graph(network, [sample[:4]]), rung)
-    fake.enter(Phase.CALIBRATE)
-    with torch.no_grad():
-        fake.module(sample)
-        fake.enter(Phase.FROZEN)
-        result = fake.module(sample)
-    (made,) = result if isinstance(result, tuple | list) else [result]
-    folder.mkdir(parents=True)
-    write_result(
-        folder,
-        fake.to_float(),
-        lightening=rung,
-        signature=network.signature,
-        probe=ProbeInputs({network.signature.inputs[0]: data}, {}, len(data)),
-        outputs={network.signature.outputs[0]: made.numpy()},
-        activations=fake.activations,
-        layers=fake.layers,
-        weights={},
-        master=None,
-    )
-    return TrainedNetwork(key=name, folder=str(folder), seconds=0.0, epochs=0, validation={})
+    return write_calibrated_folder(folder, build_network(spec, io, 4).eval(), data, Lightening.parse("w8a8"), key=name)
 
 
 def own(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 
-from edgeloop.core.board import NO_DELEGATE, Board, Delegate
+from edgeloop.core.board import NO_DELEGATE, Board
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.network import DELEGATING
 from edgeloop.errors import ConfigError, Fault
@@ -44,10 +44,9 @@ def compilers_of(campaign: Campaign, boards: Sequence[Board]) -> Compilers:
 def undeclared(name: str, boards: Sequence[Board], where: str) -> Iterator[Fault]:
     """A fault for each board that does not declare the delegate."""
     for board in boards:
-        if _of(board, name) is None:
-            has = ", ".join(delegate.name for delegate in board.delegate) or "none"
+        if board.find_delegate(name) is None:
             step = "add [[delegate]] to its file, or leave it out"
-            yield Fault(where, f"{board.name} declares no delegate {name!r}; it has {has}", step)
+            yield Fault(where, f"{board.name} declares no delegate {name!r}; it has {board.delegate_names}", step)
 
 
 def asked_delegate(
@@ -75,12 +74,10 @@ def asked_delegate(
     return word
 
 
-def _of(board: Board, name: str) -> Delegate | None:
-    return next((delegate for delegate in board.delegate if delegate.name == name), None)
-
-
 def _uncompilable(name: str, boards: Sequence[Board], where: str) -> Iterator[Fault]:
-    commands = {found.compile_command: board.name for board in boards if (found := _of(board, name)) is not None}
+    commands = {
+        found.compile_command: board.name for board in boards if (found := board.find_delegate(name)) is not None
+    }
     if len(commands) > 1:
         differ = " and ".join(commands.values())
         yield Fault(where, f"{differ} have other compilers for {name}", "one campaign for each kind of board")

@@ -84,8 +84,7 @@ def check_processors(campaign: Campaign, boards: Sequence[Board]) -> None:
 def _not_compiled_for(board: Board, where: str) -> Iterator[Fault]:
     model = board.model
     if model.architectures and not set(model.architectures) & set(_ANY_CORE):
-        has = " or ".join(model.architectures)
-        yield Fault(where, f"{board.name} is {has}, which TVM's runtime has no wheel for", "leave tvm out")
+        yield _no_wheel(board, " or ".join(model.architectures), where)
     if model.mcpu == NATIVE and board.kind != "local":
         what = f"{board.name} is another machine, and mcpu of {model.name} is {NATIVE}, which is this one"
         yield Fault(where, what, "give its file LLVM's name of its cores, as cortex-a72")
@@ -95,8 +94,11 @@ def tvm_target(bench: Bench, where: str = "search.engines") -> TvmTarget:
     """The processor of a board; `where` names what asked for tvm. Raises ConfigError where its runtime is not there."""
     board, machine = bench.board, str(bench.facts().get("machine"))
     if machine not in _ANY_CORE:
-        what = f"{board.name} is {machine}, which TVM's runtime has no wheel for"
-        raise ConfigError([Fault(where, what, "leave tvm out")])
+        raise ConfigError([_no_wheel(board, machine, where)])
     if faults := list(_not_compiled_for(board, where)):
         raise ConfigError(faults)
     return TvmTarget(machine=machine, mcpu=board.model.mcpu or _ANY_CORE[machine])
+
+
+def _no_wheel(board: Board, machine: str, where: str) -> Fault:
+    return Fault(where, f"{board.name} is {machine}, which TVM's runtime has no wheel for", "leave tvm out")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import select
 import shutil
 import signal
@@ -23,11 +22,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgeloop.errors import EdgeloopError
+from edgeloop.core.held import held, hold
+from edgeloop.errors import BuildError, DataError, EdgeloopError, ModelError, ParityError, UserError
 
 _GRACE_S = 2.0  # the parent kills first; this is for a child whose parent is gone
 _TAIL_BYTES = 4096
 _SAID_MAX = 300
+_TOLD: dict[str, type[EdgeloopError]] = {
+    kind.__name__: kind for kind in (BuildError, DataError, ModelError, ParityError, UserError)
+}
+"""What a child may say went wrong."""
 
 
 class ChildError(Exception):
@@ -75,9 +79,7 @@ class ChildProcess:
                 start_new_session=True,
                 env=environment,
             )
-        if memory_max_bytes is not None and sys.platform == "linux":
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(self._process.pid, resource.RLIMIT_DATA, (memory_max_bytes, memory_max_bytes))
+        hold(self._process.pid, memory_max_bytes)
 
     @property
     def alive(self) -> bool:
@@ -120,10 +122,8 @@ class ChildProcess:
                 self._process.stdin.close()
 
     def _death(self, how: str) -> ChildError:
-        if self._memory_max_bytes is None:
-            return ChildError(how, self._last_line())
-        held = f"{how}, held to {self._memory_max_bytes / 2**20:g} MiB"
-        return ChildError(held, self._last_line(), "toolchain.memory_max_mib")
+        more = None if self._memory_max_bytes is None else "toolchain.memory_max_mib"
+        return ChildError(how + held(self._memory_max_bytes), self._last_line(), more)
 
     def _last_line(self) -> str:
         with self.log.open("rb") as file:
@@ -182,6 +182,14 @@ def serve(
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # toolchains have crashed in their own teardown
+
+
+def raise_told(answer: Mapping[str, Any], where: str = "", next_step: str | None = None) -> None:
+    """Raise the error that a child's answer tells, if it tells one: `where` it was, and what to do where it says
+    nothing of that."""
+    if error := answer.get("error"):
+        message = f"{where}: {error['message']}" if where else str(error["message"])
+        raise _TOLD[error["kind"]](message, next_step=error["next_step"] or next_step)
 
 
 def one_line(error: Exception) -> str:

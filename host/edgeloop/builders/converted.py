@@ -21,14 +21,14 @@ import numpy as np
 from platformdirs import user_cache_path
 from pydantic import ValidationError
 
-from edgeloop.builders.child import ChildError, ChildProcess, python_module
+from edgeloop.builders.child import ChildError, ChildProcess, python_module, raise_told
 from edgeloop.builders.prebuilt import read_tflite
 from edgeloop.builders.tensorflow import versions as tensorflow
 from edgeloop.builders.tflite import versions as tflite
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays
-from edgeloop.errors import BuildError, EdgeloopError, ModelError, UserError, kept_on_disk
+from edgeloop.errors import BuildError, ModelError, UserError, kept_on_disk
 
 FORMS = ("fp32", "fp16", "dynamic", "w8a16", "w8a8")
 """What TFLiteConverter makes of a Keras file or a SavedModel."""
@@ -87,11 +87,7 @@ def digest(path: Path) -> str:
             return key_of("with weights", [_digest(path), _digest(beside(path))])
         if not path.is_dir():
             return _digest(path)
-        parts = [
-            [str(file.relative_to(path)), hashlib.sha256(file.read_bytes()).hexdigest()]
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-        ]
+        parts = [[str(file.relative_to(path)), _digest(file)] for file in sorted(path.rglob("*")) if file.is_file()]
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except OSError as error:
@@ -231,9 +227,7 @@ def _convert(
             f"{path}: converting it to .tflite: the process {failure}",
             next_step=failure.more and f"in a campaign {failure.more} gives it more",
         ) from failure
-    if error := answer.get("error"):
-        kinds: dict[str, type[EdgeloopError]] = {"ModelError": ModelError, "UserError": UserError}
-        raise kinds[error["kind"]](f"{path}: {error['message']}", next_step=error["next_step"])
+    raise_told(answer, str(path))
     for left in (log, calibration, making / "result.json"):
         left.unlink(missing_ok=True)
     read = read_tflite(model)

@@ -9,18 +9,18 @@ import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop.builders.child import ChildError, ChildProcess, python_module
+from edgeloop.builders.child import ChildError, ChildProcess, python_module, raise_told
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.measurement import Arrays
 from edgeloop.core.network import NetworkSizes
 from edgeloop.core.profile import Operator, Parts
 from edgeloop.core.tensors import TensorSpec
-from edgeloop.errors import DataError, EdgeloopError, HarnessError, ModelError, UserError
+from edgeloop.errors import DataError, HarnessError, ModelError, UserError
 
 _RUNTIME = python_module("edgeloop.builders.runtime_child")
 _INSPECT_DEADLINE_S = 30.0
@@ -64,8 +64,7 @@ def read_tflite(
             f"{path}: damaged or hostile: the process that loaded it {failure.message}",
             next_step="compare its hash with the original's",
         ) from failure
-    if error := answer.get("error"):
-        _raise(error, str(path))
+    raise_told(answer, str(path))
     return Artifact(
         path=str(path.resolve()),
         sha256=hashlib.sha256(content).hexdigest(),
@@ -136,8 +135,7 @@ def predict_in_child(
                 f"{artifact.path}: running it on this host: the process {failure}",
                 next_step=failure.more and f"{failure.more} gives it more",
             ) from failure
-        if error := answer.get("error"):
-            _raise(error, artifact.path)
+        raise_told(answer, artifact.path)
         with np.load(made) as arrays:
             return {s.name: arrays[str(i)] for i, s in enumerate(artifact.outputs)}
 
@@ -147,12 +145,7 @@ def cut_tflite(artifact: Artifact, path: Path, *, deadline_s: float = _PREDICT_D
 
     Raises ModelError where it can't be run operator by operator, HarnessError where cutting crashes or takes too long.
     """
-    try:
-        answer = _ask(_RUNTIME, {"do": "cut", "model": artifact.path, "parts": str(path)}, deadline_s)
-    except ChildError as failure:
-        raise HarnessError(f"{artifact.path}: cutting it into its operators: the process {failure}") from failure
-    if error := answer.get("error"):
-        _raise(error, artifact.path)
+    answer = _looked(artifact, "cutting it into its operators", {"do": "cut", "parts": str(path)}, deadline_s)
     return Parts(
         path=str(path),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -166,23 +159,13 @@ def count_tflite(artifact: Artifact, *, deadline_s: float = _PREDICT_DEADLINE_S)
 
     Raises ModelError where it has nothing to count, HarnessError where counting crashes or takes too long.
     """
-    try:
-        answer = _ask(_RUNTIME, {"do": "count", "model": artifact.path, "shapes": artifact.resized_to}, deadline_s)
-    except ChildError as failure:
-        raise HarnessError(f"{artifact.path}: counting its operators: the process {failure}") from failure
-    if error := answer.get("error"):
-        _raise(error, artifact.path)
+    answer = _looked(artifact, "counting its operators", {"do": "count", "shapes": artifact.resized_to}, deadline_s)
     return NetworkSizes.model_validate(answer["sizes"]), str(answer["lightening"])
 
 
 def operators_in(artifact: Artifact, *, deadline_s: float = _INSPECT_DEADLINE_S) -> int:
     """Return how many operators a .tflite has. Raises ModelError, HarnessError where looking crashes."""
-    try:
-        answer = _ask(_RUNTIME, {"do": "operators", "model": artifact.path}, deadline_s)
-    except ChildError as failure:
-        raise HarnessError(f"{artifact.path}: reading its operators: the process {failure}") from failure
-    if error := answer.get("error"):
-        _raise(error, artifact.path)
+    answer = _looked(artifact, "reading its operators", {"do": "operators"}, deadline_s)
     return int(answer["operators"])
 
 
@@ -203,14 +186,20 @@ def _read(path: Path) -> bytes:
         raise UserError(f"{path}: can't be read: {error.strerror}") from error
 
 
+def _looked(artifact: Artifact, what: str, job: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
+    """The runtime child's answer to a question about a model. Raises HarnessError where it crashes or takes too long,
+    and what it tells."""
+    try:
+        answer = _ask(_RUNTIME, {**job, "model": artifact.path}, deadline_s)
+    except ChildError as failure:
+        raise HarnessError(f"{artifact.path}: {what}: the process {failure}") from failure
+    raise_told(answer, artifact.path)
+    return answer
+
+
 def _ask(
     command: Sequence[str], job: Mapping[str, Any], deadline_s: float, memory_max_bytes: int | None = None
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="edgeloop-runtime-") as name:
         folder = Path(name)
         return ChildProcess(command, folder / "log", memory_max_bytes).finish(job, folder / "result.json", deadline_s)
-
-
-def _raise(error: dict[str, Any], path: str) -> NoReturn:
-    kinds: dict[str, type[EdgeloopError]] = {"DataError": DataError, "ModelError": ModelError, "UserError": UserError}
-    raise kinds[error["kind"]](f"{path}: {error['message']}", next_step=error["next_step"])

@@ -61,14 +61,11 @@ def _shapes(details: list[dict[str, Any]], names: list[str], job: Mapping[str, A
     """The shape of each input, dynamic dimensions filled with what the job tells."""
     from edgeloop.builders import shapes
 
-    told = shapes.by_input(names, job["shapes"], "shapes")
-    samples = shapes.by_input(names, job["samples"], "samples")
-    found = []
-    for name, detail in zip(names, details, strict=True):
+    declared = []
+    for detail in details:
         signature = detail.get("shape_signature")
-        declared = [int(d) for d in (detail["shape"] if signature is None or len(signature) == 0 else signature)]
-        found.append(shapes.concrete(name, declared, told.get(name), samples.get(name)))
-    return found
+        declared.append([int(d) for d in (detail["shape"] if signature is None or len(signature) == 0 else signature)])
+    return shapes.settled(names, declared, job["shapes"], job["samples"])
 
 
 def _resized(content: bytes, wanted: list[tuple[int, ...]]) -> Any:

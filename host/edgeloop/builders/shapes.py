@@ -56,6 +56,20 @@ def concrete(name: str, declared: Sequence[int], told: Sequence[int] | None, sam
     raise ModelError(f"input {name} takes the shape {shown(declared)}, the data have samples of {shown(samples)}")
 
 
+def settled(
+    names: Sequence[str],
+    declared: Sequence[Sequence[int]],
+    told: Mapping[str, Sequence[int]],
+    samples: Mapping[str, Sequence[int]],
+) -> list[Shape]:
+    """The whole shape of every input: `told` by the model's names, `samples` by those of the data. Raises as `concrete`
+    and `by_input`."""
+    by_name, sampled = by_input(names, told, "shapes"), by_input(names, samples, "samples")
+    return [
+        concrete(name, one, by_name.get(name), sampled.get(name)) for name, one in zip(names, declared, strict=True)
+    ]
+
+
 def by_input(
     names: Sequence[str], given: Mapping[str, Sequence[int]], what: Literal["shapes", "samples"]
 ) -> dict[str, tuple[int, ...]]:

@@ -18,12 +18,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeloop.builders.child import ChildError, ChildProcess
+from edgeloop.builders.child import ChildError, ChildProcess, raise_told
 from edgeloop.core.artifact import Artifact
-from edgeloop.errors import BuildError, ParityError, kept_on_disk
+from edgeloop.errors import BuildError, kept_on_disk
 
 _BUILDING = ".building-"
-_ERRORS: dict[str, type[BuildError | ParityError]] = {"BuildError": BuildError, "ParityError": ParityError}
 
 
 class ArtifactStore:
@@ -88,9 +87,8 @@ class ArtifactStore:
                     f"building {what}: the process {failure}",
                     next_step=f"its log is {log}" + (f", and {failure.more} gives it more" if failure.more else ""),
                 ) from failure
-            if error := answer.get("error"):
-                log = self._keep_failed_log(key, process)
-                raise _ERRORS[error["kind"]](error["message"], next_step=error["next_step"] or f"its log is {log}")
+            if "error" in answer:
+                raise_told(answer, next_step=f"its log is {self._keep_failed_log(key, process)}")
             process.log.replace(target / "build.log")
         (target / "result.json").unlink()
         return answer

@@ -162,14 +162,21 @@ class Board(Frozen):
         """The delegate of that name; None for no name. Raises UserError where the board declares none of it."""
         if name is None:
             return None
-        found = next((delegate for delegate in self.delegate if delegate.name == name), None)
+        found = self.find_delegate(name)
         if found is None:
-            has = ", ".join(delegate.name for delegate in self.delegate) or "none"
             raise UserError(
-                f"{self.name} declares no delegate {name}; it has {has}",
+                f"{self.name} declares no delegate {name}; it has {self.delegate_names}",
                 next_step="add [[delegate]] to its board file, or leave the delegate out",
             )
         return found
+
+    def find_delegate(self, name: str) -> Delegate | None:
+        return next((delegate for delegate in self.delegate if delegate.name == name), None)
+
+    @property
+    def delegate_names(self) -> str:
+        """For messages."""
+        return ", ".join(delegate.name for delegate in self.delegate) or "none"
 
     @property
     def shares_host(self) -> bool:

@@ -116,6 +116,44 @@ def write_trained_folder(
     return TrainedNetwork(key=key, folder=str(folder), seconds=0.0, epochs=0, validation={})
 
 
+def write_calibrated_folder(
+    folder: Path, network: Any, data: NDArray[np.float32], rung: Lightening, *, key: str = "0" * 64
+) -> TrainedNetwork:
+    """Write what quantization-aware training leaves of a built network of one input, which is calibrated instead.
+
+    `data` are channel-last samples (n, ...): ranges are observed on all of them, and they are the parity gate's.
+    """
+    import torch
+
+    from edgeloop.training.graph import exported_graph
+    from edgeloop.training.insert import FakeQuantized
+    from edgeloop.training.quantizers import Phase
+    from edgeloop.training.result import ProbeInputs, write_result
+
+    signature, sample = network.signature, torch.from_numpy(data)
+    fake = FakeQuantized(exported_graph(network, [sample[:4]]), rung)
+    fake.enter(Phase.CALIBRATE)
+    with torch.no_grad():
+        fake.module(sample)
+        fake.enter(Phase.FROZEN)
+        result = fake.module(sample)
+    outputs = result if isinstance(result, tuple | list) else [result]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_result(
+        folder,
+        fake.to_float(),
+        lightening=rung,
+        signature=signature,
+        probe=ProbeInputs({signature.inputs[0]: data}, {}, len(data)),
+        outputs={name: made.numpy() for name, made in zip(signature.outputs, outputs, strict=True)},
+        activations=fake.activations,
+        layers=fake.layers,
+        weights={},
+        master=None,
+    )
+    return TrainedNetwork(key=key, folder=str(folder), seconds=0.0, epochs=0, validation={})
+
+
 class _Wrapped:
     """A module that can be exported anew: what `ExportedProgram.module()` returns has guards on its batch."""
 

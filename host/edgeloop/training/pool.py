@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgeloop.core.campaign import Data, Task
+from edgeloop.core.held import held, hold
 from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.errors import EdgeloopError, HarnessError, TrainingError
 from edgeloop.ports import TrainedNetwork, TrainingJob
@@ -227,9 +227,7 @@ class _Worker:
                 env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUNBUFFERED": "1"},
             )
         theirs.close()
-        if memory_max_bytes is not None and sys.platform == "linux":
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(self._process.pid, resource.RLIMIT_DATA, (memory_max_bytes, memory_max_bytes))
+        hold(self._process.pid, memory_max_bytes)
 
     @property
     def alive(self) -> bool:
@@ -288,9 +286,9 @@ class _Worker:
     def _death(self) -> EdgeloopError:
         code = self._process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        held = f", held to {self._memory_max_bytes / 2**20:g} MiB" if self._memory_max_bytes is not None else ""
-        hint = " or lower training.batch, if memory ran out" if code == -signal.SIGKILL or held else ""
-        return TrainingError(f"the training process {how}{held}{self._said()}", next_step=f"see {self._log}{hint}")
+        bound = held(self._memory_max_bytes)
+        hint = " or lower training.batch, if memory ran out" if code == -signal.SIGKILL or bound else ""
+        return TrainingError(f"the training process {how}{bound}{self._said()}", next_step=f"see {self._log}{hint}")
 
     def _said(self) -> str:
         """Its last lines."""

@@ -54,11 +54,7 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     source = Path(job["source"])
     function = _saved_model(source) if source.is_dir() else _keras(source)
     names = [name for name, _, _ in function.inputs]
-    told = shapes.by_input(names, job["shapes"], "shapes")
-    samples = shapes.by_input(names, job["samples"], "samples")
-    wanted = [
-        shapes.concrete(name, declared, told.get(name), samples.get(name)) for name, declared, _ in function.inputs
-    ]
+    wanted = shapes.settled(names, [declared for _, declared, _ in function.inputs], job["shapes"], job["samples"])
     specs = [
         tf.TensorSpec(shape, dtype, name=f"input_{place}")
         for place, (shape, (_, _, dtype)) in enumerate(zip(wanted, function.inputs, strict=True))

@@ -31,8 +31,7 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
 
     program = programs.loaded(Path(job["source"]))
     names, declared, dtypes = programs.inputs(program)
-    told = shapes.by_input(names, job["shapes"], "shapes")
-    wanted = [shapes.concrete(name, d, told.get(name), None) for name, d in zip(names, declared, strict=True)]
+    wanted = shapes.settled(names, declared, job["shapes"], {})
     samples = tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in zip(wanted, dtypes, strict=True))
     try:
         module = program.module()

@@ -70,8 +70,7 @@ class TvmBuilder:
             job = {
                 "do": "build",
                 "model": imported.path,
-                "inputs": [spec.model_dump(mode="json") for spec in imported.inputs],
-                "outputs": [spec.model_dump(mode="json") for spec in imported.outputs],
+                **_tensors(imported),
                 "processor": self._target().model_dump(),
                 "tuned": None if tuned is None else {w: choice.model_dump() for w, choice in tuned.items()},
                 "probe": str(Path(trained.folder).resolve() / "probe.npz"),
@@ -110,8 +109,11 @@ def running(artifact: Artifact) -> dict[str, Any]:
     path = Path(artifact.path)
     here = path.with_name(on_host())
     library = here if here.is_file() else path.with_name(MODEL)
-    tensors = {
+    return {"model": str(library), "tensors": _tensors(artifact)}
+
+
+def _tensors(artifact: Artifact) -> dict[str, Any]:
+    return {
         key: [spec.model_dump(mode="json") for spec in specs]
         for key, specs in (("inputs", artifact.inputs), ("outputs", artifact.outputs))
     }
-    return {"model": str(library), "tensors": tensors}

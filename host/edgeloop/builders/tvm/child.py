@@ -63,10 +63,10 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     tuned = None
     if job["tuned"] is not None:
         tuned = {workload: Choice.model_validate(choice) for workload, choice in job["tuned"].items()}
-    cpu, schedules = _build(Path(job["model"]), target, folder / MODEL, inputs, outputs, tuned)
-    here = this_host()
+    model, here = Path(job["model"]), this_host()
+    cpu, schedules = compile_module(functions_in(model, target), target, folder / MODEL, inputs, outputs, tuned)
     if target != here:
-        _build(Path(job["model"]), here, folder / on_host(), inputs, outputs)
+        compile_module(functions_in(model, here), here, folder / on_host(), inputs, outputs)
     with np.load(job["probe"]) as arrays:
         given = [arrays[f"parity/x/{spec.name}"] for spec in inputs]
         expected = {spec.name: arrays[f"parity/y/{spec.name}"] for spec in outputs}
@@ -90,18 +90,6 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     )
     (folder / "artifact.json").write_text(json.dumps(artifact.model_dump(mode="json"), indent=1))
     return {}
-
-
-def _build(
-    model: Path,
-    target: TvmTarget,
-    library: Path,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    tuned: Mapping[str, Choice] | None = None,
-) -> tuple[str, dict[str, str]]:
-    """Compile a .tflite as `compile_module` does. Raises BuildError."""
-    return compile_module(_functions(model, target), target, library, inputs, outputs, tuned)
 
 
 def compile_module(
@@ -142,7 +130,7 @@ def _candidates(job: Mapping[str, Any]) -> dict[str, Any]:
 
     target, folder = TvmTarget.model_validate(job["processor"]), Path(job["target"])
     _, processor = _processor(target)
-    own = functions_of(_functions(Path(job["model"]), target))
+    own = functions_of(functions_in(Path(job["model"]), target))
     functions = {workload_of(f): (name, f) for name, f in reversed(own)}
     space = {workload: choices(f, target.machine) for workload, (_, f) in sorted(functions.items())}
     seen = {workload: Measured.model_validate(told) for workload, told in job["measured"].items()}
@@ -177,7 +165,7 @@ def _processor(target: TvmTarget) -> tuple[str, Any]:
     return cpu, tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": cpu, "num-cores": 1})
 
 
-def _functions(model: Path, target: TvmTarget) -> Any:
+def functions_in(model: Path, target: TvmTarget) -> Any:
     """The functions of a .tflite, as plain loops. Raises BuildError."""
     content = model.read_bytes()
     if not is_quantized(content):

@@ -39,12 +39,7 @@ class OnnxModel:
         self.dtypes = [_dtype(value) for value in taken]
         for value in graph.output:
             _dtype(value)
-        by_name = shapes.by_input(self.inputs, told, "shapes")
-        sampled = shapes.by_input(self.inputs, samples, "samples")
-        self.shapes = [
-            shapes.concrete(value.name, _declared(value), by_name.get(value.name), sampled.get(value.name))
-            for value in taken
-        ]
+        self.shapes = shapes.settled(self.inputs, [_declared(value) for value in taken], told, samples)
 
     def imported(self) -> Any:
         """TVM's graph of it. Raises ModelError for operators that its importer lacks."""

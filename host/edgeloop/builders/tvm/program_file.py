@@ -22,12 +22,7 @@ class TorchProgram:
         self._program = programs.loaded(path)
         self.inputs, declared, dtypes = programs.inputs(self._program)
         self.dtypes = [str(dtype).removeprefix("torch.") for dtype in dtypes]
-        by_name = shapes.by_input(self.inputs, told, "shapes")
-        sampled = shapes.by_input(self.inputs, samples, "samples")
-        self.shapes = [
-            shapes.concrete(name, d, by_name.get(name), sampled.get(name))
-            for name, d in zip(self.inputs, declared, strict=True)
-        ]
+        self.shapes = shapes.settled(self.inputs, declared, told, samples)
         zeros = tuple(torch.zeros(s, dtype=dtype) for s, dtype in zip(self.shapes, dtypes, strict=True))
         try:
             self._module = self._program.module()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
-from edgeloop.builders.child import ChildError, ChildProcess, python_module
+from edgeloop.builders.child import ChildError, ChildProcess, python_module, raise_told
 from edgeloop.builders.converted import ONNX, Conversion, digest, kept
 from edgeloop.builders.prebuilt import predict_in_child
 from edgeloop.builders.shapes import is_channels_first
@@ -29,7 +29,7 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays
 from edgeloop.core.network import NetworkSizes
-from edgeloop.errors import BuildError, DataError, EdgeloopError, ModelError, UserError
+from edgeloop.errors import BuildError, DataError
 
 _CHILD = python_module("edgeloop.builders.tvm.ready_child")
 _DEADLINE_S = 900.0
@@ -168,11 +168,5 @@ def _ask(
             next_step=failure.more and f"in a campaign {failure.more} gives it more",
         ) from failure
     result.unlink()
-    if error := answer.get("error"):
-        kinds: dict[str, type[EdgeloopError]] = {
-            "BuildError": BuildError,
-            "ModelError": ModelError,
-            "UserError": UserError,
-        }
-        raise kinds[error["kind"]](f"{path}: {error['message']}", next_step=error["next_step"])
+    raise_told(answer, str(path))
     return answer

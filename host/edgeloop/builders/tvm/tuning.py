@@ -7,7 +7,6 @@ them; the database keeps what came of it, by what a function computes. A network
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from edgeloop.builders.converted import digest
 from edgeloop.builders.store import ArtifactStore
 from edgeloop.builders.tvm.processor import this_processor
 from edgeloop.builders.tvm.schedule import Choice
@@ -243,6 +243,5 @@ def _share(sizes: Iterable[int], trials: int) -> int:
 
 
 def _described(path: Path) -> Artifact:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Artifact(path=str(path.resolve()), sha256=sha256, deployed_bytes=path.stat().st_size, inputs=(), outputs=())
+    size = path.stat().st_size
+    return Artifact(path=str(path.resolve()), sha256=digest(path), deployed_bytes=size, inputs=(), outputs=())

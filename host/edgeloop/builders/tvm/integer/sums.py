@@ -101,13 +101,7 @@ def _summed(net: Network, operator: Any, value: Value, weights: NDArray[Any], wi
             name="sums",
             attrs={ANNOTATION: dot.name} if dot else None,
         )
-        return te.compute(
-            (n, h, w, filled),
-            lambda n, y, x, c: net.store(
-                rounded((sums[n, y, x, c] + bias[c]).astype("float32") * scale[c], made, bounds)
-            ),
-            name="out",
-        )
+        return _onto_grid(net, sums, bias, scale, made, bounds)
 
     expr = net.emit(hint, compute, value.expr, net.constant(packed), net.constant(bias), net.constant(scale))
     return net.made(expr, operator)
@@ -115,6 +109,17 @@ def _summed(net: Network, operator: Any, value: Value, weights: NDArray[Any], wi
 
 def _product(a: Any, b: Any) -> Any:
     return a.astype("int32") * b.astype("int32")
+
+
+def _onto_grid(net: Network, sums: Any, bias: Any, scale: Any, made: Steps, bounds: tuple[int, int]) -> Any:
+    """What a layer stores of its sums (n, h, w, channels)."""
+    from tvm import te
+
+    return te.compute(
+        sums.shape,
+        lambda n, y, x, c: net.store(rounded((sums[n, y, x, c] + bias[c]).astype("float32") * scale[c], made, bounds)),
+        name="out",
+    )
 
 
 def _behind(
@@ -214,13 +219,7 @@ def depthwise(net: Network, operator: Any) -> Value:
             return _product(data(n, y * sy + ky * dy, x_ * sx + kx * dx, channel), weight[ky, kx, c])
 
         sums = te.compute((n, h, w, filled), lambda *i: te.sum(product(*i), axis=[ky, kx]), name="sums")
-        return te.compute(
-            (n, h, w, filled),
-            lambda n, y, x, c: net.store(
-                rounded((sums[n, y, x, c] + bias[c]).astype("float32") * scale[c], made, bounds)
-            ),
-            name="out",
-        )
+        return _onto_grid(net, sums, bias, scale, made, bounds)
 
     expr = net.emit("depthwise", compute, value.expr, net.constant(packed), net.constant(bias), net.constant(scale))
     return net.made(expr, operator)
