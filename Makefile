@@ -7,7 +7,7 @@ DEMO := edgeloop-demo
 STAMP := $(VENV)/.ready
 TVM := apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.14.post1 tflite==2.18.0 typing_extensions==4.16.0
 
-.PHONY: demo test test-units test-integration lint test-full test-board test-board-short bench honesty clean system system-board
+.PHONY: demo test test-part-1 test-part-2 lint test-full test-board test-board-short bench honesty clean system system-board
 
 demo: $(STAMP) ## the quickstart on data that comes with a package, against this machine
 	@rm -rf $(DEMO)
@@ -15,15 +15,17 @@ demo: $(STAMP) ## the quickstart on data that comes with a package, against this
 	$(BIN)/edgeloop run $(DEMO)/campaign.toml --out $(DEMO)/run
 
 test: $(STAMP) lint system ## lint, types, import contracts and every test but the long ones
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-units test-integration
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-part-1 test-part-2
 
+# Two halves of about the same length, side by side: few tests need more than a core.
 SHORT := -m "not full and not board" --durations=15
+PART_1 := tests/integration/test_[a-c]*.py
 
-test-units: $(STAMP) ## beside test-integration: neither needs more than a core
-	$(BIN)/pytest $(SHORT) --ignore tests/integration --ignore tests/board
+test-part-1: $(STAMP) system
+	$(BIN)/pytest $(SHORT) $(PART_1)
 
-test-integration: $(STAMP) system ## what runs as real processes
-	$(BIN)/pytest $(SHORT) tests/integration
+test-part-2: $(STAMP) system
+	$(BIN)/pytest $(SHORT) --ignore-glob='$(PART_1)' --ignore tests/board
 
 test-full: $(STAMP) system system-board ## the long tests too
 	$(BIN)/pytest
