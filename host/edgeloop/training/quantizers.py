@@ -164,7 +164,7 @@ class RangeQuantizer(nn.Module):
 
     def _observe(self, value: torch.Tensor) -> None:
         seen = value.detach()
-        # Not aminmax, which copies what lies with channels last and takes eight times as long.
+        # Not aminmax, which copies what lies with channels last.
         low, high = min(float(seen.amin()), 0.0), max(float(seen.amax()), 0.0)
         if not (math.isfinite(low) and math.isfinite(high)):
             raise UserError(
@@ -234,7 +234,7 @@ def rounded(value: torch.Tensor, low: float, high: float, bits: int) -> torch.Te
 class _Rounding(torch.autograd.Function):
     """`torch.fake_quantize_per_tensor_affine`, forward and gradient bit for bit, in vector operations.
 
-    torch's own takes seven times as long on a processor, one value after the other: a third of such a training.
+    torch's own goes one value after the other on a processor, and took a large part of such a training.
     """
 
     @staticmethod

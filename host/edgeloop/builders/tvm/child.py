@@ -117,7 +117,7 @@ def compile_module(
         schedules["schedules"] = f"{len(chosen)} of {len(functions)} functions measured, {other} other than the rule's"
     with processor:
         made = scheduled(module, target.machine, tuned)
-    # Compiled, not bytecode: what lies between two functions costs a tenth then.
+    # Compiled, not bytecode: what lies between two functions costs far less then.
     executable = relax.build(made, target=processor, exec_mode="compiled")
     _export(executable, target, library, {"artifact": told})
     return cpu, schedules

@@ -4,7 +4,7 @@ A lowered network is a handful of functions with channels last: maybe a copy tha
 product, a mean), and what is fused behind it. The reduction is computed for a tile of positions x channels at a time,
 where the result's last steps are: the tile's sums fit into registers, its channels are the lanes of a vector. A rule
 chooses the numbers of a tile; tuning.py measures others in their place. On networks of these sizes that is near
-LiteRT's hand-written kernels (docs/results/engines.md); TVM's own default takes 3 to 42 times as long.
+LiteRT's hand-written kernels; TVM's own default takes up to 40 times as long (docs/results/engines.md).
 """
 
 from __future__ import annotations

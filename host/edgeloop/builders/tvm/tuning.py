@@ -29,7 +29,7 @@ from edgeloop.ports import Clock, FunctionTimer
 
 LIBRARY = "candidates.so"
 BATCH = 96
-"""Candidates in one library at most: compiling them takes some 10 to 30 seconds."""
+"""Candidates in one library at most: compiling them takes long, and the budget's minutes are looked at between."""
 GAIN_MIN = 0.03
 """A choice takes the place of another where it is faster by this share; less is noise."""
 
