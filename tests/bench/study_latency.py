@@ -2,23 +2,28 @@
 
 Usage: python tests/bench/study_latency.py [--data NAME]... [--target local]
 
-Untrained networks are compared as `edgeloop compare` does it, interleaved, until the ratio of the medians is
-within 5 % of 1 or neighbours on either side were tried. What was found is kept in docs/results/method-study-sizes.json.
+Latency rises in steps with the width, since kernels work on whole blocks of channels: so each is the widest network
+that is at most 5 % slower than M1. It is found by bisection, untrained networks of both kinds invoked in turn in one
+process, then measured as `edgeloop compare` does it, and kept with the ratio and its interval in
+docs/results/method-study-sizes.json. Where the narrowest one is slower than that there is none, and its ratio is kept.
 Wants a machine with nothing else at work.
 """
 
 from __future__ import annotations
 
 import argparse
+import bisect
 import contextlib
 import io
 import json
-import math
+import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
+from ai_edge_litert.interpreter import Interpreter
 from study_arms import ARMS, SETTINGS, Sizing
 from study_run import SIZES, keep_sizes, sizes_of
 
@@ -27,7 +32,24 @@ from edgeloop.bootstrap.ready import PlanWords
 
 TOLERANCE = 0.05
 _RUNG_OF_M1 = {"t8": "w8a8", "t32": "fp32"}
-_SESSIONS = 5
+_SESSIONS = 12
+_TURNS, _RUNS = 300, 40
+
+
+def rough_ratio(a: Path, b: Path) -> float:
+    """B's median latency over A's, both invoked in turn in this process: a slower minute slows both."""
+    runners = [Interpreter(model_path=str(path), num_threads=1) for path in (a, b)]
+    for runner in runners:
+        runner.allocate_tensors()
+    taken: list[list[int]] = [[], []]
+    for turn in range(_TURNS):
+        for at, runner in enumerate(runners):
+            for _ in range(_RUNS):
+                began = time.perf_counter_ns()
+                runner.invoke()
+                if turn >= _TURNS // 10:
+                    taken[at].append(time.perf_counter_ns() - began)
+    return statistics.median(taken[1]) / statistics.median(taken[0])
 
 
 def ratio_of(a: Path, b: Path, target: str) -> tuple[float, tuple[float, float]]:
@@ -36,38 +58,27 @@ def ratio_of(a: Path, b: Path, target: str) -> tuple[float, tuple[float, float]]
     (compared,) = comparing.compare_models(comparing.Asked(a, b, target, plan=plan), lambda *_: None)
     found = compared.comparison.ratio["p50"]
     assert found.interval is not None, "five rounds have one"
-    return found.value, found.interval
+    return found.value, (found.interval.low, found.interval.high)
 
 
 def as_fast(sizing: Sizing, width: float, m1_rung: str, rung: str, target: str) -> dict[str, Any]:
-    """The width at `rung` that is nearest to M1's latency, with the ratio that was measured."""
+    """The widest network at `rung` that is at most TOLERANCE slower than M1, with the ratio that was measured."""
     widths = sizing.distinct()
-    tried: dict[int, tuple[float, tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         m1, other = Path(folder) / "m1.tflite", Path(folder) / "other.tflite"
         _quiet_build(sizing, width, m1_rung, m1)
-        low, high = 0, len(widths) - 1
-        at = min(range(len(widths)), key=lambda place: abs(widths[place] - width))
-        while at not in tried:
-            _quiet_build(sizing, widths[at], rung, other)
-            tried[at] = ratio_of(m1, other, target)
-            ratio = tried[at][0]
-            print(f"  {rung} width {widths[at]:g}: {ratio:.3f} of M1 as {m1_rung}", file=sys.stderr, flush=True)
-            if abs(math.log(ratio)) < math.log(1 + TOLERANCE):
-                break
-            low, high = (at, high) if ratio < 1 else (low, at)
-            at = _guess(widths, tried, low, high)
-    best = min(tried, key=lambda place: abs(math.log(tried[place][0])))
-    ratio, interval = tried[best]
-    return {"width": widths[best], "ratio": round(ratio, 4), "interval": [round(bound, 4) for bound in interval]}
 
+        def rough(wide: float) -> float:
+            _quiet_build(sizing, wide, rung, other)
+            ratio = rough_ratio(m1, other)
+            print(f"  {rung} width {wide:g}: about {ratio:.3f} of M1 as {m1_rung}", file=sys.stderr, flush=True)
+            return ratio
 
-def _guess(widths: list[float], tried: dict[int, tuple[float, tuple[float, float]]], low: int, high: int) -> int:
-    """Between the bounds, where latency as a power of the width would be equal; the middle, where that is no news."""
-    nearest = min(tried, key=lambda place: abs(math.log(tried[place][0])))
-    wanted = widths[nearest] * tried[nearest][0] ** (-1 / 1.5)
-    at = min(range(low, high + 1), key=lambda place: abs(math.log(widths[place] / wanted)))
-    return (low + high) // 2 if at in tried else at
+        at = bisect.bisect_right(widths, 1 + TOLERANCE, key=rough)
+        best = widths[max(at - 1, 0)]
+        _quiet_build(sizing, best, rung, other)
+        ratio, interval = ratio_of(m1, other, target)
+    return {"width": best if at else None, "ratio": round(ratio, 4), "interval": [round(b, 4) for b in interval]}
 
 
 def _quiet_build(sizing: Sizing, width: float, rung: str, path: Path) -> None:

@@ -201,7 +201,8 @@ def latency_lines() -> list[str]:
         for arm, found in sorted(known.get("as_fast", {}).items()):
             low, high = found["interval"]
             shown = f"{found['ratio']:.3f} | {low:.3f} to {high:.3f}"
-            rows.append(f"| {data} | {width} | `{arm}` | {found['width']:g} | {shown} |")
+            wide = "none: the narrowest is slower" if found["width"] is None else f"{found['width']:g}"
+            rows.append(f"| {data} | {width} | `{arm}` | {wide} | {shown} |")
     return rows
 
 

@@ -66,7 +66,7 @@ def main() -> int:
 def sizes_of(name: str, width: float) -> dict[str, float]:
     """Width of each arm's network, by the bytes of built files; kept, since all seeds share them.
 
-    Those of the arms at equal latency are there once study_latency.py has measured them.
+    Those of the arms at equal latency are there once study_latency.py has measured them, where there is one.
     """
     from study_arms import ARMS, SETTINGS, Sizing
 
@@ -83,7 +83,8 @@ def sizes_of(name: str, width: float) -> dict[str, float]:
         known[key] = {"budgets": budgets, "widths": found}
         keep_sizes(known)
         print(f"{key}: {known[key]}", flush=True)
-    as_fast = {arm: found["width"] for arm, found in known[key].get("as_fast", {}).items()}
+    measured = known[key].get("as_fast", {})
+    as_fast = {arm: found["width"] for arm, found in measured.items() if found["width"] is not None}
     return {str(arm): float(wide) for arm, wide in {**known[key]["widths"], **as_fast}.items()}
 
 
