@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 
 from edgeloop.core.reality import answers_latency
 from edgeloop.core.verdict import Family
-from edgeloop.method.moves import Compared, Costs, Intent
+from edgeloop.method.estimate import OF_WORK, Expectation
+from edgeloop.method.moves import COSTS, Compared, Costs, Intent
 from edgeloop.method.space import Point, SearchSpace
 
 Tier = tuple[float, ...]
 """Where a rule puts a point, the smallest first: the rule's step, then the distance within the step."""
 ELSEWHERE: Tier = (9.0,)
 """Points that the rule does not name: swept in the order of E."""
-_OF_WORK = frozenset({Family.SPEED, Family.ENERGY})
-"""Costs of what an engine computes: where two rungs run the same kernels, they have both alike."""
+LIKELY = 0.8
+"""A point whose chance to be outside a limit is over this is asked after those that nothing speaks against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,10 @@ class Order:
     space: SearchSpace
     costs: Costs = field(default_factory=Costs)
     failures: list[Failure] = field(default_factory=list)
+    expectation: Expectation = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.expectation = Expectation(self.space)
 
     def sort(
         self, points: Collection[Point], here: Point | None, intent: Intent, families: frozenset[Family]
@@ -66,30 +71,22 @@ class Order:
     def doubts(self, point: Point) -> int:
         """Return how much of what was measured speaks against a point: 1 for each of accuracy and cost.
 
-        Assumes, for the order only, that accuracy grows with the network and falls with the degree, and
-        that cost grows with the network: bisection between opposite failures, in two dimensions. The very
-        file that failed accuracy or size counts 2: another engine or thread count hardly changes those.
+        It speaks against a point that is likely outside a limit by what was measured of others. The very file that
+        failed accuracy or size counts 2: another engine or thread count hardly changes those.
         """
-        accuracy = cost = 0
         for failure in self.failures:
             same_file = (point.network, point.rung) == (failure.point.network, failure.point.rung)
             if same_file and failure.families & {Family.ACCURACY, Family.SIZE}:
                 return 2
-            if Family.ACCURACY in failure.families:
-                lighter = self._at_most_as_light(failure.point, point)
-                doubtful = failure.point.network >= point.network and lighter
-                accuracy = max(accuracy, int(doubtful))
-            cost = max(cost, int(self._as_costly(point, failure)))
+        against = {family for family, chance in self.expectation.outside(point).items() if chance > LIKELY}
+        accuracy, cost = Family.ACCURACY in against, bool(against & set(COSTS)) or self._as_large(point)
         return accuracy + cost
 
-    def _as_costly(self, point: Point, failure: Failure) -> bool:
-        if Family.SIZE in failure.families and self.space.predicted(point) >= (failure.deployed_bytes or float("inf")):
-            return True
-        if failure.point.setting != point.setting or failure.point.network > point.network:
-            return False
+    def _as_large(self, point: Point) -> bool:
+        """Whether a point's file is predicted to be no smaller than one that was too large."""
         return any(
-            family in failure.families and not self.may_cost_less(family, failure.point, point.rung)
-            for family in (Family.SPEED, Family.ENERGY, Family.MEMORY)
+            Family.SIZE in failure.families and self.space.predicted(point) >= (failure.deployed_bytes or float("inf"))
+            for failure in self.failures
         )
 
     def compared(self, family: Family, here: Point, rung: int) -> Compared | None:
@@ -104,7 +101,7 @@ class Order:
             return self.space.predicted(Point(here.network, rung, here.setting)) < self.space.predicted(here)
         likely = self._likely(family, here, rung)
         if likely is None:
-            return family not in _OF_WORK or self.answers_latency(here, rung)
+            return family not in OF_WORK or self.answers_latency(here, rung)
         return likely.better
 
     def known(self, families: frozenset[Family], here: Point, rung: int) -> bool:
@@ -191,7 +188,7 @@ class Order:
             misfit = Family.SIZE in families and not self.space.fits(point)
             if pruned == 0 and turn > 0:
                 # Whether 4 bit costs less here is asked of all layers before it is asked of some.
-                part = bool(families & _OF_WORK) and self.space.whole(point.rung) is not None
+                part = bool(families & OF_WORK) and self.space.whole(point.rung) is not None
                 # What was measured to cost less goes before what nobody has measured.
                 return (0.0 if self.known(families, here, point.rung) else 1.5, misfit, part, turn)
             if pruned > 0:

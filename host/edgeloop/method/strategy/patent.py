@@ -105,6 +105,8 @@ class PatentStrategy(Tour):
         # Costs are compared on one target: the first, which every trial is measured on.
         for judged in decisive(trial)[:1]:
             self._order.costs.learn(here.network, here.setting, here.rung, judged)
+            for finding in judged.verdict.findings:
+                self._order.expectation.learn(here, finding)
         if reading.failed:
             self._order.failures.append(Failure(here, frozenset(reading.failed), file_bytes))
 
@@ -176,7 +178,7 @@ class PatentStrategy(Tour):
         reason = (
             "predicted far over the size limit"
             if all(self.space.oversized(point) for point in later)
-            else "earlier failures speak against it"
+            else "what was measured of others speaks against it"
         )
         return f"{names} {'is' if len(later) == 1 else 'are'} put off ({reason}); "
 
