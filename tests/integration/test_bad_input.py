@@ -168,6 +168,14 @@ def test_a_users_factory_that_fails_is_told_with_file_and_line(tmp_path: Path) -
     assert "net.py:build, line 2: RuntimeError: no such layer" in done.stderr
 
 
+def test_a_dry_run_of_two_engines_tells_of_each_what_it_can_build(tmp_path: Path) -> None:
+    campaign = campaigns.write_campaign(tmp_path, target="local")
+    campaign.write_text(campaign.read_text().replace("[search]\n", '[search]\nengines = ["litert", "tvm"]\n'))
+    told = campaigns.run("run", campaign, "--dry-run", cwd=tmp_path).stdout
+    assert "w8a8 on tvm: size, latency and accuracy real" in told
+    assert "for tvm only fp32, w8a8 is built" in told
+
+
 def test_a_dry_run_tells_samples_minutes_and_undecidable_limits_without_touching_a_board(tmp_path: Path) -> None:
     campaign = campaigns.write_campaign(tmp_path, target="local")
     document = json.loads(campaigns.run("run", campaign, "--dry-run", "--json", cwd=tmp_path).stdout)

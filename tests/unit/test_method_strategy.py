@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgeloop.core.campaign import Search
 from edgeloop.core.lightening import LADDER, Lightening
 from edgeloop.core.limits import parse_limits
-from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
+from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec
 from edgeloop.core.verdict import Outcome
 from edgeloop.errors import ConfigError
 from edgeloop.method.lighten import predicted_bytes
@@ -337,6 +337,7 @@ SPACE = Search(widths=(1.19, 1.41, 2.0, 2.83), threads=(1, 2))
 
 @settings(max_examples=40, deadline=None)
 @given(
+    engines=st.sampled_from([("litert",), ("tvm",), ("litert", "tvm"), ("tflite-runtime", "tvm", "litert")]),
     speed=speeds,
     loss=losses,
     faults=faulty,
@@ -345,6 +346,7 @@ SPACE = Search(widths=(1.19, 1.41, 2.0, 2.83), threads=(1, 2))
     size=st.integers(9000, 40000),
 )
 def test_on_any_board_the_search_ends_asks_nothing_twice_and_finds_what_passes(
+    engines: tuple[Engine, ...],
     speed: dict[str, float],
     loss: dict[str, float],
     faults: dict[int, Outcome],
@@ -353,11 +355,10 @@ def test_on_any_board_the_search_ends_asks_nothing_twice_and_finds_what_passes(
     size: int,
 ) -> None:
     limits = [f"latency.p90_ms={latency_ms}", f"top1={accuracy}", f"size_bytes={size}"]
-    strategy = strategy_for(*limits, space=SPACE)
+    strategy = strategy_for(*limits, space=SPACE.model_copy(update={"engines": engines}))
     every = [strategy.space.candidate(point) for point in strategy.space.points]
-    board = SimulatedBoard(
-        parse_limits(limits), truth_of(speed, loss), faults={every[i].key: outcome for i, outcome in faults.items()}
-    )
+    blamed = {every[i % len(every)].key: outcome for i, outcome in faults.items()}
+    board = SimulatedBoard(parse_limits(limits), truth_of(speed, loss), faults=blamed)
     trials = search(strategy, board, len(every) + 1)
     keys = [trial.candidate.key for trial in trials]
     assert len(keys) == len(set(keys))

@@ -17,7 +17,7 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkSizes, NetworkSpec
-from edgeloop.core.reality import Reality, reality
+from edgeloop.core.reality import Reality, builds, reality
 from edgeloop.method.lighten import degree, predicted_bytes
 from edgeloop.method.space import SearchSpace
 from edgeloop.training.pool import TrainingPool
@@ -141,7 +141,12 @@ def _preview(
         rung = space.rungs[point.rung]
         rows.append(_row(role, network.label, rung, space.sizes(point), network.sizes, predicted, evaluation))
     engines = dict.fromkeys(setting.engine for setting in space.settings)
-    rungs = [RungRow(rung.name, engine, reality(engine, rung)) for engine in engines for rung in space.rungs]
+    rungs = [
+        RungRow(rung.name, engine, reality(engine, rung))
+        for engine in engines
+        for rung in space.rungs
+        if builds(engine, rung)
+    ]
     return SearchPreview(tuple(rows), tuple(rungs), tuple(space.left_out), len(space.points))
 
 

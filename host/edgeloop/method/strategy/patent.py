@@ -246,7 +246,9 @@ class PatentStrategy(Tour):
     def _no_rung(self, here: Point, families: frozenset[Family]) -> str:
         """Say that no higher rung is known to help, with the figures of those that were measured."""
         known, open_ = [], []
-        for rung in range(here.rung + 1, len(self.space.rungs)):
+        points = self.space.points
+        above = sorted({p.rung for p in points if (p.network, p.setting) == (here.network, here.setting)})
+        for rung in (rung for rung in above if rung > here.rung):
             name = self.space.rungs[rung].name
             measured = [
                 said(compared)
@@ -268,7 +270,7 @@ class PatentStrategy(Tour):
         if known:
             what = "is faster" if Family.SPEED in families else "takes less energy"
             return f"no rung further up {what} ({', '.join(known)}): "
-        return "no rung further up is left: " if here.rung + 1 < len(self.space.rungs) else "no rung is further up: "
+        return "no rung further up is left: " if above and above[-1] > here.rung else "no rung is further up: "
 
     def _same_channels(self, here: Point, rung: int) -> bool:
         return self.space.rungs[rung].pruned_pct == self.space.rungs[here.rung].pruned_pct
