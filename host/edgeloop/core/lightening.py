@@ -12,6 +12,7 @@ the ladder of pruning on every rung of it. There is no rung of 2 bit: docs/decis
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -109,6 +110,7 @@ class Lightening(Frozen):
         return self.name
 
     @classmethod
+    @cache
     def parse(cls, name: str) -> Self:
         """Return the rung with this name; `w4a8+dw8` is another spelling of `w4a8`.
 

@@ -133,13 +133,11 @@ class Prediction:
 
     def bytes_of(self, sizes: NetworkSizes, lightening: Lightening, *, low: int | None = None) -> int:
         """Return the corrected prediction, at least one byte; `low` as in `degree`."""
-        same = self._per_layer.get(lightening.name, [])
-        kin = [
+        residuals = self._per_layer.get(lightening.name) or [
             residual
             for name, residuals in self._per_layer.items()
             if self.compiled or Lightening.parse(name).is_float == lightening.is_float
             for residual in residuals
         ]
-        residuals = same or kin
         correction = sum(residuals) / len(residuals) * len(sizes.layers) if residuals else 0.0
         return max(1, round(predicted_bytes(sizes, lightening, low=low) + correction))

@@ -84,10 +84,8 @@ class Order:
 
     def _as_large(self, point: Point) -> bool:
         """Whether a point's file is predicted to be no smaller than one that was too large."""
-        return any(
-            Family.SIZE in failure.families and self.space.predicted(point) >= (failure.deployed_bytes or float("inf"))
-            for failure in self.failures
-        )
+        too_large = [f.deployed_bytes for f in self.failures if Family.SIZE in f.families and f.deployed_bytes]
+        return bool(too_large) and self.space.predicted(point) >= min(too_large)
 
     def compared(self, family: Family, here: Point, rung: int) -> Compared | None:
         """The measured comparison of a rung with the one at `here`."""
