@@ -18,6 +18,7 @@ from edgeloop.method.moves import (
     ranked,
     read,
     score_of,
+    worst_findings,
 )
 from edgeloop.testing.simulated_board import SimulatedBoard, Truth, simulated_sizes
 
@@ -71,6 +72,14 @@ def test_over_several_targets_one_measured_failure_counts() -> None:
     good, bad = trial(), trial(latency_ms=12)
     both = good.model_copy(update={"judged": (bad.judged[0], good.judged[0].model_copy(update={"target": "another"}))})
     assert read(both).intent is Intent.RAISE
+
+
+def test_of_several_targets_the_one_with_the_least_room_says_what_to_expect_unless_it_was_not_measured() -> None:
+    fast, slow = (trial(latency_ms=ms).judged[0] for ms in (5.0, 20.0))
+    slow = slow.model_copy(update={"target": "slow"})
+    hot = trial(latency_ms=50.0, fault=Outcome.INVALID).judged[0].model_copy(update={"target": "hot"})
+    found = {finding.family: finding.observed for finding in worst_findings([fast, slow, hot])}
+    assert found == {Family.SPEED: pytest.approx(22.0), Family.ACCURACY: 0.95, Family.SIZE: 900}
 
 
 def test_a_later_judgement_on_the_same_target_replaces_the_earlier() -> None:

@@ -74,6 +74,17 @@ def decisive(trial: Trial) -> tuple[Judged, ...]:
     return tuple({j.target: j for j in trial.judged if j.split == "validation"}.values())
 
 
+def worst_findings(judged: Sequence[Judged]) -> list[Finding]:
+    """Return of each limit the finding with the least room, over the targets that were measured as declared."""
+    worst: dict[str, Finding] = {}
+    measured = [j.verdict for j in judged if j.verdict.outcome not in (Outcome.ERROR, Outcome.INVALID)]
+    for finding in (f for verdict in measured for f in verdict.findings):
+        known = worst.setdefault(finding.limit_id, finding)
+        if gap_of(finding) < gap_of(known):
+            worst[finding.limit_id] = finding
+    return list(worst.values())
+
+
 def read(trial: Trial) -> Reading:
     """Return what a trial says. Over several targets the worst counts, a measured failure before all else."""
     if trial.errored is not None:

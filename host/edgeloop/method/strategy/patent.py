@@ -20,6 +20,7 @@ from edgeloop.method.moves import (
     percent_less_energy,
     read,
     told_in_figures,
+    worst_findings,
 )
 from edgeloop.method.order import ELSEWHERE, Failure, Order
 from edgeloop.method.space import Point, SearchSpace
@@ -102,11 +103,12 @@ class PatentStrategy(Tour):
         file_bytes = self._file_of(trial, here)
         if reading.intent is Intent.KEEP:
             return
+        judged = decisive(trial)
         # Costs are compared on one target: the first, which every trial is measured on.
-        for judged in decisive(trial)[:1]:
-            self._order.costs.learn(here.network, here.setting, here.rung, judged)
-            for finding in judged.verdict.findings:
-                self._order.expectation.learn(here, finding)
+        for first in judged[:1]:
+            self._order.costs.learn(here.network, here.setting, here.rung, first)
+        for finding in worst_findings(judged):
+            self._order.expectation.learn(here, finding)
         if reading.failed:
             self._order.failures.append(Failure(here, frozenset(reading.failed), file_bytes))
 
