@@ -1,6 +1,6 @@
 """Board measurements until the best feasible candidate is found: the strategies replayed on recorded tables.
 
-Usage: python tests/bench/bench_search_cost.py [--replays N] [TABLE.json ...]
+Usage: python tests/bench/bench_search_cost.py [--replays N] [--out docs/results/search-cost.md] [TABLE.json ...]
 
 Without tables: those in tests/bench/data. Where there are none, tables that are made up, and said to be. Each replay
 draws limits and a seed, the same for every strategy, so differences are paired.
@@ -9,7 +9,6 @@ draws limits and a seed, the same for every strategy, so differences are paired.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -57,37 +56,63 @@ def replayed(table: SearchTable, replays: int) -> Costs:
     return {strategy: np.array(found, dtype=np.float64) for strategy, found in costs.items()}
 
 
-def tell(title: str, costs: Costs) -> None:
-    print(f"\n{title}")
-    print(f"{'':<17}{'first feasible':>20}{'of random':>20}{'best feasible':>20}{'of random':>20}{'median, p90':>14}")
+def told(title: str, costs: Costs) -> list[str]:
+    """A table's lines."""
+    lines = [
+        title,
+        f"{'':<17}{'first feasible':>20}{'of random':>20}{'best feasible':>20}{'of random':>20}{'median, p90':>14}",
+    ]
     for strategy, found in costs.items():
         cells = [part for at in (0, 1) for part in (mean(found[:, at]), share(found[:, at], costs["random"][:, at]))]
         tail = "{:.0f}, {:.0f}".format(*np.quantile(found[:, 1], [0.5, 0.9]))
-        print(f"{strategy:<17}{''.join(f'{cell:>20}' for cell in cells)}{tail:>14}")
+        lines.append(f"{strategy:<17}{''.join(f'{cell:>20}' for cell in cells)}{tail:>14}")
+    return [*lines, ""]
+
+
+PAGE = """# Search cost
+
+Written by `python tests/bench/bench_search_cost.py --out docs/results/search-cost.md`.
+
+Board measurements until the first candidate inside all limits was measured, and until the best one was (the most
+accurate, of equals the fastest), replayed on tables in which every candidate of a space was measured. Each replay draws
+limits around one candidate, so that at most a quarter of the space is inside them, and a seed; all strategies get the
+same.
+
+```
+{}
+```
+"""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="*", type=Path)
-    parser.add_argument("--replays", type=int, default=200, help="of each strategy, shared by the tables")
+    parser.add_argument("--replays", type=int, default=200, help="of each strategy on each table")
+    parser.add_argument("--out", type=Path, help="write the page too")
     asked = parser.parse_args()
     tables = read_tables(asked.tables or sorted(RECORDED.glob("search-table-*.json")))
     if not tables:
         print("no table was recorded: these are SIMULATED, and say nothing of a real board")
         tables = [simulated_table(1)]
-    began, every, replays = time.monotonic(), [], math.ceil(asked.replays / len(tables))
+    began, every, lines = time.monotonic(), [], list[str]()
     for table in tables:
-        every.append(replayed(table, replays))
+        every.append(replayed(table, asked.replays))
         shares = [
             len(feasible(table, drawn_limits(table, np.random.default_rng([n, len(table.rows)])))) / len(table.rows)
-            for n in range(replays)
+            for n in range(asked.replays)
         ]
         made = "SIMULATED" if table.simulated else table.recorded
-        told = f"{len(table.rows)} candidates, {replays} replays, {np.mean(shares):.0%} of them feasible on average"
-        tell(f"{table.name} ({made}): {told}", every[-1])
+        size = (
+            f"{len(table.rows)} candidates, {asked.replays} replays, {np.mean(shares):.0%} of them feasible on average"
+        )
+        lines += told(f"{table.name}: {size}\n({made})", every[-1])
     if len(tables) > 1:
-        tell(f"all {len(tables)} tables", {s: np.concatenate([costs[s] for costs in every]) for s in STRATEGIES})
-    print(f"\nmeans with {CONFIDENCE:.0%} bootstrap intervals over replays; {time.monotonic() - began:.0f} s")
+        together = {s: np.concatenate([costs[s] for costs in every]) for s in STRATEGIES}
+        lines += told(f"all {len(tables)} tables", together)
+    lines.append(f"means with {CONFIDENCE:.0%} bootstrap intervals over replays")
+    print("\n".join(lines) + f"; {time.monotonic() - began:.0f} s")
+    if asked.out is not None:
+        asked.out.write_text(PAGE.format("\n".join(lines)))
     return 0
 
 
