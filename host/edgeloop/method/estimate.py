@@ -97,7 +97,7 @@ class Expectation:
     def _rows(self, family: Family, points: Sequence[Point]) -> NDArray[np.float64]:
         """Logarithm of the size, network, rung and setting of each point: (points, 4)."""
         sizes = [self.space.sizes(point) for point in points]
-        logs = [log(size.macs if family in OF_WORK else size.parameters) for size in sizes]
+        logs = [log(max(1, size.macs if family in OF_WORK else size.parameters)) for size in sizes]
         return np.array([(s, p.network, p.rung, p.setting) for s, p in zip(logs, points, strict=True)])
 
 
