@@ -9,9 +9,10 @@ leave open (both fail, nothing faster, nothing decided) is a reconstruction: doc
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeVar
 
 from edgeloop.core.events import Judged, Trial
 from edgeloop.core.measurement import EnergySummary, LatencySummary
@@ -19,6 +20,7 @@ from edgeloop.core.verdict import Family, Finding, Outcome
 from edgeloop.method.determine import score_j
 
 COSTS = (Family.SPEED, Family.ENERGY, Family.SIZE, Family.MEMORY)
+_Of = TypeVar("_Of", bound=Hashable)
 _MEMORY_NOISE = 0.01
 """Resident memory of two fresh processes differs by less than this share."""
 
@@ -76,13 +78,17 @@ def decisive(trial: Trial) -> tuple[Judged, ...]:
 
 def worst_findings(judged: Sequence[Judged]) -> list[Finding]:
     """Return of each limit the finding with the least room, over the targets that were measured as declared."""
-    worst: dict[str, Finding] = {}
     measured = [j.verdict for j in judged if j.verdict.outcome not in (Outcome.ERROR, Outcome.INVALID)]
-    for finding in (f for verdict in measured for f in verdict.findings):
-        known = worst.setdefault(finding.limit_id, finding)
-        if gap_of(finding) < gap_of(known):
-            worst[finding.limit_id] = finding
-    return list(worst.values())
+    return list(_least_room((f.limit_id, f) for verdict in measured for f in verdict.findings).values())
+
+
+def _least_room(findings: Iterable[tuple[_Of, Finding]]) -> dict[_Of, Finding]:
+    """Of each group the finding with the least room."""
+    worst: dict[_Of, Finding] = {}
+    for of, finding in findings:
+        if of not in worst or gap_of(finding) < gap_of(worst[of]):
+            worst[of] = finding
+    return worst
 
 
 def read(trial: Trial) -> Reading:
@@ -95,12 +101,8 @@ def read(trial: Trial) -> Reading:
         return Reading(Outcome.ERROR, unmeasured="nothing was measured")
     outcomes = {j.verdict.outcome for j in judged}
     if Outcome.FAIL in outcomes:
-        failed: dict[Family, Finding] = {}
-        for finding in (f for j in judged if j.verdict.outcome is Outcome.FAIL for f in j.verdict.findings):
-            known = failed.get(finding.family)
-            if finding.outcome is Outcome.FAIL and (known is None or gap_of(finding) < gap_of(known)):
-                failed[finding.family] = finding
-        return Reading(Outcome.FAIL, failed=failed)
+        findings = (f for j in judged if j.verdict.outcome is Outcome.FAIL for f in j.verdict.findings)
+        return Reading(Outcome.FAIL, failed=_least_room((f.family, f) for f in findings if f.outcome is Outcome.FAIL))
     for outcome in (Outcome.ERROR, Outcome.INVALID):
         if outcome in outcomes:
             worst = next(j for j in judged if j.verdict.outcome is outcome)
