@@ -57,7 +57,7 @@ def ratio_of(a: Path, b: Path, target: str) -> tuple[float, tuple[float, float]]
     plan = PlanWords(profile="quick", sessions=_SESSIONS)
     (compared,) = comparing.compare_models(comparing.Asked(a, b, target, plan=plan), lambda *_: None)
     found = compared.comparison.ratio["p50"]
-    assert found.interval is not None, "five rounds have one"
+    assert found.interval is not None, "twelve rounds have one"
     return found.value, (found.interval.low, found.interval.high)
 
 

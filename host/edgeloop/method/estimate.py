@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop.core.verdict import Family, Finding
+from edgeloop.method.moves import OF_WORK
 from edgeloop.method.space import Point, SearchSpace
 
 _LEAST = 1e-3
 """An error of 0 counts as this share of its limit."""
-OF_WORK = frozenset({Family.SPEED, Family.ENERGY})
-"""Costs of what an engine computes: where two rungs run the same kernels, they have both alike."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from edgeloop.core.verdict import Family, Finding, Outcome
 from edgeloop.method.determine import score_j
 
 COSTS = (Family.SPEED, Family.ENERGY, Family.SIZE, Family.MEMORY)
+OF_WORK = frozenset({Family.SPEED, Family.ENERGY})
+"""Costs of what an engine computes: where two rungs run the same kernels, they have both alike."""
 _Of = TypeVar("_Of", bound=Hashable)
 _MEMORY_NOISE = 0.01
 """Resident memory of two fresh processes differs by less than this share."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from edgeloop.core.reality import answers_latency
 from edgeloop.core.verdict import Family
-from edgeloop.method.estimate import OF_WORK, Expectation
-from edgeloop.method.moves import COSTS, Compared, Costs, Intent
+from edgeloop.method.estimate import Expectation
+from edgeloop.method.moves import COSTS, OF_WORK, Compared, Costs, Intent
 from edgeloop.method.space import Point, SearchSpace
 
 Tier = tuple[float, ...]
