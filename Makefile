@@ -19,7 +19,7 @@ test: $(STAMP) lint system ## lint, types, import contracts and every test but t
 
 # Two halves of about the same length, side by side: few tests need more than a core.
 SHORT := -m "not full and not board" --durations=15
-PART_1 := tests/integration/test_[a-c]*.py
+PART_1 := tests/integration/test_[a-f]*.py
 
 test-part-1: $(STAMP) system
 	$(BIN)/pytest $(SHORT) $(PART_1)
