@@ -36,8 +36,12 @@ def write_network(folder: Path) -> Path:
     return path
 
 
+_VECTORS = ("avx512_vnni", "avx512f", "avx_vnni", "avx2", "asimddp", "asimd")
+"""What integer and float kernels are chosen by, the widest first, as the kernel names it."""
+
+
 def machine() -> str:
-    """This machine in words, for a page of results: kind of processor, cores, kernel, Python."""
+    """This machine in words, for a page of results: kind of processor and of its vectors, cores, kernel, Python."""
     cpu = "unknown processor"
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -45,9 +49,11 @@ def machine() -> str:
             line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         cpu = f"{len(named)} x {named[0]}" if named else cpu
-    flags = info.read_text() if info.exists() else ""
-    kind = "a virtual machine, " if " hypervisor" in flags else ""
-    return f"{kind}{cpu}, {platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}"
+    flags = set(info.read_text().split()) if info.exists() else set()
+    kind = "a virtual machine, " if "hypervisor" in flags else ""
+    vectors = next((f" with {name}" for name in _VECTORS if name in flags), "")
+    system = f"{platform.system()} {platform.release().split('-')[0]}"
+    return f"{kind}{cpu}{vectors}, {system}, Python {platform.python_version()}"
 
 
 def load() -> str:

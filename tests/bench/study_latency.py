@@ -5,7 +5,8 @@ Usage: python tests/bench/study_latency.py [--data NAME]... [--target local]
 Latency rises in steps with the width, since kernels work on whole blocks of channels: so each is the widest network
 that is at most 5 % slower than M1. It is found by bisection, untrained networks of both kinds invoked in turn in one
 process, then measured as `edgeloop compare` does it, and kept with the ratio and its interval in
-docs/results/method-study-sizes.json. Where the narrowest one is slower than that there is none, and its ratio is kept.
+docs/results/method-study-sizes.json, beside the machine. Where the narrowest one is slower than that there is none, and
+its ratio is kept.
 Wants a machine with nothing else at work.
 """
 
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import network
 from ai_edge_litert.interpreter import Interpreter
 from study_arms import ARMS, SETTINGS, Sizing
 from study_run import SIZES, keep_sizes, sizes_of
@@ -78,7 +80,12 @@ def as_fast(sizing: Sizing, width: float, m1_rung: str, rung: str, target: str) 
         best = widths[max(at - 1, 0)]
         _quiet_build(sizing, best, rung, other)
         ratio, interval = ratio_of(m1, other, target)
-    return {"width": best if at else None, "ratio": round(ratio, 4), "interval": [round(b, 4) for b in interval]}
+    return {
+        "width": best if at else None,
+        "ratio": round(ratio, 4),
+        "interval": [round(b, 4) for b in interval],
+        "machine": network.machine(),
+    }
 
 
 def _quiet_build(sizing: Sizing, width: float, rung: str, path: Path) -> None:

@@ -196,14 +196,17 @@ def agreement_lines(cells: Cells) -> list[str]:
 
 
 def latency_lines() -> list[str]:
-    rows = ["| data | M1 | arm | its width | median over M1's | interval |", "| --- | --- | --- | --- | --- | --- |"]
+    rows = [
+        "| data | M1 | arm | its width | median over M1's | interval | machine |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for key, known in sorted(json.loads(SIZES.read_text()).items()):
         data, width = key.split("/")
         for arm, found in sorted(known.get("as_fast", {}).items()):
             low, high = found["interval"]
             shown = f"{found['ratio']:.3f} | {low:.3f} to {high:.3f}"
             wide = "none: the narrowest is slower" if found["width"] is None else f"{found['width']:g}"
-            rows.append(f"| {data} | {width} | `{arm}` | {wide} | {shown} |")
+            rows.append(f"| {data} | {width} | `{arm}` | {wide} | {shown} | {found.get('machine', 'not recorded')} |")
     return rows
 
 

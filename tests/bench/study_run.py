@@ -1,6 +1,6 @@
 """Runs the study: trains, builds and scores every arm, one line a result in docs/results/method-study.jsonl.
 
-Usage: python tests/bench/study_run.py [--data NAME]... [--widths W]... [--seeds N] [--processes N]
+Usage: python tests/bench/study_run.py [--data NAME]... [--widths W]... [--arms NAME]... [--seeds N] [--processes N]
 
 What is in the file already is not done again, so it can be stopped at any time and run in pieces. Networks are kept in
 runs/study/. The protocol is in docs/results/method-study-protocol.md; study_report.py makes the page.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import functools
 import json
 import multiprocessing
 import os
@@ -39,11 +40,12 @@ class Cell:
 
 
 def main() -> int:
-    from study_arms import SETTINGS
+    from study_arms import ARMS, SETTINGS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="append", choices=list(SETTINGS))
     parser.add_argument("--widths", action="append", type=float)
+    parser.add_argument("--arms", action="append", choices=[arm.name for arm in ARMS])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
@@ -58,7 +60,7 @@ def main() -> int:
         for width in dict.fromkeys(cell.width for cell in cells if cell.data == name):
             sizes_of(name, width)
     with multiprocessing.get_context("spawn").Pool(asked.processes, maxtasksperchild=1) as pool:
-        for told in pool.imap_unordered(carry_out, cells, chunksize=1):
+        for told in pool.imap_unordered(functools.partial(carry_out, asked.arms), cells, chunksize=1):
             print(told, flush=True)
     return 0
 
@@ -102,14 +104,15 @@ def done() -> set[tuple[str, float, int, str]]:
     return {(line["data"], line["m1_width"], line["seed"], line["arm"]) for line in lines}
 
 
-def carry_out(cell: Cell) -> str:
-    """Do what is missing of a cell."""
+def carry_out(asked: list[str] | None, cell: Cell) -> str:
+    """Do what is missing of a cell, of all its arms or of those that were asked for."""
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     from study_arms import ARMS
 
     known = done()
     sized = sizes_of(cell.data, cell.width)
-    missing = [arm for arm in ARMS if arm.name in sized and (cell.data, cell.width, cell.seed, arm.name) not in known]
+    wanted = [arm for arm in ARMS if arm.name in sized and (not asked or arm.name in asked)]
+    missing = [arm for arm in wanted if (cell.data, cell.width, cell.seed, arm.name) not in known]
     if not missing:
         return f"{cell}: known"
     began = time.monotonic()
