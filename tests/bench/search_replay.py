@@ -77,12 +77,17 @@ class SearchTable:
         return self.rows[network.width, network.depth, candidate.lightening, candidate.engine, candidate.threads]
 
     def space(self, strategy: str, seed: int, limits: LimitSet) -> SearchSpace:
-        """The space as a strategy searches it; WITHOUT_E is `patent` with the evaluation function off."""
+        """The space as a strategy searches it; WITHOUT_E is `patent` with the evaluation function off.
+
+        Odd seeds list the engines the other way round: which is listed first decides between equals.
+        """
         keys: dict[str, Any] = {"strategy": strategy}
         if strategy in {"optuna", "random"}:
             keys["seed"] = seed
         if strategy == WITHOUT_E:
             keys = {"strategy": "patent", "evaluation": "off"}
+        engines = self.search["engines"]
+        keys["engines"] = engines[::-1] if seed % 2 else engines
         return SearchSpace(
             search=Search.model_validate({**self.search, **keys}),
             m1=self.m1,
@@ -207,9 +212,8 @@ def feasible(table: SearchTable, limits: LimitSet) -> list[Candidate]:
     return sorted(inside, key=lambda c: (-table.truth(c).accuracy, table.truth(c).latency_ms))
 
 
-def replay(table: SearchTable, strategy: str, seed: int, limits: LimitSet) -> Cost:
+def replay(table: SearchTable, strategy: str, seed: int, limits: LimitSet, best: Candidate) -> Cost:
     """Search the table until the best feasible candidate was measured."""
-    best = feasible(table, limits)[0]
     board = SimulatedBoard(limits, table.truth)
     searching = strategy_for(table.space(strategy, seed, limits), limits)
     first = 0

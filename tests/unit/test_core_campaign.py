@@ -50,6 +50,13 @@ def test_a_bound_on_memory_is_refused_where_the_system_keeps_none(monkeypatch: p
         ({"reference": {"family": "mlp", "larger": ["big"]}}, "should match pattern"),
         ({"reference": {"family": "mlp", "lightening": "w8a8-p25"}}, "M1 is measured with all its channels"),
         ({"search": {"lightenings": ["w4a8:0"]}}, "a share of 1 to 99 percent"),
+        (
+            {
+                "task": {"kind": "custom", "loss": "/t.py:a", "agreement": "/t.py:b", "metrics": {"m": "/t.py:c"}},
+                "training": {"teacher": "m2"},
+            },
+            "task.distillation: a custom task with a teacher brings its own",
+        ),
         ({"tuning": {"trials": 20}}, "add tvm to search.engines, or leave \\[tuning\\] out"),
         (
             {"reference": {"file": "/m1.onnx", "engine": "tvm", "family": "mlp"}, "tuning": {"trials": 20}},

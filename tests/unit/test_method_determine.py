@@ -158,3 +158,10 @@ def test_the_score_falls_with_latency_by_mnasnets_exponent_and_refuses_none() ->
     assert score_j(0.9, 10, 10, 0.5) == pytest.approx(0.9 * math.pow(0.5, 0.07))
     with pytest.raises(ValueError, match="positive"):
         score_j(0.9, 0, 10, 1.0)
+
+
+def test_given_networks_of_equal_size_are_different_networks() -> None:
+    given = tuple(NetworkSpec(factory=f"/net.py:{name}", source_sha256="0" * 64, listed=True) for name in ("a", "b"))
+    found, left_out = determine(M1, sizes(100, 100), Search(), lambda _: sizes(200, 200), given)
+    assert [one.label for one in found] == ["net.py:a", "net.py:b"]
+    assert not left_out

@@ -143,3 +143,26 @@ def test_a_pruned_network_has_an_order_of_its_own() -> None:
     at = {rung.name: Point(0, i, 0) for i, rung in enumerate(found.rungs)}
     found.learn_layers(at["w4a8:50-p25"], (LayerChoice(name="l1", weights=100, bits=4, loss_rise=0.1),))
     assert found.given_back(at["w4a8"], at["w4a8:50"]) is None
+
+
+def test_where_m1_is_a_file_the_evaluation_of_pruned_rungs_is_that_of_networks_that_can_be_pruned() -> None:
+    """A file has the size that it has, whatever is asked of it: it is no network that the rung would build."""
+
+    def under(m1: NetworkSpec) -> list[float | None]:
+        def sizes_of(network: NetworkSpec) -> NetworkSizes:
+            return perceptron(M1 if network.file is not None else network)
+
+        found = SearchSpace(
+            search=Search(widths=(1.19, 1.41, 2.0), lightenings=("w8a8-p25",)),
+            m1=m1,
+            m1_sizes=sizes_of(m1),
+            m1_lightening="w8a8",
+            m1_bytes=predicted_bytes(sizes_of(m1), START),
+            larger=tuple(M1.resized(width, 0) for width in (1.19, 1.41, 2.0)),
+            teacher="none",
+            limits=parse_limits(["top1=0.9"]),
+            sizes_of=sizes_of,
+        )
+        return [found.evaluation(point) for point in found.points]
+
+    assert under(NetworkSpec(file="/m1.tflite", file_sha256="0" * 64)) == pytest.approx(under(M1), abs=0.05)

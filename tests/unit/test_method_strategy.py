@@ -423,3 +423,38 @@ def test_other_threads_are_tried_on_the_same_file_where_energy_fails() -> None:
     assert direction == "other_engine"
     assert "the same file is tried on litert with 2 threads" in sentence
     assert second.threads == 2
+
+
+def engines_of(tvm_bytes: float, tvm_rss: int) -> Callable[[Candidate], Truth]:
+    """As `truth_of(FLAT)`; TVM's file takes so many times the bytes, and its process so much memory."""
+
+    def truth(candidate: Candidate) -> Truth:
+        plain = truth_of(FLAT)(candidate)
+        if candidate.engine != "tvm":
+            return plain
+        return replace(plain, deployed_bytes=round(tvm_bytes * plain.deployed_bytes), peak_rss_bytes=tvm_rss)
+
+    return truth
+
+
+def test_a_file_that_was_too_large_speaks_against_itself_and_not_against_another_engines() -> None:
+    limits = ["size_bytes=30000"]
+    space = Search(widths=(1.41, 2.0), lightenings=("w8a8",), engines=("tvm", "litert"))
+    strategy = strategy_for(*limits, space=space)
+    board = SimulatedBoard(parse_limits(limits), engines_of(tvm_bytes=5, tvm_rss=10**7))
+    (first, direction, sentence), (second, *_) = play(strategy, board, 2)
+    assert (first.engine, second.engine) == ("tvm", "litert")
+    assert first.network == second.network
+    assert direction == "other_engine"
+    assert "the same network is tried on litert" in sentence
+
+
+def test_another_engine_is_tried_where_memory_fails() -> None:
+    limits = ["rss_mib=20"]
+    space = Search(widths=(1.41, 2.0), lightenings=("w8a8",), engines=("tvm", "litert"))
+    strategy = strategy_for(*limits, space=space)
+    board = SimulatedBoard(parse_limits(limits), engines_of(tvm_bytes=1, tvm_rss=10**8))
+    (first, direction, _), (second, *_) = play(strategy, board, 2)
+    assert (first.engine, second.engine) == ("tvm", "litert")
+    assert first.network == second.network
+    assert direction == "other_engine"

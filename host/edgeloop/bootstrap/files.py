@@ -17,7 +17,7 @@ from edgeloop.core.network import NetworkSpec
 from edgeloop.core.parse import parse_toml, validated
 from edgeloop.core.plan import PLAN_KEYS, Environment, Plan
 from edgeloop.errors import ConfigError, Fault, UserError
-from edgeloop.method.determine import Origin, grid
+from edgeloop.method.determine import SHAPES, Origin, grid
 from edgeloop.models import FAMILIES
 
 _FILES = {  # keys whose value is a file (or `file.py:name`), by table
@@ -58,18 +58,31 @@ def load_campaign(path: Path) -> Campaign:
         campaign = validated(Campaign, plain, str(path))
     except ConfigError as error:
         raise ConfigError([*faults, *error.faults]) from error
-    family = campaign.reference.family
-    if family is not None and family not in FAMILIES:
+    if faults:
+        raise ConfigError([*faults, *_unknown_family(campaign, f"{path}: ")])
+    return checked_campaign(campaign, f"{path}: ")
+
+
+def checked_campaign(campaign: Campaign, where: str = "") -> Campaign:
+    """Return it. Raises ConfigError for what a campaign's own type lets through: an unknown family, no limit at all.
+
+    `where` goes before each fault's place, such as `FILE: `.
+    """
+    faults = _unknown_family(campaign, where)
+    if not campaign.limits.limit:
         faults.append(
-            Fault(f"{path}: reference.family", f"unknown family {family!r}", f"known are {', '.join(FAMILIES)}")
+            Fault(f"{where}limits", "no limit, so nothing could pass or fail", "add one, as in `edgeloop init`")
         )
     if faults:
         raise ConfigError(faults)
-    if not campaign.limits.limit:
-        raise ConfigError(
-            [Fault(f"{path}: limits", "no limit, so nothing could pass or fail", "add one, as in `edgeloop init`")]
-        )
     return campaign
+
+
+def _unknown_family(campaign: Campaign, where: str) -> list[Fault]:
+    family = campaign.reference.family
+    if family is None or family in FAMILIES:
+        return []
+    return [Fault(f"{where}reference.family", f"unknown family {family!r}", f"known are {', '.join(FAMILIES)}")]
 
 
 def load_limits(path: Path) -> LimitSet:
@@ -232,6 +245,7 @@ def _named(campaign: Campaign) -> Iterator[str]:
         campaign.plan.pipeline,
         *task.metrics.values(),
         *(campaign.reference.larger if isinstance(campaign.reference.larger, tuple) else ()),
+        campaign.search.evaluation if campaign.search.evaluation not in SHAPES else None,
     ):
         if reference:
             yield reference.rpartition(":")[0]

@@ -20,10 +20,11 @@ from typing import Self
 
 from edgeloop.board.inventory import resolve_all
 from edgeloop.board.retry import RetryingBench
+from edgeloop.bootstrap import own_figures
 from edgeloop.bootstrap.benches import open_board
 from edgeloop.bootstrap.clock import SystemClock
 from edgeloop.bootstrap.delegates import Compilers, compilers_of
-from edgeloop.bootstrap.files import campaign_key, larger_networks, load_campaign, reference_network
+from edgeloop.bootstrap.files import campaign_key, checked_campaign, larger_networks, load_campaign, reference_network
 from edgeloop.bootstrap.fixed import FixedBuilder, check_fixed
 from edgeloop.bootstrap.output import write_best
 from edgeloop.bootstrap.running import (
@@ -87,8 +88,8 @@ class Silent:
 class Study:
     """One run of a campaign, asked and told by the caller. Close it, or use it in a `with`.
 
-    Everything that is asked and told is in the ledger of the run's folder when the call returns; after an
-    interruption `Study(..., resume=True)` goes on, and asks nothing that was told.
+    Everything that is asked and told is in the run's folder when the call returns; after an interruption
+    `Study(..., resume=True)` goes on, and asks no candidate that was told.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Study:
         that can be known to be wrong before a training.
         """
         loaded, folder = (
-            (campaign, Path.cwd())
+            (checked_campaign(campaign), Path.cwd())
             if isinstance(campaign, Campaign)
             else (load_campaign(Path(campaign)), Path(campaign).resolve().parent)
         )
@@ -359,6 +360,8 @@ def _controller(
         strategy=strategy,
         tuned=frozenset(["tvm"] if campaign.tuning.trials else ()),
         first_larger=next(iter(grid(reference_network(campaign), campaign.search, larger))),
+        own_m1=own_figures.kept(folder),
+        keep_own_m1=partial(own_figures.keep, folder=folder),
     )
     return Controller(campaign, reference_network(campaign), means)
 

@@ -335,6 +335,15 @@ class Campaign(Frozen):
             raise ValueError("training.widened_epochs goes with reference.larger = 'widen'")
         return self
 
+    @model_validator(mode="after")
+    def _teachable(self) -> Self:
+        if self.task.kind == "custom" and self.training.teacher != "none" and self.task.distillation is None:
+            raise ValueError(
+                "task.distillation: a custom task with a teacher brings its own, as file.py:name; "
+                "or set training.teacher to none"
+            )
+        return self
+
     def _untrained(self) -> None:
         """Raise ValueError where M1 would be trained, and is a file."""
         if self.training.teacher == "m1-distilled":

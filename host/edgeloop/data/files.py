@@ -83,6 +83,11 @@ def write_board_npz(split: DataSplit, n: int, path: Path, *, for_pipeline: bool 
     else:
         alone = len(head.x) == 1
         arrays = {"x" if name == "x" and alone else f"x/{name}": array for name, array in sorted(head.x.items())}
+    write_npz(arrays, path)
+
+
+def write_npz(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
+    """Write arrays under a name that is there whole or not at all; equal arrays give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
     temporary = Path(name)

@@ -73,13 +73,13 @@ def determine(
 ) -> tuple[list[Larger], list[str]]:
     """Return every M2 from the smallest to the largest, and a sentence for each network left out.
 
-    Left out is what is not larger than M1, and what channel rounding made equal to another network.
+    Left out is what is not larger than M1, and what channel rounding made equal to another network of the same source.
     """
-    found: dict[tuple[int, int], Larger] = {}
+    found: dict[tuple[int, int, str], Larger] = {}
     left_out = []
     for spec in grid(m1, search, origin):
         sizes = sizes_of(spec)
-        same = (sizes.parameters, sizes.macs)
+        same = (sizes.parameters, sizes.macs, (spec.factory or "") if spec.listed else "")
         if not larger(m1_sizes, sizes):
             left_out.append(
                 f"{spec.label} is left out: {sizes.parameters} parameters and {sizes.macs} MACs are not both "

@@ -29,7 +29,7 @@ def confirmed(trial: Trial) -> bool:
 
 def proof_of(trial: Trial) -> Proof:
     """Return what a finished trial's one look at test data came to; OPEN where it never got there."""
-    if trial.errored is not None or not any(judged.split == "test" for judged in trial.judged):
+    if not confirmed(trial) or not any(judged.split == "test" for judged in trial.judged):
         return Proof.OPEN
     return Proof.PROVEN if trial.passed else Proof.REFUTED
 

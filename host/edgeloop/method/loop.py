@@ -51,7 +51,7 @@ class Controller:
         self._strategy: Strategy | None = None
         self._open: Trial | None = None
         self._told_m1 = False
-        self._own_m1: dict[Split, Figures] = {}
+        self._own_m1: Mapping[Split, Figures] = {}
         self._number = 0
         self._end: str | None = None
         """Why nothing more is asked."""
@@ -60,10 +60,12 @@ class Controller:
         """The next trial to carry out, M1 first (as trial 0); None where the run has come to its end.
 
         A trial that is asked and not told yet is asked again. Trials that an earlier controller finished are told to
-        the strategy from the ledger, and not asked. Raises UserError where the ledger is of another campaign.
+        the strategy from the ledger, and not asked; M1 alone is, where it was measured on boards: carried out again,
+        its measurement is read from disk. Raises UserError where the ledger is of another campaign.
         """
         self._begin()
         if self._open is None and self._end is None and self._memo.find(Finished, "") is None:
+            self._recall_own_m1()
             self._open = self._next() if self._told_m1 else self._ask_m1()
         return self._open
 
@@ -85,7 +87,8 @@ class Controller:
         return self._making.make(trial.number, trial.candidate).artifact
 
     def judge_own(self, trial: Trial, figures: Figures, test: Figures | None) -> Trial:
-        """In place of `carry_out`: judge what the caller measured on validation data, and on `test` data.
+        """In place of `carry_out`: judge what the caller measured on validation data, and where a candidate is
+        confirmed by that, on `test` data.
 
         Raises UserError for figures that can't be judged.
         """
@@ -93,11 +96,15 @@ class Controller:
         given: dict[Split, Figures] = {"validation": figures}
         if test is not None:
             given["test"] = test
-        judged = [
+        judged, *looks = [
             self._means.measuring.judged_own(trial, self._beside_m1(one, split), split) for split, one in given.items()
         ]
-        for judgement in judged:
-            self._memo.append(judgement)
+        if trial.role == "reference":
+            self._means.keep_own_m1(given)
+        self._memo.append(judged)
+        if trial.role == "reference" or confirmed(self._trial(trial.number)):
+            for look in looks:
+                self._memo.append(look)
         if trial.role == "reference":
             self._own_m1 = given
             self._strategy_beside(figures.deployed_bytes)
@@ -136,6 +143,15 @@ class Controller:
         if m1 is None or figures.beside is not None:
             return figures
         return replace(figures, beside=replace(m1, sessions=()))
+
+    def _recall_own_m1(self) -> None:
+        """Go on from figures of the caller's own that an earlier controller was told of M1: it is not asked again."""
+        own = self._means.own_m1.get("validation")
+        if self._told_m1 or own is None or not measured_by_owner(self._ask_m1()):
+            return
+        self._own_m1 = self._means.own_m1
+        self._strategy_beside(own.deployed_bytes)
+        self._told_m1 = True
 
     def _begin(self) -> None:
         started = self._memo.once(Started, "", self._start)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
-from edgeloop.core.events import Built, PhaseDone, Trained
+from edgeloop.core.events import Built, PhaseDone, Split, Trained
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.measurement import Attempt
@@ -21,6 +21,7 @@ from edgeloop.errors import EdgeloopError, HarnessError, StationError
 from edgeloop.method.lighten import degree
 from edgeloop.method.measuring import Measuring
 from edgeloop.method.memo import Memo
+from edgeloop.method.own import Figures
 from edgeloop.method.phases import Phase, Source, phases
 from edgeloop.ports import (
     Bench,
@@ -66,6 +67,9 @@ class Means:
     """What makes the file for each delegate that has a compiler of its own, by its name."""
     tuned: frozenset[Engine] = frozenset()
     """Engines whose builds measure on a board, and so are not made ahead while one measures."""
+    own_m1: Mapping[Split, Figures] = field(default_factory=dict)
+    """What an earlier walk was told of M1 by the caller, as `keep_own_m1` kept it."""
+    keep_own_m1: Callable[[Mapping[Split, Figures]], None] = lambda _given: None
 
 
 class Making:

@@ -205,7 +205,7 @@ class Costs:
         """Compare two settings (engine, threads and delegate) for one rung, as `compare` does."""
         found = [
             compared
-            for network in {key[0] for key in (*self._latency, *self._energy)}
+            for network in {key[0] for key in (*self._latency, *self._memory, *self._energy)}
             if (compared := self._at(family, (network, one, rung), (network, other, rung))) is not None
         ]
         return min(found, key=lambda c: (abs(c.network - here), c.network), default=None)

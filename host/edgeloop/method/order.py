@@ -71,12 +71,14 @@ class Order:
     def doubts(self, point: Point) -> int:
         """Return how much of what was measured speaks against a point: 1 for each of accuracy and cost.
 
-        It speaks against a point that is likely outside a limit by what was measured of others. The very file that
-        failed accuracy or size counts 2: another engine or thread count hardly changes those.
+        It speaks against a point that is likely outside a limit by what was measured of others. The very network that
+        failed accuracy counts 2, and the very file that failed size: another setting hardly changes those.
         """
         for failure in self.failures:
-            same_file = (point.network, point.rung) == (failure.point.network, failure.point.rung)
-            if same_file and failure.families & {Family.ACCURACY, Family.SIZE}:
+            if (point.network, point.rung) != (failure.point.network, failure.point.rung):
+                continue
+            same_file = self.space.same_file(point, failure.point)
+            if Family.ACCURACY in failure.families or (same_file and Family.SIZE in failure.families):
                 return 2
         against = {family for family, chance in self.expectation.outside(point).items() if chance > LIKELY}
         accuracy, cost = Family.ACCURACY in against, bool(against & set(COSTS)) or self._as_large(point)
@@ -172,12 +174,12 @@ class Order:
     def _raise(self, here: Point, point: Point, families: frozenset[Family]) -> Tier:
         up, turn = point.network - here.network, point.rung - here.rung
         if point.setting != here.setting:
-            if up or turn or not families <= {Family.SPEED, Family.ENERGY}:
+            if up or turn or (Family.SIZE in families and self.space.predicted(point) >= self.space.predicted(here)):
                 return ELSEWHERE
-            # The same file: it costs a measurement and no training.
+            # The same network: it costs a measurement and no training.
             known = [
                 self.costs.compare_settings(family, here.network, here.rung, here.setting, point.setting)
-                for family in families
+                for family in families - {Family.SIZE}
             ]
             return (1.0, point.setting) if all(c is None or c.better for c in known) else ELSEWHERE
         if up == 0 and turn and all(self.may_cost_less(family, here, point.rung) for family in families):

@@ -22,7 +22,7 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardModel
 from edgeloop.core.campaign import Campaign, Data, Task
 from edgeloop.core.dataset import DataSet, DataSplit
-from edgeloop.core.events import Entry, Finished
+from edgeloop.core.events import Entry, Finished, Split
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, PowerTrace, Session, Step, Subject
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
@@ -34,6 +34,7 @@ from edgeloop.method.loop import Controller
 from edgeloop.method.making import Means
 from edgeloop.method.measuring import Measuring
 from edgeloop.method.memo import Memo
+from edgeloop.method.own import Figures
 from edgeloop.method.space import SearchSpace
 from edgeloop.method.strategy import strategy_for
 from edgeloop.ports import Strategy, TrainedNetwork, TrainingJob, Watch
@@ -228,9 +229,17 @@ def _trace(truth: Truth, plan: Plan, drawn: float) -> PowerTrace:
 
 
 def simulated_run(
-    campaign: Campaign, workshop: SimulatedWorkshop, earlier: Iterable[Entry] = ()
+    campaign: Campaign,
+    workshop: SimulatedWorkshop,
+    earlier: Iterable[Entry] = (),
+    *,
+    own_m1: Mapping[Split, Figures] | None = None,
+    keep_own_m1: Callable[[Mapping[Split, Figures]], None] = lambda _given: None,
 ) -> tuple[Controller, MemoryLedger]:
-    """Return a campaign's controller over a simulated workshop, going on from `earlier` entries, and its ledger."""
+    """Return a campaign's controller over a simulated workshop, going on from `earlier` entries, and its ledger.
+
+    `own_m1` and `keep_own_m1` are those of `method.making.Means`.
+    """
     ledger = MemoryLedger(workshop.clock, earlier)
     memo = Memo(ledger, workshop)
     scorer = Scorer(campaign.task)
@@ -280,6 +289,8 @@ def simulated_run(
         campaign_key="simulated",
         compared_by=(campaign.limits, scorer.lower_is_better),
         strategy=strategy,
+        own_m1=own_m1 or {},
+        keep_own_m1=keep_own_m1,
     )
     return Controller(
         campaign, NetworkSpec(family=campaign.reference.family, width=campaign.reference.width), means
