@@ -12,6 +12,8 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +105,9 @@ def main() -> int:
         print("no table was recorded: these are SIMULATED, and say nothing of a real board")
         tables = [simulated_table(1)]
     began, every, lines = time.monotonic(), [], list[str]()
-    for table in tables:
-        costs, inside = replayed(table, asked.replays)
+    with ProcessPoolExecutor() as pool:  # one table a process
+        found = list(pool.map(replayed, tables, repeat(asked.replays)))
+    for table, (costs, inside) in zip(tables, found, strict=True):
         every.append(costs)
         made = "SIMULATED" if table.simulated else table.recorded
         size = f"{len(table.rows)} candidates, {asked.replays} replays, {inside:.0%} of them feasible on average"
