@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import warnings
 from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import campaigns
 import optuna
+import optuna_dashboard
 import pytest
 
 from edgeloop.bootstrap.files import campaign_key, load_campaign
@@ -75,6 +80,31 @@ def test_the_storage_holds_parameters_values_and_how_far_outside_each_limit_a_tr
         latency, bound = trial.values[1], 2.5
         assert trial.user_attrs["limits"] == "L1, L2, L3"
         assert trial.constraints["1"] == pytest.approx((latency - bound) / bound)
+
+
+def test_optuna_dashboard_shows_a_run_with_its_values_and_what_is_outside_its_limits(tmp_path: Path) -> None:
+    names = play(publishing(tmp_path), 3)
+
+    def shown(path: str) -> Any:
+        asked: dict[str, Any] = {"PATH_INFO": path}
+        setup_testing_defaults(asked)
+        told: list[str] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Optuna calls experimental
+            serve = optuna_dashboard.wsgi(url(tmp_path))
+            answer = b"".join(serve(asked, lambda status, *_: told.append(status)))
+        assert told == ["200 OK"]
+        return json.loads(answer)
+
+    (study,) = shown("/api/studies")["study_summaries"]
+    assert study["study_name"] == "a-run"
+    trials = shown(f"/api/studies/{study['study_id']}")["trials"]
+    assert [trial["values"] for trial in trials] == [trial.values for trial in stored(tmp_path).trials]
+    for name, trial in zip(names, trials, strict=True):
+        attributes = {one["key"]: one["value"] for one in trial["user_attrs"]}
+        assert attributes["candidate"] == name
+        assert len(trial["constraints"]) == 3
+        assert all(value <= 0 for value in trial["constraints"]) == (attributes["outcome"] == "PASS")
 
 
 def test_what_was_not_measured_is_a_failed_trial_without_values(tmp_path: Path) -> None:
