@@ -99,6 +99,15 @@ def test_a_look_changes_neither_weights_nor_ranges_nor_rounding():
     assert all(type(b.weights) is WeightQuantizer and b.weights.bits == 8 for b in biases)
 
 
+def test_a_look_happens_on_the_device_that_the_network_lies_on():
+    fake, _ = calibrated(Body())
+    fake.module.to("meta")
+    layer = next(layer for layer in fake.layers if layer.has_choice)
+    with fake.trying(layer, 4):
+        tried = [m for m in fake.module.modules() if isinstance(m, LearnedStepQuantizer)]
+        assert [m.log_step.device.type for m in tried] == ["meta"]
+
+
 def test_what_is_found_is_the_rise_of_the_loss_with_that_layer_alone_at_4_bit():
     fake, x = calibrated(Body())
     wanted = fake.module(x).detach()

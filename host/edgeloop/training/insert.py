@@ -151,7 +151,7 @@ class FakeQuantized:
     def trying(self, layer: Layer, bits: int) -> Iterator[None]:
         """Round one layer's weights to so many bits for a look, each channel by the step that fits it best."""
         weight = constant(self.module, layer.node).detach()
-        tried = _weight_quantizer(bits, layer.axis, weight).to(weight.device)
+        tried = _weight_quantizer(bits, layer.axis, weight)
         kept = layer.quantizer
         self._replace(kept, tried)
         yield
@@ -281,11 +281,12 @@ class FakeQuantized:
 
 
 def _weight_quantizer(bits: int, axis: int, weight: torch.Tensor) -> HalfQuantizer | WeightQuantizer:
+    """A quantizer on the weights' device, its steps, where they are learned, begun from these weights."""
     if bits == 16:
         return HalfQuantizer()
     if bits == 8:
-        return WeightQuantizer(bits, axis, weight.dim(), weight.shape[axis])
-    learned = LearnedStepQuantizer(bits, axis, weight.dim(), weight.shape[axis])
+        return WeightQuantizer(bits, axis, weight.dim(), weight.shape[axis]).to(weight.device)
+    learned = LearnedStepQuantizer(bits, axis, weight.dim(), weight.shape[axis]).to(weight.device)
     learned.start(weight.detach())
     return learned
 
