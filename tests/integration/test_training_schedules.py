@@ -149,6 +149,16 @@ def test_a_lightened_training_that_does_not_get_better_stops_early_with_its_best
     assert losses[-1] >= min(losses)
 
 
+@pytest.mark.parametrize(("schedule", "alone"), [("patent3", 2), ("qkd", 4)])
+def test_a_patience_waits_until_the_last_lesson_has_begun(trainings, m2, schedule, alone):
+    recipe = {"lightened_epochs": 6, "patience": 1, "lightened_learning_rate": 0.01}
+    m3 = trainings.run(M2, "w8a8", parent=m2, teacher=m2, schedule=schedule, teacher_is="m2", **recipe)
+    history = json.loads((Path(m3.folder) / "training.json").read_text())["history"]
+    judged = [epoch["validation_loss"] is not None for epoch in history]
+    assert judged == [False] * alone + [True] * (len(history) - alone)
+    assert any(judged)
+
+
 def test_without_lightened_epochs_the_network_is_calibrated_and_no_weight_moves(trainings, m2):
     calibrated = trainings.run(M2, "w8a8", parent=m2, lightened_epochs=0)
     trained = trainings.run(M2, "w8a8", parent=m2, lightened_epochs=1)

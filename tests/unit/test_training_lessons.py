@@ -66,6 +66,7 @@ def test_lessons_follow_each_other_each_with_its_own_course():
         lesson.loss(GIVEN, INDEX, done)
     assert seen == [("a", 0.0), ("a", 0.75), ("b", 0.5), ("c", 0.25), ("c", 0.997)]
     assert made == [3]
+    assert lesson.last_begins == pytest.approx(2 / 3)
 
 
 def test_in_co_studying_the_teacher_learns_from_labels_and_from_the_learner():

@@ -116,6 +116,21 @@ def test_the_training_ends_after_its_patience_and_keeps_the_best_weights():
     assert torch.equal(network.weight, seen[1])
 
 
+def test_a_patience_counts_and_the_best_is_chosen_only_from_the_share_that_is_judged():
+    losses, seen = iter([3.0, 2.0, 2.5, 4.0, 0.5]), []
+
+    def validation_loss():
+        seen.append(network.weight.detach().clone())
+        return next(losses)
+
+    torch.manual_seed(5)
+    network, samples = nn.Linear(3, 1), regression()
+    course = replace(COURSE, epochs=12, patience=2, judged_from=1 / 3)
+    history = fit(network, ["y"], samples, labels(samples), course, lambda _: None, validation_loss=validation_loss)
+    assert [e.validation_loss for e in history] == [None] * 4 + [3.0, 2.0, 2.5, 4.0]
+    assert torch.equal(network.weight, seen[1])
+
+
 def test_lower_precision_trains_too_and_leaves_float_weights():
     network, history = trained(course=replace(COURSE, precision=torch.bfloat16))
     assert network.weight.dtype is torch.float32

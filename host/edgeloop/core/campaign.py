@@ -242,7 +242,8 @@ class Training(Frozen):
     m1_distillation_weight: float = Field(default=0.5, gt=0, le=1)
     """The same where M2 is distilled into M1; at 1 the difference of their outputs alone trains M1, to the end."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after so many epochs without a better loss on validation data, and keep the best; None: never."""
+    """Stop after so many epochs without a better loss on validation data, and keep the best; None: never. Where a
+    schedule has several lessons, counted from the last one's beginning."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic of float trainings; weights and everything that is fake-quantized stay float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -89,6 +89,8 @@ class Course:
     """The key of the campaign that sets the learning rate, for messages."""
     patience: int | None = None
     """Epochs without a better validation loss after which it ends."""
+    judged_from: float = 0.0
+    """Share of the steps: what begins earlier is neither counted by the patience nor kept as the best."""
     precision: torch.dtype = torch.float32
     """Of the forward pass and the loss; below float32 by autocast."""
 
@@ -108,7 +110,8 @@ def fit(
 
     `at_share(done)` is called before each step with the share of steps that are done. Samples are shuffled by
     `course.seed`; what is left of an epoch under a whole batch waits for another epoch's shuffle. With a patience,
-    `validation_loss()` is asked after each epoch, and the weights of the best one are kept.
+    `validation_loss()` is asked after each epoch that began at `course.judged_from` or later, and the weights of the
+    best of these are kept.
 
     Raises UserError where the loss is not finite, and whatever the user's own functions raise, translated.
     """
@@ -146,9 +149,10 @@ def fit(
             if time.monotonic() - told > _PROGRESS_EVERY_S:
                 told = time.monotonic()
                 progress(step / steps)
-        judged = validation_loss() if course.patience is not None and validation_loss is not None else None
+        counts = course.patience is not None and epoch / course.epochs >= course.judged_from
+        judged = validation_loss() if counts and validation_loss is not None else None
         history.append(Epoch(epoch + 1, total / len(parts), rate, time.monotonic() - begun, judged))
-        if judged is not None and best.is_over(judged, epoch, course.patience):
+        if judged is not None and best.age(judged) == course.patience:
             break
     best.restore()
     progress(1.0)
@@ -160,14 +164,16 @@ class _Best:
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._loss, self._epoch = math.inf, 0
+        self._loss, self._age = math.inf, 0
         self._weights: Mapping[str, object] = {}
 
-    def is_over(self, loss: float, epoch: int, patience: int | None) -> bool:
+    def age(self, loss: float) -> int:
+        """Note one more epoch's loss and return how many epochs ago the best was."""
+        self._age += 1
         if loss < self._loss:
-            self._loss, self._epoch = loss, epoch
+            self._loss, self._age = loss, 0
             self._weights = copy.deepcopy(self._network.state_dict())
-        return patience is not None and epoch - self._epoch >= patience
+        return self._age
 
     def restore(self) -> None:
         if self._weights:

@@ -140,6 +140,11 @@ class InTurn:
 
     terms: Sequence[Term]
 
+    @property
+    def last_begins(self) -> float:
+        """Share of the steps after which the last lesson begins."""
+        return sum(term.share for term in self.terms[:-1])
+
     def loss(self, given: Tensors, index: torch.Tensor, done: float) -> torch.Tensor:
         begun = 0.0
         for term in self.terms[:-1]:

@@ -206,8 +206,10 @@ class _Run:
 
     def lightened_epochs(self, fake: FakeQuantized) -> list[Epoch]:
         """Calibrate on calibration data, then train the fake-quantized graph and freeze its ranges."""
-        course = self._fine_course()
         module = self._calibrated(fake)
+        lesson, course = self._lightened_lesson(module), self._fine_course()
+        if isinstance(lesson, InTurn):  # a patience that ran out earlier would leave the last lesson untaught
+            course = replace(course, judged_from=lesson.last_begins)
         fake.enter(Phase.LEARN)
         frozen = False
 
@@ -226,7 +228,7 @@ class _Run:
             module,
             self._subject.signature.outputs,
             self.train,
-            self._lightened_lesson(module),
+            lesson,
             course,
             lambda done: self._report(what, done),
             at_share=freeze_late,
