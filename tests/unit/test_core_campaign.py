@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgeloop.bootstrap.running import needs_toolchain
-from edgeloop.core.campaign import Campaign
+from edgeloop.core.campaign import Campaign, Training
 from edgeloop.errors import ConfigError
 
 
@@ -74,3 +74,11 @@ def test_a_widened_network_trains_for_a_third_of_the_epochs_unless_said() -> Non
     assert campaign(reference=widen, training={"epochs": 30}).training.epochs_widened == 10
     assert campaign(reference=widen, training={"epochs": 30, "widened_epochs": 4}).training.epochs_widened == 4
     assert campaign(search={"lightenings": ["w4a8+dw8"]}).search.lightenings == ("w4a8",)
+
+
+@pytest.mark.parametrize(("lightened", "tuned"), [(0, 0), (1, 1), (2, 1), (3, 1), (8, 4), (None, 3)])
+def test_a_fine_tune_takes_half_of_the_lightened_epochs_and_none_where_those_only_calibrate(
+    lightened: int | None, tuned: int
+) -> None:
+    assert Training(schedule="patent3", lightened_epochs=lightened).epochs_fine_tuned == tuned
+    assert Training(schedule="patent3", lightened_epochs=lightened, fine_tune_epochs=5).epochs_fine_tuned == 5

@@ -229,7 +229,8 @@ class Training(Frozen):
     """Of an M2 that starts with M1's function (reference.larger = 'widen'), at `lightened_learning_rate`; a third of
     epochs, at least 2, where absent."""
     fine_tune_epochs: int | None = Field(default=None, ge=1)
-    """Of going on from another rung's weights (schedule patent3); half of the lightened ones where absent."""
+    """Of going on from another rung's weights (schedule patent3); half of the lightened ones where absent, and
+    none where those are 0."""
     batch: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=4e-3, gt=0)
     lightened_learning_rate: float = Field(default=1e-3, gt=0)
@@ -266,7 +267,8 @@ class Training(Frozen):
 
     @property
     def epochs_fine_tuned(self) -> int:
-        return self.fine_tune_epochs or max(1, self.epochs_lightened // 2)
+        # At least one, but none where a lightened training only calibrates.
+        return self.fine_tune_epochs or min(self.epochs_lightened, max(1, self.epochs_lightened // 2))
 
 
 class Budget(Frozen):
