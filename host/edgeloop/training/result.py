@@ -31,7 +31,7 @@ from edgeloop.training.insert import Activation, Layer
 
 FINGERPRINT_SAMPLES = 8
 PARITY_MIN = 1000
-"""Inputs for the parity gate: at least so many, or all there are."""
+"""Inputs for the parity gate: at least so many, or all there are but test data."""
 _MASTER = "graph.pt"
 VALIDATION_MAX = 2000
 """Of the validation split, at most so many travel to the builder."""
@@ -48,12 +48,13 @@ class ProbeInputs:
 
     @classmethod
     def of(cls, data: DataSet, signature: NetworkSignature) -> ProbeInputs:
-        """Validation data, and calibration data where those are fewer than PARITY_MIN."""
+        """Validation data; where those are fewer than PARITY_MIN, calibration and then training data up to it."""
         validation = data.validation.head(VALIDATION_MAX)
-        more = data.calibration.head(max(0, PARITY_MIN - len(validation)))
-        names = signature.inputs
+        parts = [validation]
+        for more in (data.calibration, data.train):
+            parts.append(more.head(max(0, PARITY_MIN - sum(len(part) for part in parts))))
         return cls(
-            {n: np.concatenate([validation.x[n], more.x[n]]) for n in names},
+            {n: np.concatenate([part.x[n] for part in parts]) for n in signature.inputs},
             dict(validation.y),
             len(validation),
         )
