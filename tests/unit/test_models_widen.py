@@ -146,6 +146,34 @@ def test_sums_after_concatenations_multipliers_transposed_layers_and_bare_parame
     assert apart(small, wide, inputs_of(io)) < 1e-5
 
 
+class OneChannel(nn.Module):
+    """Layers of one channel at M1's width, beside axes of one that are broadcast at every width."""
+
+    def __init__(self, wide):
+        super().__init__()
+        self.squeeze, self.norm, self.prelu = nn.Conv2d(3, wide, 3, padding=1), nn.BatchNorm2d(wide), nn.PReLU(wide)
+        self.alike, self.depthwise = nn.Conv2d(wide, wide, 1), nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.scale, self.single = nn.Parameter(torch.full((1, wide, 1, 1), 0.7)), nn.Parameter(torch.ones(1, 1, 1, 1))
+        self.grow, self.attend = nn.Conv2d(2 * wide, 8 * wide, 1), nn.Conv2d(8 * wide, 1, 1)
+        self.reduce, self.expand = nn.Conv2d(8 * wide, wide, 1), nn.Conv2d(wide, 8 * wide, 1)
+        self.hidden, self.head = nn.Linear(8 * wide, wide), nn.Linear(wide, 4)
+
+    def forward(self, x):
+        y = self.prelu(self.norm(self.squeeze(x))) * self.scale + self.single
+        y = self.depthwise(self.alike(y) + y * y.mean((2, 3), keepdim=True))
+        y = self.grow(torch.cat([y, y.relu()], 1))
+        y = y * self.attend(y).sigmoid()  # one channel at any width
+        gate = self.expand(self.reduce(y.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        return self.head(self.hidden((y * gate).mean((2, 3))).tanh())
+
+
+@pytest.mark.parametrize("wide", [2, 3])
+def test_layers_of_one_channel_keep_the_function_and_an_axis_of_one_that_is_broadcast_stays_one(wide):
+    (small, wider), io = both(OneChannel, wide=wide)
+    widen(as_if_trained(small), wider, io, seed=0, source="it")
+    assert apart(small, wider, inputs_of(io)) < 1e-5
+
+
 class Grouped(nn.Module):
     def __init__(self, wide):
         super().__init__()

@@ -30,12 +30,6 @@ def equal(one: Maps, other: Maps) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[axis], other[axis]) for axis in one)
 
 
-def aligned(maps: Maps, shape: Sequence[int], result: Sequence[int]) -> dict[int, torch.Tensor]:
-    """Maps of an operand as axes of the result that it is broadcast to; an axis of 1 is no channel of its own."""
-    offset = len(result) - len(shape)
-    return {axis + offset: chosen for axis, chosen in maps.items() if shape[axis] != 1}
-
-
 def moved(
     inputs: Sequence[tuple[Sequence[int], Maps]],
     small: Callable[[list[torch.Tensor]], Any],

@@ -13,7 +13,7 @@ import torch
 from torch.fx import Node
 
 from edgeloop.errors import UserError
-from edgeloop.models.channel_maps import Maps, aligned, moved, place, repeating
+from edgeloop.models.channel_maps import Maps, moved, place, repeating
 from edgeloop.models.nodes import argument, operator_of, shape_of
 
 SPREAD = 0.5
@@ -236,42 +236,37 @@ class Walk:
         return maps
 
     def _pointwise(self, pair: Pair) -> Maps:
-        result = shape_of(pair.small)
-        moving = [n for n in pair.small.all_input_nodes if n in self._maps]
+        result, wide_result = shape_of(pair.small), shape_of(pair.wide)
+        operands = list(zip(pair.small.all_input_nodes, pair.wide.all_input_nodes, strict=True))
+        moving = [n for n, _ in operands if n in self._maps]
         if not moving:
             return self._untouched(pair)[0]
         found: dict[int, torch.Tensor] = {}
-        for node in moving:
-            maps = aligned(self._of(node), shape_of(node), result)
-            own = {axis: self._full(maps, axis, shape_of(node), result) for axis in range(len(result))}
-            for axis, chosen in own.items():
-                if chosen is None:
+        for node, wide in operands:
+            if node not in self._maps:
+                continue
+            for axis in range(len(result)):
+                own = axis - (len(result) - len(shape_of(node)))
+                if own < 0 or _is_broadcast(node, own, result[axis]) or _is_broadcast(wide, own, wide_result[axis]):
                     continue
+                chosen = self._of(node).get(own, torch.arange(result[axis]))
                 before = found.setdefault(axis, chosen)
                 if len(before) != len(chosen) or not torch.equal(before, chosen):
                     self._mismatch(pair, moving[0], node, before, chosen)
-        for node, wide in zip(pair.small.all_input_nodes, pair.wide.all_input_nodes, strict=True):
+        for node, wide in operands:
             if self._is_stored(node):
                 tensor = self.tensors[node.name]
-                offset = len(result) - tensor.dim()
-                if pair.kind == "prelu":
-                    offset = 1
+                offset = 1 if pair.kind == "prelu" else len(result) - tensor.dim()
                 own_maps = {
-                    axis - offset: chosen
-                    for axis, chosen in found.items()
-                    if axis >= offset and axis - offset < tensor.dim() and tensor.shape[axis - offset] != 1
+                    # A single value is repeated wherever the wide network has more of it.
+                    own: found[own + offset] if size != 1 else torch.zeros(wide_size, dtype=torch.int64)
+                    for own, (size, wide_size) in enumerate(zip(tensor.shape, shape_of(wide), strict=False))
+                    if own + offset in found
                 }
                 self._keep(pair, wide, place(tensor, own_maps))
         if len(moving) == 1:
             self._inherit(pair, moving[0])
         return {a: c for a, c in found.items() if len(c) != result[a] or c.tolist() != list(range(len(c)))}
-
-    def _full(self, maps: Maps, axis: int, shape: Sequence[int], result: Sequence[int]) -> torch.Tensor | None:
-        """The map of an operand's axis of the result, the identity where it has none; None where it is broadcast."""
-        own = axis - (len(result) - len(shape))
-        if own < 0 or (shape[own] == 1 and result[axis] != 1):
-            return None
-        return maps.get(axis, torch.arange(result[axis]))
 
     def _moved(self, pair: Pair) -> list[Maps]:
         nodes = pair.small.all_input_nodes
@@ -383,6 +378,12 @@ class Walk:
 
     def _error(self, pair: Pair, why: str) -> UserError:
         return UserError(f"{self.source}: M1 can't be widened at {pair.what}: {why}", next_step=NEXT)
+
+
+def _is_broadcast(node: Node, axis: int, result: int) -> bool:
+    """Whether an operand's axis of 1 meets more than that. A channel axis of 1 is one in the small network only, a
+    broadcast axis in both."""
+    return bool(shape_of(node)[axis] == 1 and result != 1)
 
 
 def _unless_same(axis: int, chosen: torch.Tensor, small: int) -> Maps:
