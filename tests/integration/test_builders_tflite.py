@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 
 from edgeloop.builders.parity import Gate
+from edgeloop.builders.runtime import open_model
 from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Task
+from edgeloop.core.lightening import Lightening
+from edgeloop.core.network import NetworkIO, TensorShape
 from edgeloop.errors import BuildError, ParityError
+from edgeloop.models.channel_last import ChannelLast, adapted
 from edgeloop.ports import TrainedNetwork
-from edgeloop.testing.trained import write_trained_folder
+from edgeloop.testing.trained import write_calibrated_folder, write_trained_folder
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("litert_torch", reason="needs the tflite extra")
@@ -233,6 +237,44 @@ def test_an_autoencoder_is_judged_in_output_steps(trained: Any, tmp_path: Path) 
     assert artifact.parity is not None
     assert "steps" in artifact.parity.rule
     assert artifact.parity.agreement >= 0.995
+
+
+class SharedHidden(nn.Module):
+    """One hidden layer, used twice on inputs of different ranges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.hidden, self.head = nn.Linear(16, 32), nn.Linear(32, 32), nn.Linear(32, 10)
+        nn.init.normal_(self.hidden.bias)
+
+    def forward(self, x: Any) -> Any:
+        x = self.hidden(self.first(x).relu()).relu()
+        return self.head(self.hidden(x).relu())
+
+
+@pytest.mark.parametrize("rung", ["w8a8", "w4a8"])
+def test_a_layer_that_is_used_twice_is_stored_once_with_a_bias_for_each_input_and_agrees(
+    tmp_path: Path, rung: str
+) -> None:
+    torch.manual_seed(0)
+    io = NetworkIO(
+        kind="regression",
+        inputs=(TensorShape(name="x", shape=(16,)),),
+        outputs=(TensorShape(name="y", shape=(10,)),),
+    )
+    network = adapted(SharedHidden(), io, ChannelLast(inputs=True, outputs=True), "it")
+    data = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
+    trained = write_calibrated_folder(tmp_path / "trained", network, data, Lightening.parse(rung))
+    artifact, answer = _built_here(trained, tmp_path / "out", "steps")
+    assert answer["unmatched"] == answer["layers_unmatched"] == []
+    assert artifact.parity is not None
+    assert artifact.parity.steps_mean is not None
+    assert artifact.parity.steps_mean < 0.005
+    interpreter = open_model((tmp_path / "out" / "model.tflite").read_bytes(), keep_all=True)
+    _, weights, biases = zip(*(op["inputs"] for op in interpreter._get_ops_details()), strict=True)
+    assert weights[1] == weights[2]
+    assert len(set(weights)) == 3
+    assert len(set(biases)) == 4
 
 
 def test_names_are_stripped_and_the_bytes_of_both_are_told(trained: Any, tmp_path: Path) -> None:

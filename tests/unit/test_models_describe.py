@@ -92,6 +92,29 @@ def test_a_layer_used_twice_is_stored_once_and_computed_twice() -> None:
 
     found = sizes(Twice(), (5,))
     assert (found.parameters, found.macs, len(found.layers)) == (30, 50, 1)
+    assert found.edges is None
+
+
+@pytest.mark.parametrize(
+    ("order", "edges"), [("abc", None), ("abbc", None), ("abb", None), ("abcb", (0, 1)), ("abba", (0, 0))]
+)
+def test_the_last_layer_is_the_one_that_is_used_last(order: str, edges: tuple[int, int] | None) -> None:
+    class InOrder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (nn.Linear(5, 5) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for name in order:
+                x = functional.relu(getattr(self, name)(x))
+            return x
+
+    found = sizes(InOrder(), (5,))
+    assert [layer.name for layer in found.layers] == sorted(set(order))
+    assert found.edges == edges
+    assert [found.is_edge(place) for place in range(len(found.layers))] == [
+        name in {order[0], order[-1]} for name in sorted(set(order))
+    ]
 
 
 def test_parameters_outside_layers_and_batch_norm_without_a_layer_before_it() -> None:

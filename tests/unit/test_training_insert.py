@@ -10,6 +10,10 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from edgeloop.core.lightening import Lightening  # noqa: E402
+from edgeloop.core.network import NetworkIO, TensorShape  # noqa: E402
+from edgeloop.method.lighten import weight_bits  # noqa: E402
+from edgeloop.models.channel_last import ChannelLast, adapted  # noqa: E402
+from edgeloop.models.describe import exported, sizes_of  # noqa: E402
 from edgeloop.training.graph import constant, exported_graph, is_constant  # noqa: E402
 from edgeloop.training.insert import FakeQuantized  # noqa: E402
 from edgeloop.training.quantizers import Phase, grid  # noqa: E402
@@ -143,6 +147,90 @@ def test_without_quantizers_the_weights_are_on_their_grids_and_nothing_else_is_l
             assert torch.allclose(steps, steps.round(), atol=1e-4)
     close = {"w8a8": 0.05, "w4a8": 0.05, "w8a16": 1e-3, "fp16": 1e-6, "fp32": 0.0}[lightening]
     assert (plain(x) - expected).abs().max() <= close * expected.abs().max()
+
+
+class InOrder(nn.Module):
+    """Layers `a` to `d`, called in an order."""
+
+    def __init__(self, order):
+        super().__init__()
+        torch.manual_seed(0)
+        self.order = order
+        for name in "abcd":
+            setattr(self, name, nn.Linear(6, 6))
+
+    def forward(self, x):
+        for name in self.order[:-1]:
+            x = functional.relu(getattr(self, name)(x))
+        return getattr(self, self.order[-1])(x)
+
+
+@pytest.mark.parametrize(
+    ("order", "bits"),
+    [
+        ("abbc", {"a": 8, "b": 4, "c": 8}),
+        ("abb", {"a": 8, "b": 8}),
+        ("abba", {"a": 8, "b": 4}),
+        ("abcb", {"a": 8, "b": 8, "c": 4}),
+        ("abcdb", {"a": 8, "b": 8, "c": 4, "d": 4}),
+    ],
+)
+def test_a_layer_used_twice_takes_the_most_bits_that_a_use_needs_as_was_predicted(order, bits):
+    fake, _ = quantized(InOrder(order), 6, lightening="w4a8")
+    assert {layer.origin: layer.bits for layer in fake.layers} == bits
+    io = NetworkIO(
+        kind="regression",
+        inputs=(TensorShape(name="x", shape=(6,)),),
+        outputs=(TensorShape(name="y", shape=(6,)),),
+    )
+    sizes = sizes_of(exported(adapted(InOrder(order), io, ChannelLast(inputs=True, outputs=True), "it"), io, "it"))
+    predicted = weight_bits(sizes, Lightening.parse("w4a8"))
+    assert dict(zip([layer.name for layer in sizes.layers], predicted, strict=True)) == bits
+
+
+@pytest.mark.parametrize(("lightening", "taken"), [("w8a8", ()), ("w4a8", ()), ("w4a8:50", ("b",))])
+@pytest.mark.parametrize("order", ["abbc", "abcbd", "abb"])
+def test_what_is_written_of_a_layer_used_twice_is_what_was_trained(order, lightening, taken):
+    torch.manual_seed(1)
+    x = torch.randn(64, 6)
+    fake = FakeQuantized(exported_graph(InOrder(order), [x[:3]]), Lightening.parse(lightening), taken)
+    fake.enter(Phase.CALIBRATE)
+    fake.module(x)
+    fake.enter(Phase.LEARN)
+    optimizer = torch.optim.AdamW(fake.module.parameters(), 1e-2)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (fake.module(x) - x.sin()).square().mean().backward()
+        optimizer.step()
+    fake.enter(Phase.FROZEN)
+    for activation in fake.activations:  # what is left are the roundings of weights and biases
+        activation.quantizer.forward = lambda value: value
+    trained = fake.module(x)
+    plain = fake.to_float()
+    assert torch.equal(plain(x), trained)
+    biases = [n.args[2] for n in plain.graph.nodes if n.op == "call_function" and "linear" in str(n.target)]
+    assert len({constant(plain, bias).data_ptr() for bias in biases}) == len(order)
+
+
+def test_weights_of_a_convolution_and_its_transpose_are_rounded_along_their_own_axes():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b, self.c = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 5, 1), nn.Conv2d(3, 2, 1)
+
+        def forward(self, x):
+            x = self.b(self.a(x)).relu()
+            return self.c(functional.conv_transpose2d(x, self.b.weight).relu())
+
+    fake, x = quantized(Tied(), 2, 4, 4, lightening="w4a8")
+    assert [(layer.origin, layer.bits, layer.axis) for layer in fake.layers] == [
+        *(("a", 8, 0), ("b", 4, 0), ("b#2", 4, 1), ("c", 8, 0))
+    ]
+    for activation in fake.activations:
+        activation.quantizer.forward = lambda value: value
+    trained = fake.module(x)
+    assert torch.equal(fake.to_float()(x), trained)
 
 
 def test_float_rungs_round_no_activation():

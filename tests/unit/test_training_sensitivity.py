@@ -60,17 +60,38 @@ def test_layers_keep_the_names_of_the_networks_own_code():
     assert [layer.has_choice for layer in fake.layers] == [False, False, True, True, True, False]
 
 
-def test_a_layer_that_is_used_twice_is_told_apart():
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+class Twice(nn.Module):
+    """A hidden layer that is used twice, with or without a batch norm that is folded into each use."""
 
-        def forward(self, x):
-            return self.a(self.b(self.b(self.a(x))))
+    def __init__(self, normed=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.shared, self.other = nn.Conv2d(2, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.norm, self.head = nn.BatchNorm2d(8) if normed else nn.Identity(), nn.Linear(8, 4)
 
+    def forward(self, x):
+        for layer in (self.stem, self.shared, self.other, self.shared):
+            x = self.norm(layer(x)).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_layer_that_is_used_twice_is_one_choice_unless_folding_made_two_of_it():
     fake, _ = calibrated(Twice())
-    assert [layer.origin for layer in fake.layers] == ["a", "b", "b#2", "a#2"]
+    assert [layer.origin for layer in fake.layers] == ["stem", "shared", "other", "head"]
+    apart, _ = calibrated(Twice(normed=True))
+    assert [layer.origin for layer in apart.layers] == ["stem", "shared", "other", "shared#2", "head"]
+
+
+def test_a_look_at_a_layer_that_is_used_twice_rounds_both_uses():
+    fake, x = calibrated(Twice())
+    wanted = fake.module(x).detach()
+    found = look(fake, loss_of(fake, x, wanted), lambda _: None)
+    assert [s.name for s in found] == ["shared", "other"]
+    alone, _ = calibrated(Twice(), ["shared"])
+    assert [layer.bits for layer in alone.layers] == [8, 4, 8, 8]
+    for ours, theirs in zip(alone._ranges, fake._ranges, strict=True):
+        ours.low, ours.high = theirs.low, theirs.high
+    assert found[0].loss_rise == pytest.approx(loss_of(alone, x, wanted)(), rel=1e-4)
 
 
 def test_bits_are_given_layer_by_layer():

@@ -116,13 +116,20 @@ class NetworkSizes(Frozen):
     parameters: int
     macs: int
     layers: tuple[LayerSize, ...]
-    """In forward order; the first and the last are the edges of `Lightening`."""
+    """In the order of their first use, each once."""
+    edges: tuple[int, int] | None = None
+    """Places in `layers` of the first and of the last layer, the edges of `Lightening`; None: the list's own ends. Said
+    where the last layer is one that was used earlier."""
     other_parameters: int = 0
     """Parameters outside the layers (always stored as float)."""
     activations: tuple[int, ...]
     """Elements of every activation tensor, in forward order."""
     peak_activation_elements: int
     """The most elements alive at once when nodes run in forward order."""
+
+    def is_edge(self, place: int) -> bool:
+        """Whether the layer at a place of `layers` is the network's first or its last."""
+        return place in (self.edges or (0, len(self.layers) - 1))
 
     def peak_activation_bytes(self, lightening: Lightening) -> int:
         """What those elements take under a rung."""

@@ -98,7 +98,7 @@ def refusal(engine: Engine, lightening: Lightening, sizes: NetworkSizes) -> str 
         return f"for {engine} only {', '.join(_REALITIES[engine])} is built"
     if engine not in _NO_FOUR_BIT_LINEAR or lightening.weight_bits >= 8:
         return None
-    hidden = [layer.name for layer in sizes.layers[1:-1] if layer.linear]
+    hidden = [layer.name for place, layer in enumerate(sizes.layers) if layer.linear and not sizes.is_edge(place)]
     if not hidden:
         return None
     return f"{engine} has no 4-bit kernel for the fully connected layer {hidden[0]}"

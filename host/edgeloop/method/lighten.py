@@ -30,16 +30,15 @@ ZERO_POINT_BYTES = 8
 
 
 def weight_bits(sizes: NetworkSizes, lightening: Lightening) -> tuple[int, ...]:
-    """Return the bits of each layer's weights, in forward order; of a mixed rung, the fewest that each may take.
+    """Return the bits of each layer's weights, in the order of `sizes`; of a mixed rung, the fewest that each may take.
 
     The first and the last layer take the edge bits, depthwise layers the depthwise bits; a layer that is
     both takes the larger.
     """
-    last = len(sizes.layers) - 1
 
     def bits(index: int, layer: LayerSize) -> int:
         found = [lightening.weight_bits]
-        if index in (0, last):
+        if sizes.is_edge(index):
             found.append(lightening.edge_weight_bits)
         if layer.depthwise:
             found.append(lightening.depthwise_weight_bits)

@@ -85,6 +85,8 @@ def sizes_of(program: torch.export.ExportedProgram) -> NetworkSizes:
     """Count layers, weights, multiply-accumulates and activations of an exported network with a batch of one."""
     graph = _Graph.of(program)
     layers: list[LayerSize] = []
+    places: dict[str, int] = {}
+    last = -1
     counted: set[str] = set()
     macs = 0
     for node in program.graph.nodes:
@@ -92,8 +94,12 @@ def sizes_of(program: torch.export.ExportedProgram) -> NetworkSizes:
         if found is None:
             continue
         macs += found.macs
-        if found.weight is None or found.weight in counted:
+        if found.weight is None:
             continue
+        if found.weight in counted:
+            last = places.get(found.weight, last)
+            continue
+        last = places[found.weight] = len(layers)
         norm = graph.folded_norm(node)
         bias = found.out_channels if norm is not None or found.bias is not None else 0
         layers.append(
@@ -118,6 +124,7 @@ def sizes_of(program: torch.export.ExportedProgram) -> NetworkSizes:
         parameters=sum(layer.weights + layer.bias for layer in layers) + other,
         macs=macs,
         layers=tuple(layers),
+        edges=None if last == len(layers) - 1 else (0, last),
         other_parameters=other,
         activations=tuple(activations),
         peak_activation_elements=peak,

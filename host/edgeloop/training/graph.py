@@ -123,6 +123,7 @@ def exported_graph(network: nn.Module, samples: Sequence[torch.Tensor]) -> Graph
     _fold_constants(graph_module)
     _products_to_linear(graph_module)
     _fold_affine(graph_module)
+    _part_transposed(graph_module)
     graph_module.graph.eliminate_dead_code()
     _drop_unread(graph_module)
     graph_module.recompile()
@@ -218,6 +219,18 @@ def _fold_affine(module: GraphModule) -> None:
             found = _of_arithmetic(module, node)
             if found is not None:
                 _into_layer(module, node, found)
+
+
+def _part_transposed(module: GraphModule) -> None:
+    """Give a transposed convolution weights of its own where a plain one reads the same: the runtime stores both, with
+    scales along different axes."""
+    axes: dict[Node, int] = {}
+    for node in [n for n in module.graph.nodes if is_layer(n)]:
+        source = node.args[1]
+        if axes.setdefault(source, channel_axis(node)) != channel_axis(node):
+            own = add_parameter(module, node, constant(module, source).detach(), f"{node.name}_weight")
+            own.meta["origin"] = origin(source)
+            node.args = (node.args[0], own, *node.args[2:])
 
 
 def _of_norm(module: GraphModule, node: Node) -> Affine:

@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 from edgeloop.core.lightening import Lightening
 from edgeloop.errors import HarnessError
 from edgeloop.training.graph import (
+    add_parameter,
     channel_axis,
     constant,
     example,
@@ -66,14 +67,14 @@ _FIXED = {
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer's weights; `node` reads the parameter."""
+    """One layer's weights, however often it is used; `node` reads the parameter."""
 
     name: str
     bits: int
     depthwise: bool
     node: Node
     origin: str
-    """As the network's own code names it; told apart by a number where a layer is used twice."""
+    """As the network's own code names it; told apart by a number where folding made several layers of one."""
     weights: int
     quantizer: torch.nn.Module | None
     axis: int
@@ -171,9 +172,15 @@ class FakeQuantized:
                 if node.op != "call_module":
                     continue
                 source = node.args[0]
+                assert isinstance(source, Node)
                 if is_constant(source):
                     quantizer = self.module.get_submodule(str(node.target))
-                    constant(self.module, source).copy_(quantizer(constant(self.module, source)))
+                    value = quantizer(constant(self.module, source))
+                    if isinstance(quantizer, BiasQuantizer) and len(source.users) > 1:
+                        # The runtime's integers of a bias are those of one input's scale: each use has its own.
+                        source = add_parameter(self.module, node, value, f"{node.name}_written")
+                    else:
+                        constant(self.module, source).copy_(value)
                 node.replace_all_uses_with(source)
                 graph.erase_node(node)
         self.module.delete_all_unused_submodules()
@@ -181,18 +188,17 @@ class FakeQuantized:
         return self.module
 
     def _quantize_layers(self, nodes: list[Node], taken: frozenset[str]) -> None:
+        """One quantizer for each layer's weights: the runtime stores them once, whoever uses them."""
+        edges = {*nodes[:1], *nodes[-1:]}
         layers: list[Layer] = []
-        for position, node in enumerate(nodes):
-            weight = constant(self.module, node.args[1])
-            depthwise = is_depthwise(node, self.module)
-            edge = position in {0, len(nodes) - 1}
-            bits = self._bits(depthwise, edge)
-            source = node.args[1]
-            assert isinstance(source, Node)
+        for source, uses in _by_weights(nodes).items():
+            weight = constant(self.module, source)
+            depthwise = any(is_depthwise(node, self.module) for node in uses)
+            bits = self._bits(depthwise, not edges.isdisjoint(uses))
             name, has_choice = _unused(_module_name(source), layers), self.lightening.is_mixed and bits < 8
             if has_choice and name not in taken:
                 bits = 8
-            axis = channel_axis(node)
+            axis = channel_axis(uses[0])
             quantizer = _weight_quantizer(bits, axis, weight) if bits < 32 else None
             layers.append(
                 Layer(str(source.target), bits, depthwise, source, name, weight.numel(), quantizer, axis, has_choice)
@@ -201,21 +207,24 @@ class FakeQuantized:
                 continue
             if isinstance(quantizer, LearnedStepQuantizer):
                 self._learned.append((source, quantizer))
-            self._round_argument(node, 1, quantizer, f"weights_{node.name}")
-            grid = self._grid_of(node)
-            if (
-                isinstance(quantizer, WeightQuantizer)
-                and grid is not None
-                and len(node.args) > 2
-                and is_constant(node.args[2])
-            ):
-                self._round_argument(node, 2, BiasQuantizer(quantizer, grid), f"bias_{node.name}")
+            self._round_argument(uses, 1, quantizer, f"weights_{uses[0].name}")
+            for node in uses:
+                grid = self._grid_of(node)
+                if (
+                    isinstance(quantizer, WeightQuantizer)
+                    and grid is not None
+                    and len(node.args) > 2
+                    and is_constant(node.args[2])
+                ):
+                    self._round_argument([node], 2, BiasQuantizer(quantizer, grid), f"bias_{node.name}")
         self.layers = tuple(layers)
 
-    def _round_argument(self, node: Node, position: int, quantizer: torch.nn.Module, name: str) -> None:
-        with self.module.graph.inserting_before(node):
-            called = self.module.graph.call_module(self._added(quantizer, name), (node.args[position],))
-        node.args = (*node.args[:position], called, *node.args[position + 1 :])
+    def _round_argument(self, nodes: Sequence[Node], position: int, quantizer: torch.nn.Module, name: str) -> None:
+        """Round once what all `nodes`, which are in forward order, have at this position."""
+        with self.module.graph.inserting_before(nodes[0]):
+            called = self.module.graph.call_module(self._added(quantizer, name), (nodes[0].args[position],))
+        for node in nodes:
+            node.args = (*node.args[:position], called, *node.args[position + 1 :])
 
     def _bits(self, depthwise: bool, edge: bool) -> int:
         rung = self.lightening
@@ -278,6 +287,16 @@ class FakeQuantized:
             free = f"{name}_{number}"
         self.module.add_submodule(free, quantizer)
         return free
+
+
+def _by_weights(nodes: Sequence[Node]) -> dict[Node, list[Node]]:
+    """The layers' nodes by what reads their weights, both in forward order; a shared layer has several."""
+    found: dict[Node, list[Node]] = {}
+    for node in nodes:
+        source = node.args[1]
+        assert isinstance(source, Node)
+        found.setdefault(source, []).append(node)
+    return found
 
 
 def _weight_quantizer(bits: int, axis: int, weight: torch.Tensor) -> HalfQuantizer | WeightQuantizer:
