@@ -14,7 +14,7 @@ from edgeloop.core.network import NetworkSpec
 from edgeloop.errors import MissingExtraError, UserError
 from edgeloop.ports import TrainingJob
 
-_METHOD = 2
+_METHOD = 3
 """Raised whenever this room would train the same job to other weights or write other files."""
 
 
