@@ -121,7 +121,7 @@ class FakeBoard:
             thread.join(10)
 
 
-def wait_for(what: Callable[[], object], within_s: float = 20) -> None:
+def wait_for(what: Callable[[], object], within_s: float = 60) -> None:
     end = time.monotonic() + within_s
     while not what():
         if time.monotonic() > end:
