@@ -44,12 +44,10 @@ def machine() -> str:
     """This machine in words, for a page of results: kind of processor and of its vectors, cores, kernel, Python."""
     cpu = "unknown processor"
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        named = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = f"{len(named)} x {named[0]}" if named else cpu
-    flags = set(info.read_text().split()) if info.exists() else set()
+    told = info.read_text() if info.exists() else ""
+    named = [line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name")]
+    cpu = f"{len(named)} x {named[0]}" if named else cpu
+    flags = set(told.split())
     kind = "a virtual machine, " if "hypervisor" in flags else ""
     vectors = next((f" with {name}" for name in _VECTORS if name in flags), "")
     system = f"{platform.system()} {platform.release().split('-')[0]}"

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from edgeloop.bootstrap import own_figures
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.events import Entry, Finished, Trial, fold
 from edgeloop.core.network import Candidate
 from edgeloop.core.verdict import Outcome
+from edgeloop.errors import UserError
 from edgeloop.method.loop import Controller
 from edgeloop.method.own import Figures, TimedSession
 from edgeloop.testing.memory_ledger import MemoryLedger
@@ -101,3 +103,12 @@ def test_figures_of_m1_that_were_kept_and_not_judged_are_asked_again(tmp_path: P
     asked = run.ask()
     assert asked is not None
     assert asked.role == "reference"
+
+
+def test_what_was_kept_of_m1_and_is_damaged_is_named_with_what_to_do(tmp_path: Path) -> None:
+    own_figures.keep({"validation": figures(0.95)}, tmp_path)
+    file = tmp_path / own_figures.FILE
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"own-m1\.npz: what was told of M1 can't be read again") as caught:
+        own_figures.kept(tmp_path)
+    assert caught.value.next_step == "put it back, or begin another study with out="

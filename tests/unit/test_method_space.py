@@ -146,11 +146,12 @@ def test_a_pruned_network_has_an_order_of_its_own() -> None:
 
 
 def test_where_m1_is_a_file_the_evaluation_of_pruned_rungs_is_that_of_networks_that_can_be_pruned() -> None:
-    """A file has the size that it has, whatever is asked of it: it is no network that the rung would build."""
 
     def under(m1: NetworkSpec) -> list[float | None]:
         def sizes_of(network: NetworkSpec) -> NetworkSizes:
-            return perceptron(M1 if network.file is not None else network)
+            if network.file is not None and network.pruned_pct:
+                raise ModelError("a file keeps its channels")
+            return perceptron(network)
 
         found = SearchSpace(
             search=Search(widths=(1.19, 1.41, 2.0), lightenings=("w8a8-p25",)),

@@ -437,24 +437,15 @@ def engines_of(tvm_bytes: float, tvm_rss: int) -> Callable[[Candidate], Truth]:
     return truth
 
 
-def test_a_file_that_was_too_large_speaks_against_itself_and_not_against_another_engines() -> None:
-    limits = ["size_bytes=30000"]
+@pytest.mark.parametrize(("limit", "tvm_bytes", "tvm_rss"), [("size_bytes=30000", 5, 10**7), ("rss_mib=20", 1, 10**8)])
+def test_another_engine_is_tried_where_a_file_was_too_large_or_memory_failed(
+    limit: str, tvm_bytes: float, tvm_rss: int
+) -> None:
     space = Search(widths=(1.41, 2.0), lightenings=("w8a8",), engines=("tvm", "litert"))
-    strategy = strategy_for(*limits, space=space)
-    board = SimulatedBoard(parse_limits(limits), engines_of(tvm_bytes=5, tvm_rss=10**7))
+    strategy = strategy_for(limit, space=space)
+    board = SimulatedBoard(parse_limits([limit]), engines_of(tvm_bytes, tvm_rss))
     (first, direction, sentence), (second, *_) = play(strategy, board, 2)
     assert (first.engine, second.engine) == ("tvm", "litert")
     assert first.network == second.network
     assert direction == "other_engine"
     assert "the same network is tried on litert" in sentence
-
-
-def test_another_engine_is_tried_where_memory_fails() -> None:
-    limits = ["rss_mib=20"]
-    space = Search(widths=(1.41, 2.0), lightenings=("w8a8",), engines=("tvm", "litert"))
-    strategy = strategy_for(*limits, space=space)
-    board = SimulatedBoard(parse_limits(limits), engines_of(tvm_bytes=1, tvm_rss=10**8))
-    (first, direction, _), (second, *_) = play(strategy, board, 2)
-    assert (first.engine, second.engine) == ("tvm", "litert")
-    assert first.network == second.network
-    assert direction == "other_engine"

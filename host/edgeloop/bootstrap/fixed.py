@@ -31,7 +31,7 @@ from edgeloop.core.measurement import Arrays
 from edgeloop.core.network import NetworkIO, NetworkSizes, NetworkSpec, TensorShape
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.data.shapes import network_io
-from edgeloop.errors import ConfigError, Fault, HarnessError, UserError, kept_on_disk
+from edgeloop.errors import ConfigError, Fault, HarnessError, ModelError, UserError, kept_on_disk
 from edgeloop.measure.scoring import Scorer
 from edgeloop.ports import Builder, TrainedNetwork, TrainingJob
 from edgeloop.training.summary import read_trained, write_trained
@@ -103,7 +103,12 @@ def _converted(path: Path, asked: Conversion, toolchain: Toolchain) -> Artifact:
 
 
 def fixed_sizes(network: NetworkSpec, io: NetworkIO) -> NetworkSizes:
-    """What M1's file costs, counted on its own graph. Raises as `open_fixed`."""
+    """What M1's file costs, counted on its own graph.
+
+    Raises as `open_fixed`, and ModelError where channels are to be removed, which a file keeps.
+    """
+    if network.pruned_pct:
+        raise ModelError(f"{network.label} is a file: no channels are removed from it")
     if network.file is not None and Path(network.file).suffix == ONNX:
         return inspected(Path(network.file), _sampled(io))[1]
     return count_tflite(open_fixed(network, io))[0]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeloop.core.events import Split
 from edgeloop.data.files import read_npz, write_npz
-from edgeloop.errors import kept_on_disk
+from edgeloop.errors import DataError, UserError, kept_on_disk
 from edgeloop.method.own import Figures
 
 FILE = "own-m1.npz"
@@ -34,10 +34,14 @@ def keep(given: Mapping[Split, Figures], folder: Path) -> None:
 
 
 def kept(folder: Path) -> dict[Split, Figures]:
-    """Read them again; empty where none were told. Raises DataError where the file is damaged."""
+    """Read them again; empty where none were told. Raises UserError where the file is damaged."""
     if not (folder / FILE).exists():
         return {}
-    arrays = read_npz(folder / FILE)
+    try:
+        arrays = read_npz(folder / FILE)
+    except DataError as error:
+        step = "put it back, or begin another study with out="
+        raise UserError(f"{folder / FILE}: what was told of M1 can't be read again", next_step=step) from error
     return {split: _of(arrays, split) for split in get_args(Split) if f"{split}/{_BYTES}" in arrays}
 
 

@@ -284,11 +284,9 @@ class SearchSpace:
         if learnt != prediction.learnt:
             base = self._m1_sizes.parameters
             lightening = self.rungs[rung]
-            # An M1 that is a file can't be pruned.
-            fixed = self._m1.file is not None and lightening.pruned_pct > 0
-            m1 = [] if fixed else [Larger(self._m1, self._m1_sizes, self._m1.label)]
+            m1 = Larger(self._m1, self._m1_sizes, self._m1.label)
             curve = []
-            for network in (*m1, *self.networks):
+            for network in (m1, *self.networks):
                 with suppress(ModelError):  # one that can't be pruned is no candidate, and says nothing of the others
                     built = prediction.bytes_of(self._sizes_under(network, lightening), lightening)
                     curve.append((log2(network.sizes.parameters / base), float(built)))
