@@ -24,43 +24,6 @@ VOWELS = Path(__file__).parent / "study_vowels.py"
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """A data set with its family, the widths of M1, and the recipe that every arm shares."""
-
-    name: str
-    data: Data
-    family: str
-    widths: tuple[float, ...]
-    recipe: Training
-
-
-def recipe(epochs: int, lightened: int, batch: int) -> Training:
-    return Training(epochs=epochs, lightened_epochs=lightened, batch=batch, device="cpu")
-
-
-SETTINGS = {
-    setting.name: setting
-    for setting in (
-        Setting("mnist5k", Data(provider="mnist5k"), "ds_cnn", (0.5, 1.0, 2.0), recipe(30, 10, 64)),
-        Setting(
-            "vowels",
-            Data(provider="factory", factory=f"{VOWELS}:splits"),
-            "conv1d",
-            (0.5, 1.0, 2.0),
-            recipe(60, 20, 16),
-        ),
-        Setting(
-            "fashion",
-            Data(provider="fashion-mnist", path="/usr/share/datasets/fashion-mnist"),
-            "ds_cnn",
-            (1.0, 2.0, 4.0),
-            recipe(10, 5, 128),
-        ),
-    )
-}
-
-
-@dataclass(frozen=True, slots=True)
 class Arm:
     """One way to a deployed network. `size` says where its network comes from."""
 
@@ -86,6 +49,48 @@ ARMS = (
     Arm("slow8", "t32", "w8a8"),
     Arm("fast4", "t8", "w4a8"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A data set with its family, the widths of M1, and the recipe that every arm of it shares."""
+
+    name: str
+    data: Data
+    family: str
+    widths: tuple[float, ...]
+    recipe: Training
+    arms: tuple[Arm, ...] = ARMS
+
+
+def recipe(epochs: int, lightened: int, batch: int) -> Training:
+    return Training(epochs=epochs, lightened_epochs=lightened, batch=batch, device="cpu")
+
+
+FASHION = Data(provider="fashion-mnist", path="/usr/share/datasets/fashion-mnist")
+OF_M1_AND_M2 = ("m1-float", "m1-ptq", "m1-qat", "m1-qat-m2", "m3-none", "m3-m1", "m3-m2")
+SETTINGS = {
+    setting.name: setting
+    for setting in (
+        Setting("mnist5k", Data(provider="mnist5k"), "ds_cnn", (0.5, 1.0, 2.0), recipe(30, 10, 64)),
+        Setting(
+            "vowels",
+            Data(provider="factory", factory=f"{VOWELS}:splits"),
+            "conv1d",
+            (0.5, 1.0, 2.0),
+            recipe(60, 20, 16),
+        ),
+        Setting("fashion", FASHION, "ds_cnn", (1.0, 2.0, 4.0), recipe(10, 5, 128)),
+        Setting(
+            "fashion-long",
+            FASHION,
+            "ds_cnn",
+            (1.0,),
+            recipe(30, 15, 128),
+            tuple(arm for arm in ARMS if arm.name in OF_M1_AND_M2),
+        ),
+    )
+}
 
 
 class Sizing:

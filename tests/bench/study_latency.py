@@ -26,7 +26,7 @@ from typing import Any
 
 import network
 from ai_edge_litert.interpreter import Interpreter
-from study_arms import ARMS, SETTINGS, Sizing
+from study_arms import SETTINGS, Sizing
 from study_run import SIZES, keep_sizes, sizes_of
 
 from edgeloop.bootstrap import comparing
@@ -103,7 +103,7 @@ def main() -> int:
         for width in SETTINGS[name].widths:
             sizes_of(name, width)
             key = f"{name}/{width:g}"
-            for arm in (arm for arm in ARMS if arm.size in _RUNG_OF_M1):
+            for arm in (arm for arm in SETTINGS[name].arms if arm.size in _RUNG_OF_M1):
                 known = json.loads(SIZES.read_text())
                 if arm.name in known[key].get("as_fast", {}):
                     continue

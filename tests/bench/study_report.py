@@ -29,6 +29,8 @@ CONFIDENCE = 0.95
 BYTES_WITHIN = 0.02
 SEEDS_MIN = 5
 """Fewer are shown as what has been run, and decide nothing."""
+TRIES = {"fashion": "at equal bytes", "fashion-long": "the second try, with three times the epochs"}
+"""Settings on which the goal of Fashion-MNIST is tried, in the order in which they were written down."""
 M3 = tuple(arm.name for arm in ARMS if arm.name.startswith("m3-"))
 BEST = "m3-best"
 """The `m3` arm of the highest mean accuracy on validation data."""
@@ -212,11 +214,13 @@ def latency_lines() -> list[str]:
 
 def goals(every: Sequence[Difference], cells: Cells) -> list[str]:
     """What was set before, and what came of it."""
-    method = [one for one in every if one.data == "fashion" and one.worse == "m1-qat-m2"]
-    reached = [one for one in method if one.mean >= 1 and one.mean - one.half > 0]
-    told = ", ".join(f"{one.mean:+.2f} ± {one.half:.2f} at width {one.width:g}" for one in method) or "not run"
-    verdict = "reached" if reached else "missed" if len(method) == len(SETTINGS["fashion"].widths) else "open"
-    lines = [f"- At least +1.0 point on Fashion-MNIST over `m1-qat-m2` at equal bytes: **{verdict}** ({told})."]
+    lines = []
+    for tries, (data, how) in enumerate(TRIES.items(), start=1):
+        method = [one for one in every if one.data == data and one.worse == "m1-qat-m2"]
+        reached = any(one.mean >= 1 and one.p < (1 - CONFIDENCE) / tries for one in method)
+        told = ", ".join(f"{one.mean:+.2f} ± {one.half:.2f} at width {one.width:g}" for one in method) or "not run"
+        verdict = "reached" if reached else "missed" if len(method) == len(SETTINGS[data].widths) else "open"
+        lines.append(f"- At least +1.0 point on Fashion-MNIST over `m1-qat-m2`, {how}: **{verdict}** ({told}).")
     for rung, shares in agreements(cells).items():
         kept = "reached" if np.mean(shares) >= 0.995 else "missed"
         lines.append(f"- At least 99.5 % agreement of {rung} files: **{kept}** ({np.mean(shares):.2%}).")

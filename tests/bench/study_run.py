@@ -72,7 +72,7 @@ def sizes_of(name: str, width: float) -> dict[str, float]:
 
     Those of the arms at equal latency are there once study_latency.py has measured them, where there is one.
     """
-    from study_arms import ARMS, SETTINGS, Sizing
+    from study_arms import SETTINGS, Sizing
 
     known: dict[str, Any] = json.loads(SIZES.read_text()) if SIZES.exists() else {}
     key = f"{name}/{width:g}"
@@ -81,7 +81,7 @@ def sizes_of(name: str, width: float) -> dict[str, float]:
         budgets = {"b8": sizing.bytes_of(width, "w8a8"), "b32": sizing.bytes_of(width, "fp32")}
         found = {
             arm.name: width if arm.size == "m1" else sizing.nearest(budgets[arm.size], arm.lightening)
-            for arm in ARMS
+            for arm in SETTINGS[name].arms
             if arm.size == "m1" or arm.size in budgets
         }
         known[key] = {"budgets": budgets, "widths": found}
@@ -109,11 +109,11 @@ def done() -> set[tuple[str, float, int, str]]:
 def carry_out(asked: list[str] | None, cell: Cell) -> str:
     """Do what is missing of a cell, of all its arms or of those that were asked for."""
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    from study_arms import ARMS
+    from study_arms import SETTINGS
 
     known = done()
     sized = sizes_of(cell.data, cell.width)
-    wanted = [arm for arm in ARMS if arm.name in sized and (not asked or arm.name in asked)]
+    wanted = [arm for arm in SETTINGS[cell.data].arms if arm.name in sized and (not asked or arm.name in asked)]
     missing = [arm for arm in wanted if (cell.data, cell.width, cell.seed, arm.name) not in known]
     if not missing:
         return f"{cell}: known"

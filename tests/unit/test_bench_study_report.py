@@ -70,3 +70,19 @@ def test_the_best_arm_is_chosen_by_validation_and_no_difference_has_p_1() -> Non
     low, high = line("m3-none", 1, 0.99, validation=0.80), line("m3-m2", 1, 0.70, validation=0.81)
     cells = study_report.with_best(cells_of(low, high))
     assert cells["mnist5k", 1.0, study_report.BEST][1]["arm"] == "m3-m2"
+
+
+@pytest.mark.parametrize(
+    ("points", "first", "second"),
+    [
+        ((1.2, 1.3, 1.4, 1.3, 1.2), "reached", "reached"),
+        ((0.9, 0.9, 0.9, 1.0, 0.9), "open", "missed"),  # the first has two more widths to come
+        ((2.2, 0.8, 2.1, 0.1, 0.9), "reached", "missed"),  # p 0.039: the second try asks for half of 0.05
+        ((3.0, 3.0, 3.0, -3.0, -1.0), "open", "missed"),
+    ],
+)
+def test_the_second_try_at_the_goal_asks_for_more(points: tuple[float, ...], first: str, second: str) -> None:
+    tries = [study_report.Difference(data, 1.0, "m3-none", "m1-qat-m2", "", points) for data in study_report.TRIES]
+    told = study_report.goals(tries, {})
+    assert f"**{first}**" in told[0]
+    assert f"**{second}**" in told[1]
