@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 from study_arms import ARMS, SETTINGS, Sizing
-from study_run import RESULTS, SIZES
+from study_run import RESULTS, SIZES, exit_with, results
 
 PAGE = RESULTS.with_suffix(".md")
 BEGIN, END = "<!-- begin: study_report.py -->", "<!-- end: study_report.py -->"
@@ -80,7 +80,7 @@ class Difference:
 
 def read() -> Cells:
     cells: dict[tuple[str, float, str], dict[int, Line]] = {}
-    for line in map(json.loads, RESULTS.read_text().splitlines()):
+    for line in results():
         cells.setdefault((line["data"], line["m1_width"], line["arm"]), {})[line["seed"]] = line
     return with_best(cells)
 
@@ -288,4 +288,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -17,10 +17,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from edgeloop.errors import DataError, EdgeloopError
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs/results/method-study.jsonl"
@@ -99,11 +102,21 @@ def keep_sizes(known: dict[str, Any]) -> None:
     temporary.replace(SIZES)
 
 
+def results() -> list[dict[str, Any]]:
+    """Every result that is in the file. Raises DataError where a line is torn, as a full disk leaves it."""
+    found = []
+    for number, line in enumerate(RESULTS.read_text().splitlines() if RESULTS.exists() else [], start=1):
+        try:
+            found += [json.loads(line)] if line else []
+        except ValueError as error:
+            raise DataError(
+                f"{RESULTS}:{number}: not a whole result", next_step="delete this line: what it was is run again"
+            ) from error
+    return found
+
+
 def done() -> set[tuple[str, float, int, str]]:
-    if not RESULTS.exists():
-        return set()
-    lines = [json.loads(line) for line in RESULTS.read_text().splitlines() if line]
-    return {(line["data"], line["m1_width"], line["seed"], line["arm"]) for line in lines}
+    return {(line["data"], line["m1_width"], line["seed"], line["arm"]) for line in results()}
 
 
 def carry_out(asked: list[str] | None, cell: Cell) -> str:
@@ -232,5 +245,14 @@ class _Cell:
         return worker.train(job, WORK / "networks", lambda _what, _fraction: None)
 
 
+def exit_with(command: Callable[[], int]) -> NoReturn:
+    """Run a command and end with its exit code; what edgeloop refuses is one line."""
+    try:
+        sys.exit(command())
+    except EdgeloopError as error:
+        print("\n".join(error.lines()), file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

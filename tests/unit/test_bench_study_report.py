@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("torch")
 import study_report
+import study_run
 from hypothesis import given
 from hypothesis import strategies as st
+
+from edgeloop.errors import DataError
 
 
 def test_holm_multiplies_the_smallest_by_all_and_never_falls() -> None:
@@ -86,3 +90,14 @@ def test_the_second_try_at_the_goal_asks_for_more(points: tuple[float, ...], fir
     told = study_report.goals(tries, {})
     assert f"**{first}**" in told[0]
     assert f"**{second}**" in told[1]
+
+
+def test_a_torn_result_is_named_by_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_run, "RESULTS", tmp_path / "results.jsonl")
+    assert study_run.done() == set()
+    whole = '{"data": "fashion", "m1_width": 1.0, "seed": 2, "arm": "m1-qat"}\n'
+    study_run.RESULTS.write_text(whole)
+    assert study_run.done() == {("fashion", 1.0, 2, "m1-qat")}
+    study_run.RESULTS.write_text(whole + whole[:20])
+    with pytest.raises(DataError, match=r"results\.jsonl:2: not a whole result"):
+        study_run.done()
