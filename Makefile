@@ -52,7 +52,7 @@ bench: $(STAMP) system ## pushes against scp, the agent against a bare loop, spr
 	$(BIN)/python tests/bench/bench_search_cost.py
 
 honesty: $(STAMP) ## docs/results/honesty.md: false passes and false fails at a known truth; about 6 minutes on an idle machine
-	$(BIN)/python -m edgeloop.testing.honesty
+	PYTHONPATH=tests $(BIN)/python -m honesty
 
 # TVM goes in last and without its dependencies, which are there: pip can't resolve it beside litert-torch (pyproject.toml).
 # torch goes in first and by itself: resolved together with the rest, a CUDA build of several GB comes in.

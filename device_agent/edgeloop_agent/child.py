@@ -26,7 +26,7 @@ _DURING_BYTES_MAX = 1_500_000
 _DURING_MIN = 50
 
 
-def write_arguments(state: Path, job: wire.Job, step: wire.Step, work: Path) -> None:
+def write_arguments(state: Path, job: wire.Job, step: wire.WireStep, work: Path) -> None:
     """Write args.json for one step of a job."""
     subject = job.subjects[step.subject]
     cache = state / wire.CACHE_DIR
@@ -50,18 +50,18 @@ def write_arguments(state: Path, job: wire.Job, step: wire.Step, work: Path) -> 
     (work / session.ARGS_FILE).write_text(json.dumps(asdict(arguments)))
 
 
-def _model(state: Path, subject: wire.Subject) -> Path:
+def _model(state: Path, subject: wire.WireSubject) -> Path:
     """The model's file, or the folder of a user's own program."""
     if subject.engine == wire.EXEC:
         return state / wire.RUNTIMES_DIR / subject.model_sha256
     return state / wire.CACHE_DIR / (subject.model_sha256 + subject.model_suffix)
 
 
-def _user_code(cache: Path, pipeline: wire.Pipeline) -> session.UserCode:
+def _user_code(cache: Path, pipeline: wire.WirePipeline) -> session.UserCode:
     return session.UserCode(str(cache / (pipeline.sha256 + ".py")), pipeline.class_name, pipeline.label)
 
 
-class Session:
+class SessionProcess:
     """One running session. The board's lock travels with it; its stdout and stderr come to a bounded tail."""
 
     def __init__(self, work: Path, board_lock: Optional[int], cores: Sequence[int]) -> None:
@@ -199,7 +199,7 @@ class Session:
             self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
 
 
-class Samples:
+class ConditionTrace:
     """Conditions during a session. A long one keeps fewer of them: the record's size is bounded."""
 
     def __init__(self) -> None:

@@ -72,7 +72,7 @@ KEYS = (
 """What is listed as unknown where it can't be read. `throttled` counts as known where the kernel itself throttles."""
 
 
-class Board:
+class ConditionProbe:
     """Reads one board's conditions. `cores` are the measuring ones; None: all.
 
     `footprint` gives the clock ticks so far of processes of ours that came and went. Readers of one board share its

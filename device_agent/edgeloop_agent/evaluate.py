@@ -12,15 +12,15 @@ from typing import IO, Any
 import numpy as np
 
 from edgeloop_agent.engines.interpreter import Engine, RefusedError, one_line
-from edgeloop_agent.pipeline import Pipeline, PipelineError
-from edgeloop_agent.samples import Data, EncodedData
+from edgeloop_agent.pipeline import PipelineError, StagedPipeline
+from edgeloop_agent.samples import EncodedData, SampleData
 from edgeloop_agent.wire import Tensor
 
 RESULTS_BYTES_MAX = 1 << 30
 """What the host takes of one session."""
 
 
-def evaluate(engine: Engine, data: Data, folder: Path) -> None:
+def evaluate(engine: Engine, data: SampleData, folder: Path) -> None:
     """Run every sample and write out.<i>.npy for each output.
 
     Raises RefusedError where the engine fails or an output changes its shape; OSError where the disk is full.
@@ -51,7 +51,7 @@ def evaluate(engine: Engine, data: Data, folder: Path) -> None:
             done += 1
 
 
-def through_pipeline(pipeline: Pipeline, engine: Engine, data: EncodedData, folder: Path) -> list[Tensor]:
+def through_pipeline(pipeline: StagedPipeline, engine: Engine, data: EncodedData, folder: Path) -> list[Tensor]:
     """Run every sample through the user's pipeline and write out.<i>.npy for each of its results; say what they are.
 
     Shapes are those of one sample. Raises PipelineError where the results are no arrays, change their names, shapes or

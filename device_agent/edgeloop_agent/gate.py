@@ -6,7 +6,7 @@ import time
 from typing import Any, Callable, Optional
 
 from edgeloop_agent import wire
-from edgeloop_agent.conditions import Board
+from edgeloop_agent.conditions import ConditionProbe
 
 NOT_ASKED = {"asked": False, "passed": None, "waited_s": 0.0, "detail": ""}
 _IDLE_SAMPLES = 4
@@ -14,7 +14,7 @@ _IDLE_MAX_PCT = 10.0
 
 
 def wait_for_calm(
-    board: Board,
+    board: ConditionProbe,
     asked: wire.Conditions,
     own: tuple[list[int], list[int]],
     pause: Callable[[str], None],

@@ -14,7 +14,7 @@ from edgeloop_agent import wire
 
 if TYPE_CHECKING:
     from edgeloop_agent.engines.interpreter import Engine
-    from edgeloop_agent.pipeline import Pipeline
+    from edgeloop_agent.pipeline import StagedPipeline
     from edgeloop_agent.samples import Encoded, Sample
 
 _STAGES = len(wire.STAGES)
@@ -71,7 +71,7 @@ def of_engine(engine: Engine, held: list[Sample], boundary: str) -> Timed:
     return Timed(once, idle, len(held))
 
 
-def of_pipeline(pipeline: Pipeline, engine: Engine, held: list[Encoded], plan: wire.SessionPlan) -> Timed:
+def of_pipeline(pipeline: StagedPipeline, engine: Engine, held: list[Encoded], plan: wire.SessionPlan) -> Timed:
     """Time the user's pipeline from the encoded sample to the result, each stage too."""
     copy_in, copy_out = pipeline.bind(engine)
     stages = Stages(plan)

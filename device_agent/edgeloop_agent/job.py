@@ -69,7 +69,7 @@ def _faults(job: wire.Job, job_id: str) -> Iterator[str]:
             yield "%r is not a hash" % name[:80]
 
 
-def _step_faults(job: wire.Job, place: int, step: wire.Step) -> Iterator[str]:
+def _step_faults(job: wire.Job, place: int, step: wire.WireStep) -> Iterator[str]:
     if step.index != place:
         yield "step %d has the index %d" % (place, step.index)
     known = 0 <= step.subject < len(job.subjects)
@@ -92,7 +92,7 @@ def _step_faults(job: wire.Job, place: int, step: wire.Step) -> Iterator[str]:
             yield "step %d runs a pipeline, and there is none around a program of the user's" % place
 
 
-def _subject_faults(subject: wire.Subject) -> Iterator[str]:
+def _subject_faults(subject: wire.WireSubject) -> Iterator[str]:
     where = "subject %s" % subject.label[:40]
     if subject.engine not in (*wire.ENGINES, wire.EXEC):
         yield "%s: no engine is called %r" % (where, subject.engine[:40])
@@ -106,7 +106,7 @@ def _subject_faults(subject: wire.Subject) -> Iterator[str]:
         yield from _delegate_faults(subject, subject.delegate, where)
 
 
-def _delegate_faults(subject: wire.Subject, delegate: wire.Delegate, where: str) -> Iterator[str]:
+def _delegate_faults(subject: wire.WireSubject, delegate: wire.WireDelegate, where: str) -> Iterator[str]:
     if subject.engine not in wire.DELEGATING:
         yield "%s: %s takes no delegate" % (where, subject.engine[:40])
     if subject.shapes is not None or subject.parts_sha256 is not None:

@@ -32,7 +32,7 @@ class PipelineError(Exception):
     """What the user's pipeline did wrong, in one line that names the method."""
 
 
-class Pipeline:
+class StagedPipeline:
     """The user's object, bound to one engine. Raises PipelineError where it can't be made."""
 
     def __init__(self, path: str, class_name: str, label: str, inputs: list[str], outputs: list[str]) -> None:

@@ -38,7 +38,7 @@ def probe(
     root: Path = Path("/"),
 ) -> dict[str, Any]:
     """Return the board's description, as docs/reference/agent.md lists it. Nothing in it needs numpy."""
-    board = conditions.Board(Root(root))
+    board = conditions.ConditionProbe(Root(root))
     board.sample([os.getpid()])
     checks = {name: _checked(name, python_path) for name in engines}
     numpy = _checked("numpy", python_path)

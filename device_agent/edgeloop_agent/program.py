@@ -25,7 +25,7 @@ from edgeloop_agent.engines.interpreter import CrashedError, RefusedError
 from edgeloop_agent.evaluate import write_npy_header
 
 if TYPE_CHECKING:
-    from edgeloop_agent.samples import Data, Sample
+    from edgeloop_agent.samples import Sample, SampleData
 
 PROTOCOL = 1
 RUNS_MAX = 1 << 22
@@ -52,13 +52,13 @@ class _Ran:
     told: dict[str, str]
 
 
-class Program:
+class ProgramSession:
     """An unpacked program. `tie` is called in the new process before the program is: it dies with this one."""
 
     def __init__(self, unpacked: Path, threads: int, python_path: list[str], tie: Callable[[], None]) -> None:
         raw = folder.read_bounded(unpacked / wire.PROGRAM_FILE)
         try:
-            self._declared = wire.decode(wire.Program, raw or b"")
+            self._declared = wire.decode(wire.WireProgram, raw or b"")
         except wire.WireError as error:
             raise RefusedError("what was pushed is no program: %s" % error) from error
         self._files = unpacked / wire.PROGRAM_DIR
@@ -109,7 +109,7 @@ class Program:
             "peak_rss_bytes": ran.peak_rss_bytes,
         }
 
-    def evaluate(self, data: Data, work: Path) -> dict[str, Any]:
+    def evaluate(self, data: SampleData, work: Path) -> dict[str, Any]:
         """Have it run every sample; what comes out into out.<i>.npy. Raises as `time_latency`."""
         exchange = self._exchange(data, work)
         self._plan(exchange, task="evaluate", samples=data.count)

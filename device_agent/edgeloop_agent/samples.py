@@ -159,7 +159,7 @@ def _archive(path: str) -> zipfile.ZipFile:
         raise RefusedError("the data file can't be read: %s" % error) from error
 
 
-class Data:
+class SampleData:
     """The samples of a .npz in the order of the model's inputs. Raises RefusedError where they do not fit."""
 
     def __init__(self, path: str, names: list[str], tensors: list[Tensor]) -> None:
@@ -223,7 +223,7 @@ class EncodedData:
                 yield {name: column.next() for name, column in self._columns.items()}
 
 
-def for_latency(data: Optional[Data], tensors: list[Tensor], seed: int) -> list[Sample]:
+def for_latency(data: Optional[SampleData], tensors: list[Tensor], seed: int) -> list[Sample]:
     """Return a few samples to cycle through: the first ones of the data, else random ones by the seed."""
     if data is None:
         return _first(random_sample(tensors, seed + i) for i in range(_RANDOM_SAMPLES))

@@ -67,14 +67,14 @@ class Arguments:
     parent: int
     shapes: Optional[list[list[int]]] = None
     """What the inputs are resized to; None: the file's own shapes."""
-    delegate: Optional[wire.Delegate] = None
+    delegate: Optional[wire.WireDelegate] = None
 
 
 def main(folder: Path) -> int:
     """Run one session in its folder. Returns 0 where result.json says how it went."""
     raw = json.loads((folder / ARGS_FILE).read_bytes())
     code = raw["pipeline"] and UserCode(**raw["pipeline"])
-    delegate = raw["delegate"] and wire.Delegate(**raw["delegate"])
+    delegate = raw["delegate"] and wire.WireDelegate(**raw["delegate"])
     plan = wire.SessionPlan(**raw["plan"])
     arguments = Arguments(**{**raw, "plan": plan, "pipeline": code, "delegate": delegate})
     _die_with(arguments.parent)
@@ -168,9 +168,9 @@ def _in_own_program(arguments: Arguments, folder: Path, result: dict[str, Any]) 
     from edgeloop_agent.engines.interpreter import RefusedError
 
     tie = partial(_die_with, os.getpid())
-    own = program.Program(Path(arguments.model), arguments.threads, arguments.python_path, tie)
+    own = program.ProgramSession(Path(arguments.model), arguments.threads, arguments.python_path, tie)
     _say_loaded(arguments, own.inputs, own.outputs, folder, result)
-    data = samples.Data(arguments.data, arguments.inputs, own.inputs) if arguments.data else None
+    data = samples.SampleData(arguments.data, arguments.inputs, own.inputs) if arguments.data else None
     if arguments.kind == "evaluate":
         if data is None:
             raise RefusedError("an evaluation needs data")
@@ -204,7 +204,7 @@ def _profiled(arguments: Arguments, engine: Engine, phases: memory.Phases, folde
         raise RefusedError("a profile needs the model's parts")
     data = None
     if arguments.data is not None and arguments.pipeline is None:
-        data = samples.Data(arguments.data, arguments.inputs, engine.inputs())
+        data = samples.SampleData(arguments.data, arguments.inputs, engine.inputs())
     sample = samples.for_latency(data, engine.inputs(), arguments.seed)[0]
     return profile.profile(engine, arguments.model, arguments.parts, arguments.threads, sample, phases, folder)
 
@@ -214,7 +214,7 @@ def _bare(arguments: Arguments, engine: Engine, store: array.array[int], folder:
     from edgeloop_agent import evaluate, intervals, samples
     from edgeloop_agent.engines.interpreter import RefusedError, one_line
 
-    data = samples.Data(arguments.data, arguments.inputs, engine.inputs()) if arguments.data else None
+    data = samples.SampleData(arguments.data, arguments.inputs, engine.inputs()) if arguments.data else None
     if arguments.kind == "evaluate":
         if data is None:
             raise RefusedError("an evaluation needs data")
@@ -250,12 +250,12 @@ def _through_pipeline(
     """The user's pipeline around the network, on encoded samples. Raises PipelineError for what is the user's."""
     from edgeloop_agent import evaluate, intervals, samples
     from edgeloop_agent.engines.interpreter import RefusedError, one_line
-    from edgeloop_agent.pipeline import RAISED, Pipeline
+    from edgeloop_agent.pipeline import RAISED, StagedPipeline
 
     if arguments.data is None:
         raise RefusedError("a pipeline needs data")
     data = samples.EncodedData(arguments.data)
-    pipeline = Pipeline(code.path, code.class_name, code.label, arguments.inputs, arguments.outputs)
+    pipeline = StagedPipeline(code.path, code.class_name, code.label, arguments.inputs, arguments.outputs)
     pipeline.tell_where_it_hangs(lambda where: _say(folder, {**result, "outcome": "crashed", "hung": where}))
     try:
         if arguments.kind == "evaluate":

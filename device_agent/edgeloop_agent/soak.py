@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any, Callable, Optional
 
 from edgeloop_agent import wire
-from edgeloop_agent.conditions import Board
+from edgeloop_agent.conditions import ConditionProbe
 
 NOT_ASKED = {"asked": False, "passed": None, "took_s": 0.0, "detail": ""}
 _READINGS_MIN = 5
@@ -47,7 +47,7 @@ class Flatness:
 
 
 def soak(
-    board: Board,
+    board: ConditionProbe,
     asked: wire.Conditions,
     own: tuple[list[int], list[int]],
     load_ended: Callable[[], Optional[str]],
@@ -99,5 +99,5 @@ def soak(
     }
 
 
-def _hottest(board: Board) -> Optional[float]:
+def _hottest(board: ConditionProbe) -> Optional[float]:
     return max(board.temperatures_c().values(), default=None)

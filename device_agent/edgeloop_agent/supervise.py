@@ -198,10 +198,12 @@ class _Supervisor:
     def _cores(self) -> list[int]:
         return self._job.conditions.cores if self._job is not None else []
 
-    def _reader(self) -> conditions.Board:
-        return conditions.Board(self._root, self._cores() or None, lambda: footprint.total(self._state), self._firmware)
+    def _reader(self) -> conditions.ConditionProbe:
+        return conditions.ConditionProbe(
+            self._root, self._cores() or None, lambda: footprint.total(self._state), self._firmware
+        )
 
-    def _own(self, session: Optional[child.Session] = None) -> tuple[list[int], list[int]]:
+    def _own(self, session: Optional[child.SessionProcess] = None) -> tuple[list[int], list[int]]:
         """Process ids of ours on the measuring cores, and beside them."""
         sessions = [] if session is None else session.pids()
         apart = bool(self._cores()) and bool(set(self._allowed) - set(self._cores()))
@@ -226,8 +228,8 @@ class _Supervisor:
         """Run the model that is timed first until the temperature is flat, and stop it right before the sessions."""
         first = next((step for step in found.schedule if step.kind == "latency"), found.schedule[0])
         work = self._work("soak")
-        child.write_arguments(self._state, found, wire.Step(first.index, first.subject, SOAK), work)
-        load = child.Session(work, self._board_lock, found.conditions.cores or self._allowed)
+        child.write_arguments(self._state, found, wire.WireStep(first.index, first.subject, SOAK), work)
+        load = child.SessionProcess(work, self._board_lock, found.conditions.cores or self._allowed)
         try:
             self._aside()
             board = self._reader()
@@ -250,15 +252,15 @@ class _Supervisor:
         work.mkdir(parents=True)
         return work
 
-    def _session(self, found: wire.Job, step: wire.Step) -> None:
+    def _session(self, found: wire.Job, step: wire.WireStep) -> None:
         work = self._work("%03d" % step.index)
         child.write_arguments(self._state, found, step, work)
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         before = self._around.sample(*self._own(), scan=True)
         board = self._reader()
         board.sample(*self._own())
-        during = child.Samples()
-        session = child.Session(work, self._board_lock, found.conditions.cores or self._allowed)
+        during = child.ConditionTrace()
+        session = child.SessionProcess(work, self._board_lock, found.conditions.cores or self._allowed)
         idle_s = None if self._loaded_s is None else time.monotonic() - self._loaded_s
         readings = power.Sampler(self._sensor, step.index) if self._sensor and step.kind == "energy" else None
         try:
@@ -294,7 +296,7 @@ class _Supervisor:
         self._keep(step.index, work, record)
         shutil.rmtree(work, ignore_errors=True)
 
-    def _record(self, found: wire.Job, step: wire.Step, result: dict[str, Any], started: str) -> dict[str, Any]:
+    def _record(self, found: wire.Job, step: wire.WireStep, result: dict[str, Any], started: str) -> dict[str, Any]:
         subject = found.subjects[step.subject]
         kept = {
             key: result.get(key)

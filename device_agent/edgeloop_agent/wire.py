@@ -67,7 +67,7 @@ class WireError(Exception):
 
 
 @dataclass(frozen=True)
-class Delegate:
+class WireDelegate:
     """A TFLite delegate that a model is given to."""
 
     name: str
@@ -77,7 +77,7 @@ class Delegate:
 
 
 @dataclass(frozen=True)
-class Subject:
+class WireSubject:
     """One model of a job. `inputs` and `outputs` are names in the order of the model's own tensors."""
 
     label: str
@@ -91,12 +91,12 @@ class Subject:
     """A cached .zip of the model cut into its operators, for `profile` sessions."""
     shapes: Optional[list[list[int]]] = None
     """What each input is resized to before the tensors are allocated; None: the file's own shapes."""
-    delegate: Optional[Delegate] = None
+    delegate: Optional[WireDelegate] = None
     """None: only what the engine adds by itself."""
 
 
 @dataclass(frozen=True)
-class Step:
+class WireStep:
     """One session: a fresh process for `subjects[subject]`."""
 
     index: int
@@ -138,7 +138,7 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class WirePipeline:
     """The user's own code around the network: a class in the cached file <sha256>.py, and its name for people."""
 
     sha256: str
@@ -154,8 +154,8 @@ class Job:
     agent_sha256: str
     lease_token: str
     lease_owner: str
-    subjects: list[Subject]
-    schedule: list[Step]
+    subjects: list[WireSubject]
+    schedule: list[WireStep]
     session_plan: SessionPlan
     conditions: Conditions
     data_sha256: Optional[str]
@@ -167,7 +167,7 @@ class Job:
     """The board's own, read during `energy` sessions, as power.py names it; None: nothing on the board is read."""
     seed: int
     deadline_s: float
-    pipeline: Optional[Pipeline] = None
+    pipeline: Optional[WirePipeline] = None
     """What is timed end to end, and evaluated; None for the other timings."""
     schema: int = SCHEMA
 
@@ -230,7 +230,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Program:
+class WireProgram:
     """program.json: the user's own program, for the engine `exec`."""
 
     path: str
@@ -343,14 +343,14 @@ def load_json(raw: bytes) -> Any:
 
 _NESTED: dict[str, dict[str, type[Any]]] = {
     "Job": {
-        "subjects": Subject,
-        "schedule": Step,
+        "subjects": WireSubject,
+        "schedule": WireStep,
         "session_plan": SessionPlan,
         "conditions": Conditions,
-        "pipeline": Pipeline,
+        "pipeline": WirePipeline,
     },
-    "Subject": {"delegate": Delegate},
-    "Program": {"inputs": Tensor, "outputs": Tensor},
+    "WireSubject": {"delegate": WireDelegate},
+    "WireProgram": {"inputs": Tensor, "outputs": Tensor},
     "SessionRecord": {"inputs": Tensor, "outputs": Tensor, "results": Tensor, "energy": Energy},
 }
 _SCALAR = {

@@ -6,32 +6,30 @@ What the command line does, for programs: `run` carries out a campaign, `Study` 
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeloop.bootstrap.files import load_campaign
-    from edgeloop.bootstrap.measuring import Measured, measure
-    from edgeloop.bootstrap.ready import PlanWords
-    from edgeloop.bootstrap.running import RunResult
-    from edgeloop.bootstrap.study import Study, run
+    from edgeloop.app.measure import MeasurementResult, measure
+    from edgeloop.app.preview import RunResult
+    from edgeloop.app.request import PlanWords
+    from edgeloop.app.study import Study, run
+    from edgeloop.config.campaign_file import load_campaign
     from edgeloop.core.campaign import Campaign
     from edgeloop.core.events import Trial
     from edgeloop.core.network import Candidate
     from edgeloop.core.verdict import Finding, Outcome, Verdict
     from edgeloop.errors import EdgeloopError
-    from edgeloop.method.own import Figures, TimedSession
+    from edgeloop.loop.external_measurements import ExternalMeasurement, TimedSession
 
 __version__ = "0.1.0"
 __all__ = [
     "Campaign",
     "Candidate",
     "EdgeloopError",
-    "Figures",
+    "ExternalMeasurement",
     "Finding",
-    "Measured",
+    "MeasurementResult",
     "Outcome",
     "PlanWords",
     "RunResult",
@@ -49,41 +47,20 @@ _HOME = {
     "Campaign": "core.campaign",
     "Candidate": "core.network",
     "EdgeloopError": "errors",
-    "Figures": "method.own",
+    "ExternalMeasurement": "loop.external_measurements",
     "Finding": "core.verdict",
-    "Measured": "bootstrap.measuring",
+    "MeasurementResult": "app.measure",
     "Outcome": "core.verdict",
-    "PlanWords": "bootstrap.ready",
-    "RunResult": "bootstrap.running",
-    "Study": "bootstrap.study",
-    "TimedSession": "method.own",
+    "PlanWords": "app.request",
+    "RunResult": "app.preview",
+    "Study": "app.study",
+    "TimedSession": "loop.external_measurements",
     "Trial": "core.events",
     "Verdict": "core.verdict",
-    "load_campaign": "bootstrap.files",
-    "measure": "bootstrap.measuring",
-    "run": "bootstrap.study",
+    "load_campaign": "config.campaign_file",
+    "measure": "app.measure",
+    "run": "app.study",
 }
-
-
-class _Package(ModuleType):
-    """Keeps `edgeloop.measure` callable: the room `edgeloop/measure/` has the name of the command.
-
-    Whoever imports a module of the room makes Python bind the room to that name. It then stays a module, and calling
-    it is calling the command.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "measure" and isinstance(value, ModuleType):
-            value.__class__ = _MeasureRoom
-        super().__setattr__(name, value)
-
-
-class _MeasureRoom(ModuleType):
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return import_module("edgeloop.bootstrap.measuring").measure(*arguments, **options)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

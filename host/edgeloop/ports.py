@@ -19,7 +19,7 @@ from edgeloop.core.campaign import Data, Task, Training
 from edgeloop.core.events import Entry, Event, Trial
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest
-from edgeloop.core.mixing import LayerChoice
+from edgeloop.core.mixed_precision import LayerChoice
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.core.verdict import Direction
 
@@ -220,7 +220,7 @@ class Strategy(Protocol):
     """Chooses candidates; knows nothing of boards.
 
     What is asked is a function of the trials told and of what was asked: a run that is walked again asks the same. No
-    candidate is asked twice, and what was not measured moves nothing. `edgeloop.testing.strategy_contract` holds this.
+    candidate is asked twice, and what was not measured moves nothing. `edgeloop.testing.contracts.strategy` holds this.
     """
 
     def ask(self) -> tuple[Candidate, str] | None:

@@ -35,7 +35,7 @@ def test_help_imports_no_heavy_package() -> None:
 def test_measuring_a_ready_model_imports_no_torch() -> None:
     program = (
         "import sys\n"
-        "import edgeloop.bootstrap.measuring\n"
+        "import edgeloop.app.measure\n"
         "print([name for name in ('torch', 'tensorflow', 'tvm', 'litert_torch', 'optuna') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -53,12 +53,13 @@ def test_importing_the_package_imports_nothing_heavy_and_every_public_name_is_th
     assert done.stdout.splitlines() == ["LOADED []", "MISSING []", "DIR True"]
 
 
-def test_measure_stays_callable_beside_the_room_of_that_name() -> None:
+def test_measure_is_the_function_before_and_after_every_room_was_imported() -> None:
     program = (
-        "import edgeloop\n"
-        "import edgeloop.measure.statistics as statistics\n"
-        "from edgeloop.measure import verdict\n"
-        "assert verdict.judge and edgeloop.measure.statistics is statistics\n"
+        "import inspect, pickle, edgeloop\n"
+        "first = edgeloop.measure\n"
+        "import edgeloop.analysis.statistics, edgeloop.analysis.verdict, edgeloop.app.measure\n"
+        "assert edgeloop.measure is first and inspect.isfunction(first)\n"
+        "assert pickle.loads(pickle.dumps(edgeloop.measure)) is first\n"
         "try:\n    edgeloop.measure('no.tflite', 'local')\n"
         "except edgeloop.EdgeloopError as error:\n    print(error.lines()[0])\n"
     )
@@ -69,8 +70,8 @@ def test_measure_stays_callable_beside_the_room_of_that_name() -> None:
 def test_what_the_command_can_ask_of_a_measurement_python_can_too() -> None:
     program = (
         "import dataclasses, inspect\n"
-        "from edgeloop.bootstrap.measuring import Asked, measure\n"
-        "asked = {field.name for field in dataclasses.fields(Asked)}\n"
+        "from edgeloop.app.measure import MeasureOptions, measure\n"
+        "asked = {field.name for field in dataclasses.fields(MeasureOptions)}\n"
         "print(sorted(asked ^ set(inspect.signature(measure).parameters)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

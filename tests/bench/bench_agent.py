@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeloop.analysis.plans import schedule
 from edgeloop.board.bench import open_bench
-from edgeloop.board.inventory import local_board
-from edgeloop.builders.prebuilt import read_tflite
+from edgeloop.config.board_files import local_board
 from edgeloop.core.measurement import MeasureRequest, Subject
 from edgeloop.core.plan import Environment, Plan
-from edgeloop.measure.plans import schedule
+from edgeloop.host_runtime.tflite import read_tflite
 
 ROUNDS = 5
 BARE = """

@@ -31,23 +31,23 @@ import network
 import numpy as np
 from fit_bytes import built_file
 
-from edgeloop.board.inventory import resolve_all
 from edgeloop.board.wheels import wheel_lock, wheels_for
-from edgeloop.bootstrap.benches import open_board
-from edgeloop.bootstrap.clock import SystemClock
-from edgeloop.bootstrap.tuning import BoardTimer
-from edgeloop.builders.prebuilt import read_tflite
 from edgeloop.builders.store import ArtifactStore
-from edgeloop.builders.tvm import child, layout
+from edgeloop.builders.tvm import compile_child, layout
 from edgeloop.builders.tvm.builder import CHILD
-from edgeloop.builders.tvm.program_file import TorchProgram
 from edgeloop.builders.tvm.tuning import Tuner
 from edgeloop.builders.tvm.versions import TvmTarget
+from edgeloop.config.board_files import resolve_all
 from edgeloop.core.campaign import Tuning
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
 from edgeloop.core.plan import Environment
+from edgeloop.host_runtime.tflite import read_tflite
 from edgeloop.ports import Bench
+from edgeloop.ready_models.tvm_torch_export import TorchProgram
+from edgeloop.wiring.benches import open_board
+from edgeloop.wiring.board_timer import BoardTimer
+from edgeloop.wiring.clock import SystemClock
 
 NETWORKS = (
     ("ds_cnn", 1.0, (28, 28, 1)),
@@ -81,8 +81,8 @@ def archived(path: Path, here: TvmTarget, library: Path) -> None:
     """Compiled out of the trained network's own .pt2."""
     artifact = read_tflite(path)
     graph = layout.folded(TorchProgram(path.with_suffix("") / "network.pt2", {}, {}).imported())
-    lowered = child.lowered(layout.channels_last(graph), here)
-    child.compile_module(lowered, here, library, artifact.inputs, artifact.outputs)
+    lowered = compile_child.lowered(layout.channels_last(graph), here)
+    compile_child.compile_module(lowered, here, library, artifact.inputs, artifact.outputs)
 
 
 def tflite_runtime(board: Bench, folder: Path) -> list[Path]:
@@ -100,10 +100,14 @@ def files_of(path: Path, tuner: Tuner, rung: str) -> dict[str, tuple[str, Path]]
     artifact, here = read_tflite(path), TvmTarget(machine=platform.machine(), mcpu="native")
     ruled, plain, tuned, archive = (path.with_suffix(f".{kind}.so") for kind in ("ruled", "plain", "tuned", "archive"))
     chosen = tuner.tuned(artifact, here, ArtifactStore(path.parent / "artifacts", CHILD, 1800))
-    child.compile_module(child.functions_in(path, here), here, tuned, artifact.inputs, artifact.outputs, chosen)
-    child.compile_module(child.functions_in(path, here), here, ruled, artifact.inputs, artifact.outputs)
-    with mock.patch.object(child, "scheduled", lambda module, _machine, _tuned: module):
-        child.compile_module(child.functions_in(path, here), here, plain, artifact.inputs, artifact.outputs)
+    compile_child.compile_module(
+        compile_child.functions_in(path, here), here, tuned, artifact.inputs, artifact.outputs, chosen
+    )
+    compile_child.compile_module(compile_child.functions_in(path, here), here, ruled, artifact.inputs, artifact.outputs)
+    with mock.patch.object(compile_child, "scheduled", lambda module, _machine, _tuned: module):
+        compile_child.compile_module(
+            compile_child.functions_in(path, here), here, plain, artifact.inputs, artifact.outputs
+        )
     found = {
         "LiteRT": ("litert", path),
         "tflite-runtime": ("tflite-runtime", path),

@@ -1,4 +1,4 @@
-"""What each engine makes of each rung: `python tests/bench/bench_rungs.py`. The table behind `edgeloop.core.reality`.
+"""What each engine makes of each rung: `python tests/bench/bench_rungs.py`. The table behind `engines.capabilities`.
 
 Builds four untrained networks under every rung, and two under 2-bit weights, and measures each file on this machine
 through the agent, once with each engine, or with the engines that are named. Takes some minutes; needs the train and

@@ -19,14 +19,14 @@ from pathlib import Path
 import network
 import numpy as np
 
+from edgeloop.analysis.plans import schedule
+from edgeloop.analysis.statistics import Statistic, estimate_in, latency_sessions
 from edgeloop.board.bench import open_bench
-from edgeloop.board.inventory import local_board
-from edgeloop.builders.prebuilt import read_tflite
+from edgeloop.config.board_files import local_board
 from edgeloop.core.board import Board
 from edgeloop.core.measurement import MeasureRequest, Session, Subject
 from edgeloop.core.plan import Environment, Plan
-from edgeloop.measure.plans import schedule
-from edgeloop.measure.statistics import Statistic, estimate_in, latency_sessions
+from edgeloop.host_runtime.tflite import read_tflite
 
 STATISTICS: tuple[Statistic, ...] = ("p50", "p90", "p99")
 

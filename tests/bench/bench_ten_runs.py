@@ -23,10 +23,10 @@ from pathlib import Path
 
 import network
 
+from edgeloop.analysis.conditions import SLOWED
+from edgeloop.app import measure as measuring
 from edgeloop.board.job import read_attempt
-from edgeloop.bootstrap import measuring
 from edgeloop.core.measurement import LatencySummary
-from edgeloop.measure.conditions import SLOWED
 
 STATISTICS = ("p50", "p90", "p99")
 AGREE_MIN = 0.9

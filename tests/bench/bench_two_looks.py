@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from edgeloop.measure.statistics import split_confidence, student_t
+from edgeloop.analysis.statistics import split_confidence, student_t
 
 CONFIDENCE = 0.95
 

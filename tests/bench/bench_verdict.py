@@ -15,9 +15,9 @@ from pathlib import Path
 from unittest import mock
 
 import edgeloop
-from edgeloop.bootstrap.files import load_campaign
-from edgeloop.core.events import Built, Entry, Judged
-from edgeloop.method.strategy import PatentStrategy
+from edgeloop.config.campaign_file import load_campaign
+from edgeloop.core.events import ArtifactBuilt, Entry, Judgement
+from edgeloop.search.strategies import PatentStrategy
 from edgeloop.testing.sshd import LoopbackSshd, why_no_sshd
 
 CAMPAIGN = """
@@ -91,9 +91,9 @@ def verdict(folder: Path, *, ahead: bool, epochs: int) -> dict[str, float]:
     seconds: dict[str, float] = defaultdict(float, wall=wall_s, pushing=watch.pushing_s)
     for entry in result.entries:
         match entry.event:
-            case Built(seconds=took):
+            case ArtifactBuilt(seconds=took):
                 seconds["building"] += took
-            case Judged(seconds=took):
+            case Judgement(seconds=took):
                 seconds["measuring"] += took
             case _:
                 pass

@@ -1,14 +1,14 @@
 """Fit the constants of predicted deployed bytes on built files: `python tests/bench/fit_bytes.py`.
 
-Builds untrained networks of all families under every rung and fits the constants of `method.lighten`,
+Builds untrained networks of all families under every rung and fits the constants of `search.size_model`,
 
     bytes = sum over layers (weights * bits / 8 + bias * bias bytes) + 4 * other parameters
           + container + layer * layers + activation * activation tensors
           + half * layers with half-float weights + quantized * quantized layers
           + what is known of output channels: scales, and zero points once for each number of channels
 
-by non-negative least squares of relative errors; prints what `method.lighten` predicts of each file, and by how much it
-is off. Takes some minutes; needs the train and tflite extras.
+by non-negative least squares of relative errors; prints what `search.size_model` predicts of each file, and by how much
+it is off. Takes some minutes; needs the train and tflite extras.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import nnls
+from trained_folder import write_calibrated_folder
 
 from edgeloop.builders.tflite import float_model, quantize
 from edgeloop.core.lightening import LADDER, Lightening
 from edgeloop.core.network import NetworkIO, NetworkSizes, NetworkSpec, TensorShape
-from edgeloop.method.lighten import CHANNEL_BYTES, ZERO_POINT_BYTES, predicted_bytes, weight_bits
 from edgeloop.models.build import build_network
 from edgeloop.models.describe import describe
-from edgeloop.testing.trained import write_calibrated_folder
+from edgeloop.search.size_model import CHANNEL_BYTES, ZERO_POINT_BYTES, predicted_bytes, weight_bits
 
 GRID = (
     *(("ds_cnn", width, depth, (28, 28, 1), 10) for width, depth in ((0.5, 0), (1, 0), (1, 2), (2, 0))),
@@ -113,13 +113,13 @@ def main() -> None:
             features.append([1, layers, len(sizes.activations), layers * half, layers * (not rung.is_float)])
             predicted = predicted_bytes(sizes, rung)
             errors.append(predicted / built - 1)
-            print(f"  {name:18} built {built:8} method.lighten {predicted:8} ({errors[-1]:+.1%})")
+            print(f"  {name:18} built {built:8} search.size_model {predicted:8} ({errors[-1]:+.1%})")
     weight = 1 / np.asarray(real, float)
     fitted, _ = nnls(np.asarray(features, float) * weight[:, None], np.asarray(rest) * weight)
     print(
         f"\nfitted to {len(real)} files: " + ", ".join(f"{n} {v:.0f}" for n, v in zip(CONSTANTS, fitted, strict=True))
     )
-    print(f"method.lighten: largest error {np.abs(errors).max():.1%}, mean {np.abs(errors).mean():.1%}")
+    print(f"search.size_model: largest error {np.abs(errors).max():.1%}, mean {np.abs(errors).mean():.1%}")
 
 
 @contextlib.contextmanager

@@ -16,20 +16,20 @@ from pathlib import Path
 
 from search_replay import Key, SearchTable
 
-from edgeloop.core.events import Started, Trial, fold
+from edgeloop.core.events import RunStarted, Trial, fold
 from edgeloop.core.lightening import Lightening
 from edgeloop.records.ledger import read_ledger
-from edgeloop.testing.simulated_board import Truth
+from edgeloop.testing.fakes.simulated_board import Truth
 
 
 def table_of(folder: Path, name: str | None) -> SearchTable:
     """Read a run. Raises ValueError where a candidate has no latency, accuracy or memory."""
     entries = read_ledger(folder)
-    started = next(entry.event for entry in entries if isinstance(entry.event, Started))
+    started = next(entry.event for entry in entries if isinstance(entry.event, RunStarted))
     if len(started.targets) != 1:
         raise ValueError(f"{folder}: measured on {', '.join(started.targets)}; a table is of one target")
     m1, *candidates = fold(entry.event for entry in entries)
-    if m1.built is None:
+    if m1.build is None:
         raise ValueError(f"{folder}: M1 was not built")
     judged = [last for trial in candidates if (last := trial.measured) is not None]
     plans = sorted({last.plan.profile for last in judged})
@@ -42,7 +42,7 @@ def table_of(folder: Path, name: str | None) -> SearchTable:
         m1=m1.candidate.network,
         m1_sizes=m1.sizes,
         m1_lightening=m1.candidate.lightening,
-        m1_bytes=m1.built.artifact.deployed_bytes,
+        m1_bytes=m1.build.artifact.deployed_bytes,
         sizes={_size_key(trial): trial.sizes for trial in candidates},
         rows=rows,
     )

@@ -32,10 +32,10 @@ from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.core.verdict import Outcome
-from edgeloop.method.lighten import predicted_bytes
-from edgeloop.method.space import SearchSpace
-from edgeloop.method.strategy import strategy_for
-from edgeloop.testing.simulated_board import SimulatedBoard, Truth, simulated_sizes
+from edgeloop.search.size_model import predicted_bytes
+from edgeloop.search.space import SearchSpace
+from edgeloop.search.strategies import strategy_for
+from edgeloop.testing.fakes.simulated_board import SimulatedBoard, Truth, simulated_sizes
 
 Key = tuple[float, int, str, str, int]
 """Width, depth, lightening, engine, threads."""

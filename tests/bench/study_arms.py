@@ -14,9 +14,9 @@ from edgeloop.core.campaign import Data, Task, Training
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkIO, NetworkSizes, NetworkSpec
 from edgeloop.data import load, network_io
-from edgeloop.method.lighten import Prediction
 from edgeloop.models.build import build_network
 from edgeloop.models.describe import describe
+from edgeloop.search.size_model import Prediction
 
 CHANNEL_MULTIPLE = 2
 """Half of a campaign's default: small files come within 2 % of a budget only in finer steps."""

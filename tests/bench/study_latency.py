@@ -29,8 +29,8 @@ from ai_edge_litert.interpreter import Interpreter
 from study_arms import SETTINGS, Sizing
 from study_run import SIZES, keep_sizes, sizes_of
 
-from edgeloop.bootstrap import comparing
-from edgeloop.bootstrap.ready import PlanWords
+from edgeloop.app import compare as comparing
+from edgeloop.app.request import PlanWords
 
 TOLERANCE = 0.05
 _RUNG_OF_M1 = {"t8": "w8a8", "t32": "fp32"}
@@ -57,7 +57,7 @@ def rough_ratio(a: Path, b: Path) -> float:
 def ratio_of(a: Path, b: Path, target: str) -> tuple[float, tuple[float, float]]:
     """B's median latency over A's, and its 95 % interval."""
     plan = PlanWords(profile="quick", sessions=_SESSIONS)
-    (compared,) = comparing.compare_models(comparing.Asked(a, b, target, plan=plan), lambda *_: None)
+    (compared,) = comparing.compare_models(comparing.CompareOptions(a, b, target, plan=plan), lambda *_: None)
     found = compared.comparison.ratio["p50"]
     assert found.interval is not None, "twelve rounds have one"
     return found.value, (found.interval.low, found.interval.high)

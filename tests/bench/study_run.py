@@ -153,14 +153,14 @@ class _Cell:
     def __init__(self, cell: Cell) -> None:
         from study_arms import SETTINGS
 
-        from edgeloop.bootstrap import worker
+        from edgeloop.analysis.scoring import Scorer
         from edgeloop.builders.parity import Gate
         from edgeloop.builders.tflite.builder import TfliteBuilder
         from edgeloop.core.campaign import Task
         from edgeloop.data import load
-        from edgeloop.measure.scoring import Scorer
+        from edgeloop.wiring import training_worker
 
-        worker.prepare(1)
+        training_worker.prepare(1)
         self.cell = cell
         self.setting = SETTINGS[cell.data]
         self.data = load(self.setting.data)
@@ -227,9 +227,9 @@ class _Cell:
     def _run(self, width: float, rung: str, recipe: Any, parent: str | None = None, teacher: str | None = None) -> Any:
         from study_arms import CHANNEL_MULTIPLE
 
-        from edgeloop.bootstrap import worker
         from edgeloop.core.network import NetworkSpec
         from edgeloop.ports import TrainingJob
+        from edgeloop.wiring import training_worker
 
         job = TrainingJob(
             network=NetworkSpec(family=self.setting.family, width=width, seed=self.cell.seed),
@@ -242,7 +242,7 @@ class _Cell:
             teacher=teacher,
             channel_multiple=CHANNEL_MULTIPLE,
         )
-        return worker.train(job, WORK / "networks", lambda _what, _fraction: None)
+        return training_worker.train(job, WORK / "networks", lambda _what, _fraction: None)
 
 
 def exit_with(command: Callable[[], int]) -> NoReturn:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from kept_samples import kept_outputs
 
-from edgeloop.builders.prebuilt import predict_tflite, read_tflite
+from edgeloop.host_runtime.tflite import predict_tflite, read_tflite
 from edgeloop.testing.virtual_board import VirtualBoardHome
 
 pytestmark = [pytest.mark.board, pytest.mark.timeout(1800)]

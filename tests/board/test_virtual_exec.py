@@ -10,8 +10,8 @@ import own_program
 import pytest
 from kept_samples import kept_outputs
 
-from edgeloop.board.inventory import read_board
 from edgeloop.board.ssh import SshLink
+from edgeloop.config.board_files import read_board
 from edgeloop.testing.virtual_board import VirtualBoardHome
 
 pytestmark = [pytest.mark.board, pytest.mark.full, pytest.mark.timeout(3600)]

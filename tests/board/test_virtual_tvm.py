@@ -9,8 +9,8 @@ from pathlib import Path
 import campaigns
 import pytest
 
-from edgeloop.board.inventory import read_board
 from edgeloop.board.ssh import SshLink
+from edgeloop.config.board_files import read_board
 from edgeloop.testing.virtual_board import VirtualBoardHome
 
 pytestmark = [pytest.mark.board, pytest.mark.full, pytest.mark.train, pytest.mark.timeout(2400)]

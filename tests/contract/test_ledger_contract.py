@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgeloop.records.ledger import FileLedger
-from edgeloop.testing.clock import FakeClock
-from edgeloop.testing.ledger_contract import LedgerContract, Reopen
-from edgeloop.testing.memory_ledger import MemoryLedger
+from edgeloop.testing.contracts.ledger import LedgerContract, Reopen
+from edgeloop.testing.fakes.clock import FakeClock
+from edgeloop.testing.fakes.memory_ledger import MemoryLedger
 
 
 class TestFileLedger(LedgerContract):

@@ -8,7 +8,7 @@ import pytest
 
 from edgeloop.board.local import LocalLink
 from edgeloop.board.ssh import SshLink
-from edgeloop.testing.link_contract import LinkContract
+from edgeloop.testing.contracts.link import LinkContract
 from edgeloop.testing.sshd import LoopbackSshd
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgeloop.method.strategy import PatentStrategy, SweepStrategy, in_order, shuffled
-from edgeloop.method.strategy.optuna import OptunaStrategy
-from edgeloop.testing.strategy_contract import Make, StrategyContract
+from edgeloop.search.strategies import PatentStrategy, SweepStrategy, in_order, shuffled
+from edgeloop.search.strategies.optuna import OptunaStrategy
+from edgeloop.testing.contracts.strategy import Make, StrategyContract
 
 
 class TestPatent(StrategyContract):

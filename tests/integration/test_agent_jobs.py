@@ -290,7 +290,7 @@ def test_a_job_written_for_another_agent_is_refused(board: AgentBoard) -> None:
 
 def test_an_engine_that_the_board_lacks_is_the_boards_error(board: AgentBoard) -> None:
     subject = board.subject((DATA / "tiny_float.tflite").read_bytes())
-    job = board.job([wire.Subject(**{**subject.__dict__, "engine": "tflite-runtime"})], [(0, "latency")])
+    job = board.job([wire.WireSubject(**{**subject.__dict__, "engine": "tflite-runtime"})], [(0, "latency")])
     done = board.finish(job)
     assert (done.outcome, done.owner) == ("failed", "board")
     assert "tflite-runtime can't be imported" in done.detail

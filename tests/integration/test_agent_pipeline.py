@@ -44,7 +44,7 @@ def through(board: AgentBoard, code: str, model: str, data: dict[str, Any], **ch
         changes.pop("steps", [(0, "evaluate"), (0, "latency")]),
         timing="end_to_end",
         data_sha256=board.put_data(**data),
-        pipeline=wire.Pipeline(sha256, "Pipeline", "mine.py:Pipeline"),
+        pipeline=wire.WirePipeline(sha256, "Pipeline", "mine.py:Pipeline"),
         **changes,
     )
 

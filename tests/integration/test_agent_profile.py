@@ -16,9 +16,9 @@ from agent_board import DATA, AgentBoard
 from campaigns import run, write_local_board
 from platformdirs import user_cache_path
 
-from edgeloop.builders.prebuilt import cut_tflite, read_tflite
 from edgeloop.core.profile import Parts
 from edgeloop.errors import ModelError
+from edgeloop.host_runtime.tflite import cut_tflite, read_tflite
 from edgeloop_agent import wire
 
 HERE = Path(__file__).parent

@@ -24,12 +24,12 @@ from edgeloop.board.local import LocalLink
 from edgeloop.board.wheels import WheelSet
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardModel, Runtime
-from edgeloop.core.measurement import MeasureRequest, Step, StepKind, Subject
+from edgeloop.core.measurement import MeasureRequest, ScheduleStep, StepKind, Subject
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BoardError, BoardFullError, LabError, LeaseError, ModelError, UnreachableError
 from edgeloop.ports import Link
-from edgeloop.testing.clock import FakeClock
+from edgeloop.testing.fakes.clock import FakeClock
 from edgeloop_agent import wire
 
 DATA = Path(__file__).parents[1] / "data"
@@ -54,7 +54,7 @@ def request_for(folder: Path, model: Path, kinds: Sequence[StepKind] = ("latency
     settings = {
         "key": str(folder.parent),
         "subjects": (Subject("candidate", artifact(model)),),
-        "schedule": tuple(Step(index, "candidate", kind) for index, kind in enumerate(kinds)),
+        "schedule": tuple(ScheduleStep(index, "candidate", kind) for index, kind in enumerate(kinds)),
         "plan": PLAN,
         "environment": Environment(),
         "folder": folder,

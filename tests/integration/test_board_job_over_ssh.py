@@ -15,7 +15,7 @@ from edgeloop.board.agent import sha256_of
 from edgeloop.board.bench import BoardBench, open_bench
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardModel, Runtime
-from edgeloop.core.measurement import MeasureRequest, Step, StepKind, Subject
+from edgeloop.core.measurement import MeasureRequest, ScheduleStep, StepKind, Subject
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BoardError, LabError
@@ -77,7 +77,7 @@ def request_for(folder: Path, key: str, kinds: list[StepKind]) -> MeasureRequest
     return MeasureRequest(
         key=key,
         subjects=(Subject("candidate", artifact),),
-        schedule=tuple(Step(index, "candidate", kind) for index, kind in enumerate(kinds)),
+        schedule=tuple(ScheduleStep(index, "candidate", kind) for index, kind in enumerate(kinds)),
         plan=PLAN,
         environment=Environment(),
         folder=folder / "attempt",

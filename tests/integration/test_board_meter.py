@@ -17,17 +17,17 @@ import pytest
 from edgeloop.board import meter as meter_module
 from edgeloop.board.doctor import meter_checks
 from edgeloop.board.meter import CommandMeter
-from edgeloop.core.board import PowerMeter
+from edgeloop.core.board import PowerMeterSpec
 from edgeloop.errors import LabError
 
 TICKS = "import time\nfor i in range(10**6):\n    print({line}, flush=True)\n    time.sleep({pause})\n"
 
 
-def declared(code: str) -> PowerMeter:
-    return PowerMeter(command=(sys.executable, "-u", "-c", code), accuracy_pct=1)
+def declared(code: str) -> PowerMeterSpec:
+    return PowerMeterSpec(command=(sys.executable, "-u", "-c", code), accuracy_pct=1)
 
 
-def ticking(line: str = "2.5", pause: float = 0.002) -> PowerMeter:
+def ticking(line: str = "2.5", pause: float = 0.002) -> PowerMeterSpec:
     return declared(TICKS.format(line=line, pause=pause))
 
 
@@ -39,7 +39,7 @@ def open_meters() -> Iterator[list[CommandMeter]]:
         meter.close()
 
 
-def started(of: PowerMeter, meters: list[CommandMeter]) -> CommandMeter:
+def started(of: PowerMeterSpec, meters: list[CommandMeter]) -> CommandMeter:
     meter = CommandMeter(of)
     meters.append(meter)
     meter.start()
@@ -136,7 +136,7 @@ def test_a_silent_meter_is_given_up(monkeypatch: pytest.MonkeyPatch, open_meters
 
 def test_a_command_that_is_not_there_is_said_before_anything_else(open_meters: list[CommandMeter]) -> None:
     with pytest.raises(LabError, match="`no-such-meter stream` can't be started: No such file") as caught:
-        started(PowerMeter(command=("no-such-meter", "stream"), accuracy_pct=1), open_meters)
+        started(PowerMeterSpec(command=("no-such-meter", "stream"), accuracy_pct=1), open_meters)
     assert caught.value.next_step == "correct power_meter.command"
 
 

@@ -14,9 +14,9 @@ from dense_compiler import NAME
 from dense_delegate import COMPILER
 
 from edgeloop.builders.delegate import DelegateBuilder
-from edgeloop.builders.prebuilt import read_tflite
 from edgeloop.core.artifact import Artifact, Parity
 from edgeloop.errors import BuildError
+from edgeloop.host_runtime.tflite import read_tflite
 from edgeloop.ports import TrainedNetwork
 
 MODEL = Path(__file__).parents[1] / "data/tiny_float.tflite"

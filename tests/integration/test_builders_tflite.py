@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trained_folder import write_calibrated_folder, write_trained_folder
 
 from edgeloop.builders.parity import Gate
-from edgeloop.builders.runtime import open_model
 from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Task
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkIO, TensorShape
 from edgeloop.errors import BuildError, ParityError
+from edgeloop.host_runtime.litert import open_model
 from edgeloop.models.channel_last import ChannelLast, adapted
 from edgeloop.ports import TrainedNetwork
-from edgeloop.testing.trained import write_calibrated_folder, write_trained_folder
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("litert_torch", reason="needs the tflite extra")
@@ -158,17 +158,17 @@ def _converted_once() -> Any:
 
 def _built_here(trained: TrainedNetwork, target: Path, rule: str) -> tuple[Artifact, dict[str, Any]]:
     """The child's work in this process: its imports are paid once for all tests."""
-    from edgeloop.builders.tflite import child
+    from edgeloop.builders.tflite import convert_child
 
     target.mkdir()
-    answer = child._work({"source": trained.folder, "target": str(target), "rule": rule})
+    answer = convert_child._work({"source": trained.folder, "target": str(target), "rule": rule})
     return Artifact.model_validate_json((target / "artifact.json").read_text()), answer
 
 
 def _operators(artifact: Artifact, target: Path) -> list[str]:
-    from edgeloop.builders import runtime
+    from edgeloop.host_runtime import litert
 
-    interpreter = runtime.open_model((target / "model.tflite").read_bytes(), keep_all=True)
+    interpreter = litert.open_model((target / "model.tflite").read_bytes(), keep_all=True)
     return [op["op_name"] for op in interpreter._get_ops_details()]
 
 

@@ -11,16 +11,16 @@ from typing import Any
 import campaigns
 import numpy as np
 import pytest
+from trained_folder import write_trained_folder
 
 from edgeloop.builders.parity import Gate
-from edgeloop.builders.prebuilt import read_library
 from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.builders.tvm.builder import TvmBuilder
 from edgeloop.builders.tvm.versions import TvmTarget, on_host
 from edgeloop.core.campaign import Task
 from edgeloop.errors import BuildError, ModelError
+from edgeloop.host_runtime.tflite import read_library
 from edgeloop.ports import TrainedNetwork
-from edgeloop.testing.trained import write_trained_folder
 from edgeloop_agent.engines import load_engine
 
 torch = pytest.importorskip("torch", reason="needs the train extra")

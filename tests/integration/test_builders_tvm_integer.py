@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trained_folder import write_calibrated_folder, write_trained_folder
 
 from edgeloop.builders.parity import Gate
 from edgeloop.builders.tflite.builder import TfliteBuilder
@@ -19,7 +20,6 @@ from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
 from edgeloop.errors import BuildError
 from edgeloop.ports import TrainedNetwork
-from edgeloop.testing.trained import write_calibrated_folder, write_trained_folder
 from edgeloop_agent.engines import load_engine
 
 torch = pytest.importorskip("torch", reason="needs the train extra")

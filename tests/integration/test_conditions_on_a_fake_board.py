@@ -16,21 +16,21 @@ from typing import Any
 import pytest
 from fake_board import CLOSED, FakeBoard, wait_for
 
+from edgeloop.analysis.judge_job import judge_attempts
+from edgeloop.analysis.subject_data import subject_data
 from edgeloop.board.agent import sha256_of
 from edgeloop.board.bench import BoardBench
 from edgeloop.board.local import LocalLink
 from edgeloop.board.wheels import WheelSet
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardModel, Runtime
-from edgeloop.core.events import Judged
+from edgeloop.core.events import Judgement
 from edgeloop.core.limits import parse_limits
-from edgeloop.core.measurement import Attempt, MeasureRequest, Step, Subject
+from edgeloop.core.measurement import Attempt, MeasureRequest, ScheduleStep, Subject
 from edgeloop.core.plan import Environment, Plan, ProfileName
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.core.verdict import Outcome
 from edgeloop.errors import BoardError
-from edgeloop.measure.judging import judge_attempts
-from edgeloop.measure.verdict import observe
 from edgeloop_agent.root import ROOT_VARIABLE
 
 MODEL = Path(__file__).parents[1] / "data" / "tiny_int8.tflite"
@@ -84,7 +84,7 @@ class Bench:
         return MeasureRequest(
             key=str(self.folder),
             subjects=(SUBJECT,),
-            schedule=tuple(Step(index, "candidate", "latency") for index in range(2)),
+            schedule=tuple(ScheduleStep(index, "candidate", "latency") for index in range(2)),
             plan=Plan.of("standard", sessions=2, **settings),
             environment=environment,
             folder=self.folder / "samples",
@@ -101,9 +101,9 @@ class Bench:
         ]
         return replace(attempt, sessions=tuple(steady))
 
-    def verdict(self, request: MeasureRequest, attempt: Attempt, profile: ProfileName = "standard") -> Judged:
+    def verdict(self, request: MeasureRequest, attempt: Attempt, profile: ProfileName = "standard") -> Judgement:
         asked = replace(request, plan=request.plan.model_copy(update={"profile": profile}))
-        observed = observe(SUBJECT, "litert", attempt.sessions, {})
+        observed = subject_data(SUBJECT, "litert", attempt.sessions, {})
         return judge_attempts(
             asked,
             self.board,
@@ -457,7 +457,7 @@ def test_what_a_board_does_is_judged_by_what_was_declared(
     assert says in "\n".join(told)
 
 
-def judged_as(found: Measured, declared: dict[str, Any], profile: ProfileName = "standard") -> Judged:
+def judged_as(found: Measured, declared: dict[str, Any], profile: ProfileName = "standard") -> Judgement:
     return found.bench.verdict(replace(found.request, environment=Environment(**declared)), found.attempt, profile)
 
 

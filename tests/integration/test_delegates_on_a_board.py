@@ -31,9 +31,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_delegate(tmp_path_factory.mktemp("delegate"))
 
 
-def delegated(board: AgentBoard, library: Path, model: Path = FLOAT, **options: str) -> wire.Subject:
+def delegated(board: AgentBoard, library: Path, model: Path = FLOAT, **options: str) -> wire.WireSubject:
     subject = board.subject(model.read_bytes())
-    return replace(subject, delegate=wire.Delegate("dense", str(library), options))
+    return replace(subject, delegate=wire.WireDelegate("dense", str(library), options))
 
 
 def data_file(folder: Path) -> Path:

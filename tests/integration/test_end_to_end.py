@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from campaigns import events, run, write_local_board
 
-from edgeloop.bootstrap.pipeline import read_pipeline
-from edgeloop.core.pyref import load_pyref
+from edgeloop.config.pipeline_file import read_pipeline
 from edgeloop.data.encoded import joined
 from edgeloop.errors import UserError
+from edgeloop.user_code.functions import load_function
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "docs" / "examples" / "pipeline"
@@ -152,8 +152,8 @@ def test_a_pipeline_is_never_run_on_the_host(tmp_path: Path) -> None:
 
 
 def test_the_examples_png_comes_back_as_it_was() -> None:
-    made = load_pyref(f"{EXAMPLE / 'data.py'}:png")
-    pipeline = load_pyref(f"{EXAMPLE / 'pipeline.py'}:Pipeline")()
+    made = load_function(f"{EXAMPLE / 'data.py'}:png")
+    pipeline = load_function(f"{EXAMPLE / 'pipeline.py'}:Pipeline")()
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
     np.testing.assert_array_equal(pipeline.load(made(pixels)), pixels)
 

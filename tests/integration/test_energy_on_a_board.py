@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from campaigns import run, write_local_board
 
+from edgeloop.analysis.energy import energies, session_energy, summarise_energy
 from edgeloop.board.agent import sha256_of
 from edgeloop.board.bench import BoardBench
 from edgeloop.board.job import read_attempt
@@ -21,12 +22,11 @@ from edgeloop.board.local import LocalLink
 from edgeloop.board.retry import RetryingBench
 from edgeloop.board.wheels import WheelSet
 from edgeloop.core.artifact import Artifact
-from edgeloop.core.board import Board, BoardModel, PowerMeter, Runtime
-from edgeloop.core.measurement import Attempt, MeasureRequest, Step, StepKind, Subject
+from edgeloop.core.board import Board, BoardModel, PowerMeterSpec, Runtime
+from edgeloop.core.measurement import Attempt, MeasureRequest, ScheduleStep, StepKind, Subject
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import LabError, UserError
-from edgeloop.measure.energy import energies, session_energy, summarise_energy
 
 MODEL = Path(__file__).parents[1] / "data/tiny_int8.tflite"
 PLAN = Plan(
@@ -44,12 +44,12 @@ RAMP = "import time\nwhile True:\n    t = time.monotonic()\n    print({line}, fl
 SLOPE_W_PER_S = 0.25
 
 
-def ramp(line: str | None = None) -> PowerMeter:
+def ramp(line: str | None = None) -> PowerMeterSpec:
     line = line or f"{SLOPE_W_PER_S} * (t - {time.monotonic() - 8.0})"
-    return PowerMeter(command=(sys.executable, "-u", "-c", RAMP.format(line=line)), accuracy_pct=1.5)
+    return PowerMeterSpec(command=(sys.executable, "-u", "-c", RAMP.format(line=line)), accuracy_pct=1.5)
 
 
-def board_in(folder: Path, meter: PowerMeter | None) -> Board:
+def board_in(folder: Path, meter: PowerMeterSpec | None) -> Board:
     runtime = Runtime(python=sys.executable, state_dir=str(folder / "state"))
     model = BoardModel.model_validate({"schema": 1, "name": "local"})
     return Board(name="here", kind="local", model=model, runtime=runtime, power_meter=meter)
@@ -70,7 +70,7 @@ def request_for(folder: Path, kinds: list[StepKind], **more: Any) -> MeasureRequ
     request = MeasureRequest(
         key=str(folder),
         subjects=(Subject("candidate", artifact),),
-        schedule=tuple(Step(index, "candidate", kind) for index, kind in enumerate(kinds)),
+        schedule=tuple(ScheduleStep(index, "candidate", kind) for index, kind in enumerate(kinds)),
         plan=PLAN,
         environment=Environment(),
         folder=folder / "out",
@@ -95,7 +95,7 @@ def test_the_boards_own_sensor_is_read_while_the_session_idles_and_infers(
 ) -> None:
     hwmon(tmp_path / "root", power1_input=3_400_000, update_interval=4)
     monkeypatch.setenv("EDGELOOP_AGENT_ROOT", str(tmp_path / "root"))
-    board = board_in(tmp_path, PowerMeter(hwmon="ina226", accuracy_pct=0.5))
+    board = board_in(tmp_path, PowerMeterSpec(hwmon="ina226", accuracy_pct=0.5))
     request = request_for(tmp_path, ["latency", "energy"])
     attempt = bench_of(board).measure(request, silent)
     assert [s.outcome for s in attempt.sessions] == ["ok"] * 2
@@ -126,12 +126,12 @@ def test_a_sensor_that_the_board_does_not_have_ends_the_job_with_those_it_has(
 ) -> None:
     hwmon(tmp_path / "root", power1_input=1, power2_input=2)
     monkeypatch.setenv("EDGELOOP_AGENT_ROOT", str(tmp_path / "root"))
-    board = board_in(tmp_path, PowerMeter(hwmon="ina226", accuracy_pct=0.5))
+    board = board_in(tmp_path, PowerMeterSpec(hwmon="ina226", accuracy_pct=0.5))
     with pytest.raises(UserError, match="ina226 names 2 power sensors: ina226@hwmon0/power1, ina226@hwmon0/power2"):
         bench_of(board).measure(request_for(tmp_path, ["energy"]), silent)
 
 
-def analytic_mj(attempt: Attempt, index: int, meter: PowerMeter) -> tuple[float, float]:
+def analytic_mj(attempt: Attempt, index: int, meter: PowerMeterSpec) -> tuple[float, float]:
     """Energy of a period, and above idle, of the line that the meter prints."""
     power = attempt.sessions[index].power
     assert power is not None

@@ -15,13 +15,13 @@ import keras_models
 import numpy as np
 import pytest
 
-from edgeloop.bootstrap.files import load_campaign
-from edgeloop.bootstrap.fixed import PROBABILITIES, check_fixed
-from edgeloop.builders.converted import FORMS, Conversion, converted
-from edgeloop.builders.prebuilt import count_tflite, predict_tflite, read_tflite
+from edgeloop.config.campaign_file import load_campaign
 from edgeloop.core.campaign import Data
 from edgeloop.data.load import load
 from edgeloop.errors import EdgeloopError, UserError
+from edgeloop.host_runtime.tflite import count_tflite, predict_tflite, read_tflite
+from edgeloop.ready_models.converted import FORMS, Conversion, converted
+from edgeloop.ready_models.reference_file import PROBABILITIES, check_fixed
 from edgeloop.testing.sshd import LoopbackSshd
 
 pytestmark = [

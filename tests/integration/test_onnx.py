@@ -13,17 +13,18 @@ import campaigns
 import numpy as np
 import pytest
 
-from edgeloop.bootstrap.files import load_campaign
-from edgeloop.bootstrap.fixed import PROBABILITIES, check_fixed
-from edgeloop.bootstrap.ready import Checks, PlanWords
-from edgeloop.builders.converted import Conversion, digest
-from edgeloop.builders.prebuilt import read_library
-from edgeloop.builders.tvm.ready import compiled, inspected, predict_compiled
-from edgeloop.builders.tvm.ready_child import _compare
+from edgeloop.app.request import Checks, PlanWords
 from edgeloop.builders.tvm.versions import TvmTarget, this_host
+from edgeloop.config.campaign_file import load_campaign
 from edgeloop.core.campaign import Data
 from edgeloop.data.load import load
 from edgeloop.errors import EdgeloopError, ModelError, UserError
+from edgeloop.host_runtime.model_files import digest
+from edgeloop.host_runtime.tflite import read_library
+from edgeloop.ready_models.converted import Conversion
+from edgeloop.ready_models.reference_file import PROBABILITIES, check_fixed
+from edgeloop.ready_models.tvm import compiled, inspected, predict_compiled
+from edgeloop.ready_models.tvm_child import _compare
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("tvm_ffi", reason="needs the tvm extra")
@@ -137,7 +138,7 @@ LAYOUTS = """
 import sys
 from pathlib import Path
 from edgeloop.builders.tvm import layout
-from edgeloop.builders.tvm.onnx_file import OnnxModel
+from edgeloop.ready_models.onnx import OnnxModel
 graph = layout.channels_last(layout.folded(OnnxModel(Path(sys.argv[1]), {}, {}).imported()))
 calls = [binding.value.op.name for block in graph["main"].body.blocks for binding in block.bindings
          if hasattr(binding.value, "op")]

@@ -14,18 +14,19 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from edgeloop.bootstrap import ready
-from edgeloop.bootstrap.fixed import fixed_sizes, open_fixed
-from edgeloop.bootstrap.ready import Checks, PlanWords
-from edgeloop.builders import converted as conversions
-from edgeloop.builders.converted import Conversion, converted, digest
-from edgeloop.builders.prebuilt import count_tflite, predict_tflite, read_tflite
+from edgeloop.app import request as ready
+from edgeloop.app.request import Checks, PlanWords
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Data, Task
 from edgeloop.core.network import NetworkSpec, TensorShape
 from edgeloop.data.load import load
 from edgeloop.data.shapes import network_io
 from edgeloop.errors import EdgeloopError, ModelError, UserError
+from edgeloop.host_runtime.model_files import digest
+from edgeloop.host_runtime.tflite import count_tflite, predict_tflite, read_tflite
+from edgeloop.ready_models import converted as conversions
+from edgeloop.ready_models.converted import Conversion, converted
+from edgeloop.ready_models.reference_file import fixed_sizes, open_fixed
 
 QUICK = ("--profile", "quick", "--sessions", "2", "--time-s-min", "0.05")
 

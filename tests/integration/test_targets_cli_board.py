@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from edgeloop.board import inventory, wheels
-from edgeloop.board.inventory import resolve
+from edgeloop.board import wheels
 from edgeloop.board.wheels import LockedWheel, WheelLock, interpreter_of, wheel_lock
-from edgeloop.bootstrap.benches import open_board
 from edgeloop.cli import app
+from edgeloop.config import board_files
+from edgeloop.config.board_files import resolve
 from edgeloop.errors import BoardError, EdgeloopError, HostKeyError, LabError, UnreachableError, UserError
 from edgeloop.testing.sshd import LoopbackSshd
+from edgeloop.wiring.benches import open_board
 
 CACHE_HOME = str(Path.home())
 Run = Callable[..., Result]
@@ -32,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     monkeypatch.chdir(tmp_path)
-    return inventory.user_folder()
+    return board_files.user_folder()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("ai_edge_quantizer")
 
-from edgeloop.bootstrap import worker  # noqa: E402
 from edgeloop.builders.parity import Gate  # noqa: E402
 from edgeloop.builders.tflite.builder import TfliteBuilder  # noqa: E402
 from edgeloop.core.campaign import Data, Task, Training  # noqa: E402
@@ -20,6 +19,7 @@ from edgeloop.data import load  # noqa: E402
 from edgeloop.errors import HarnessError, UserError  # noqa: E402
 from edgeloop.ports import TrainingJob  # noqa: E402
 from edgeloop.training.result import read_master  # noqa: E402
+from edgeloop.wiring import training_worker  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -37,7 +37,7 @@ class Trainings:
         self.sha256 = load(data).sha256
 
     def run(self, network, lightening="fp32", parent=None, teacher=None, goes_on_from=None, **recipe):
-        worker.prepare(1)
+        training_worker.prepare(1)
         named = {"teacher": recipe.pop("teacher_is")} if "teacher_is" in recipe else {}
         job = TrainingJob(
             network=network,
@@ -50,7 +50,7 @@ class Trainings:
             teacher=teacher and teacher.folder,
             goes_on_from=goes_on_from and goes_on_from.folder,
         )
-        return worker.train(job, self.networks, lambda _what, _fraction: None)
+        return training_worker.train(job, self.networks, lambda _what, _fraction: None)
 
 
 @pytest.fixture(scope="module")

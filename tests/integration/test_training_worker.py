@@ -14,7 +14,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("ai_edge_quantizer")
 
-from edgeloop.bootstrap import worker  # noqa: E402
 from edgeloop.builders.parity import Gate  # noqa: E402
 from edgeloop.builders.tflite.builder import TfliteBuilder  # noqa: E402
 from edgeloop.core.campaign import Data, Task, Training  # noqa: E402
@@ -24,6 +23,7 @@ from edgeloop.errors import DataError, HarnessError  # noqa: E402
 from edgeloop.ports import TrainingJob  # noqa: E402
 from edgeloop.training.key import training_key  # noqa: E402
 from edgeloop.training.summary import read_trained  # noqa: E402
+from edgeloop.wiring import training_worker  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -97,8 +97,8 @@ def job(network, data, task=None, lightening="fp32", parent=None, teacher=None, 
 
 
 def run(wanted, networks):
-    worker.prepare(1)
-    return worker.train(wanted, networks, lambda _what, _fraction: None)
+    training_worker.prepare(1)
+    return training_worker.train(wanted, networks, lambda _what, _fraction: None)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_two_processes_make_the_same_bytes(digits, tmp_path):
     _networks, data, network, _trained = digits
     wanted = job(network, data, None, "w8a8", epochs=1, lightened_epochs=1)
     script = (
-        "import sys; from pathlib import Path; from edgeloop.bootstrap import worker; "
+        "import sys; from pathlib import Path; from edgeloop.wiring import training_worker as worker; "
         "from edgeloop.ports import TrainingJob; worker.prepare(1); "
         "worker.train(TrainingJob.model_validate_json(sys.argv[1]), Path(sys.argv[2]), lambda w, f: None)"
     )

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from agent_board import DATA, AgentBoard
 from numpy.typing import NDArray
+from trained_folder import write_trained_folder
 
-from edgeloop.bootstrap.clock import SystemClock
 from edgeloop.builders.parity import Gate
 from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.builders.tvm.builder import TvmBuilder
@@ -25,7 +25,7 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardModel
 from edgeloop.core.campaign import Task, Tuning
 from edgeloop.ports import TrainedNetwork
-from edgeloop.testing.trained import write_trained_folder
+from edgeloop.wiring.clock import SystemClock
 from edgeloop_agent import wire
 from edgeloop_agent.engines import load_engine
 
@@ -42,7 +42,7 @@ def test_a_function_that_crashes_on_the_board_costs_itself(board: AgentBoard, tm
     library = tmp_path / "functions.so"
     command = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O1", "-o", library, DATA / "functions.c"]
     subprocess.run(command, check=True)
-    subject = wire.Subject("candidates", "tvm", board.put(library.read_bytes(), ".so"), ".so", 1, [], [])
+    subject = wire.WireSubject("candidates", "tvm", board.put(library.read_bytes(), ".so"), ".so", 1, [], [])
     job = board.job([subject], [(0, "tune")])
     assert board.finish(job).outcome == "complete"
     record = board.record(job)

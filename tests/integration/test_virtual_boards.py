@@ -17,10 +17,10 @@ import fake_qemu
 import paramiko
 import pytest
 
-from edgeloop.board.inventory import resolve
 from edgeloop.board.virtual import image as images
 from edgeloop.board.virtual.boards import Places, VirtualBoards
 from edgeloop.board.virtual.machine import Machine
+from edgeloop.config.board_files import resolve
 from edgeloop.errors import ConfigError, LabError, UserError
 
 

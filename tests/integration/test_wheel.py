@@ -49,7 +49,7 @@ def test_a_fresh_environment_measures_a_model_without_torch(wheel: Path, tmp_pat
     assert (
         "raspberry-pi-4"
         in _run(
-            python, "-c", "from edgeloop.board.models import model_names; print(model_names())", cwd=tmp_path
+            python, "-c", "from edgeloop.config.board_models import model_names; print(model_names())", cwd=tmp_path
         ).stdout
     )
     done = _run(edgeloop, "measure", MODEL, "--target", "local", "--profile", "quick", "--json", cwd=tmp_path)

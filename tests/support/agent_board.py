@@ -123,10 +123,10 @@ class AgentBoard:
         inputs: tuple[str, ...] = ("x",),
         label: str = "candidate",
         outputs: tuple[str, ...] = ("y",),
-    ) -> wire.Subject:
-        return wire.Subject(label, "litert", self.put(model, ".tflite"), ".tflite", 1, list(inputs), list(outputs))
+    ) -> wire.WireSubject:
+        return wire.WireSubject(label, "litert", self.put(model, ".tflite"), ".tflite", 1, list(inputs), list(outputs))
 
-    def job(self, subjects: list[wire.Subject], steps: list[tuple[int, str]], **changes: Any) -> wire.Job:
+    def job(self, subjects: list[wire.WireSubject], steps: list[tuple[int, str]], **changes: Any) -> wire.Job:
         self._jobs += 1
         plan = {
             "warmup_runs_min": 1,
@@ -166,7 +166,7 @@ class AgentBoard:
             target[name] = value
         plan.update(changes.get("plan", {}))
         fields.pop("plan", None)
-        schedule = [wire.Step(index, subject, kind) for index, (subject, kind) in enumerate(steps)]
+        schedule = [wire.WireStep(index, subject, kind) for index, (subject, kind) in enumerate(steps)]
         return wire.Job(
             subjects=subjects,
             schedule=schedule,

@@ -21,8 +21,8 @@ import ctypes, fcntl, functools, json, os, resource, signal, sys, traceback
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 HEAVY = ("torch", "tensorflow", "litert_torch", "tvm")
-BUILDERS = {"edgeloop.builders.tflite.child": "tflite", "edgeloop.builders.tvm.child": "tvm",
-            "edgeloop.builders.runtime_child": "runtime", "edgeloop.builders.tensorflow.child": "tensorflow"}
+BUILDERS = {"edgeloop.builders.tflite.convert_child": "tflite", "edgeloop.builders.tvm.compile_child": "tvm",
+            "edgeloop.host_runtime.litert_child": "runtime", "edgeloop.ready_models.tensorflow_child": "tensorflow"}
 
 def faults():
     try:
@@ -92,8 +92,8 @@ if module in BUILDERS:
     from edgeloop.builders import child
     serve = child.serve
     child.serve = lambda work, **more: serve(struck(BUILDERS[module], work), **more)
-if module == "edgeloop.training.child":
-    from edgeloop.bootstrap import worker
+if module == "edgeloop.training.training_child":
+    from edgeloop.wiring import training_worker as worker
     worker.train, worker.describe = struck("training", worker.train), struck("describing", worker.describe)
 if "session" in words and "--folder" in words:
     with open(os.path.join(words[words.index("--folder") + 1], "args.json")) as file:

@@ -64,7 +64,7 @@ def test_everything_that_is_there_is_read_with_its_unit(pi: Path) -> None:
     vcgencmd(
         pi, 'case $1 in get_throttled) echo throttled=0x50005;; measure_clock) echo "frequency(48)=600117184";; esac'
     )
-    found = conditions.Board(Root(pi), cores=[1]).sample()
+    found = conditions.ConditionProbe(Root(pi), cores=[1]).sample()
     assert found["temperatures_c"] == {"cpu-thermal": 48.312, "cpu-thermal.1": 51.0}
     assert found["clock_mhz"] == {"1": 600.0}
     assert found["clock_max_mhz"] == {"1": 1800.0}
@@ -87,7 +87,7 @@ def test_everything_that_is_there_is_read_with_its_unit(pi: Path) -> None:
 
 def test_sticky_bits_are_not_taken_for_current_ones(pi: Path) -> None:
     vcgencmd(pi, "echo throttled=0xe0000")
-    found = conditions.Board(Root(pi)).sample()
+    found = conditions.ConditionProbe(Root(pi)).sample()
     assert found["throttled"] == {
         "now": [],
         "sticky": ["frequency_capped", "throttled", "soft_temperature_limit"],
@@ -103,7 +103,7 @@ def test_sticky_bits_are_not_taken_for_current_ones(pi: Path) -> None:
 )
 def test_a_vcgencmd_that_fails_or_prints_rubbish_is_unknown(pi: Path, script: str) -> None:
     vcgencmd(pi, script)
-    found = conditions.Board(Root(pi)).sample()
+    found = conditions.ConditionProbe(Root(pi)).sample()
     assert found["throttled"] is None
     assert {"throttled", "under_voltage"} <= set(found["unknown"])
     assert found["firmware_problem"].startswith("vcgencmd get_throttled ")
@@ -113,25 +113,25 @@ def test_a_vcgencmd_that_fails_or_prints_rubbish_is_unknown(pi: Path, script: st
 
 def test_without_vcgencmd_the_kernels_own_file_is_read(pi: Path) -> None:
     put(pi, "sys/devices/platform/soc/soc:firmware/get_throttled", "50000\n")
-    throttled = conditions.Board(Root(pi)).sample()["throttled"]
+    throttled = conditions.ConditionProbe(Root(pi)).sample()["throttled"]
     assert throttled["sticky"] == ["under_voltage", "throttled"]
     assert throttled["source"] == "the firmware's file"
 
 
 def test_an_empty_board_is_all_unknown_and_no_error(tmp_path: Path) -> None:
-    found = conditions.Board(Root(tmp_path)).sample(scan=True)
+    found = conditions.ConditionProbe(Root(tmp_path)).sample(scan=True)
     assert set(found["unknown"]) == set(conditions.KEYS) - {"realtime_minus_monotonic_ns"}
 
 
 @pytest.mark.parametrize("text", ["rubbish", "999999999", "", "-300000"])
 def test_a_temperature_that_can_not_be_is_left_out(pi: Path, text: str) -> None:
     put(pi, "sys/class/thermal/thermal_zone0/temp", text)
-    assert conditions.Board(Root(pi)).temperatures_c() == {"cpu-thermal": 51.0}
+    assert conditions.ConditionProbe(Root(pi)).temperatures_c() == {"cpu-thermal": 51.0}
 
 
 def test_foreign_load_is_what_is_left_of_the_measuring_cores_time(pi: Path) -> None:
     process(pi, 50, "session", 40)
-    board = conditions.Board(Root(pi), cores=[1])
+    board = conditions.ConditionProbe(Root(pi), cores=[1])
     board.sample([50])
     put(pi, "proc/stat", STAT.format(1100, 900, 180, 920))  # core 0 is busy, and not measured
     process(pi, 50, "session", 100)
@@ -140,7 +140,7 @@ def test_foreign_load_is_what_is_left_of_the_measuring_cores_time(pi: Path) -> N
 
 def test_the_harness_itself_is_not_foreign_load(pi: Path) -> None:
     process(pi, 50, "session", 0)
-    board = conditions.Board(Root(pi))
+    board = conditions.ConditionProbe(Root(pi))
     board.sample([50])
     put(pi, "proc/stat", STAT.format(200, 900, 100, 1000))
     process(pi, 50, "session", 104)  # the kernel counts a process finer than a core
@@ -153,7 +153,7 @@ def test_the_busiest_foreign_processes_are_named_and_ours_are_not(pi: Path) -> N
     process(pi, 60, "apt (get)", 0)
     process(pi, 61, "idle", 7)
     process(pi, 62, "chrome", 0)
-    board = conditions.Board(Root(pi))
+    board = conditions.ConditionProbe(Root(pi))
     assert board.sample([50], scan=True)["foreign_top"] == []
     for pid, name, ticks, parent in ((51, "helper of ours", 90, 50), (60, "apt (get)", 20, 1), (62, "chrome", 30, 1)):
         process(pi, pid, name, ticks, parent)
@@ -246,7 +246,7 @@ def _refuse(path: Path, _text: str) -> int:
 
 
 def test_commands_of_ours_that_came_and_went_are_taken_off_the_load(pi: Path, tmp_path: Path) -> None:
-    board = conditions.Board(Root(pi), footprint=lambda: footprint.total(tmp_path))
+    board = conditions.ConditionProbe(Root(pi), footprint=lambda: footprint.total(tmp_path))
     board.sample()
     put(pi, "proc/stat", STAT.format(150, 900, 100, 950))
     footprint.add(tmp_path, 20)
@@ -256,7 +256,7 @@ def test_commands_of_ours_that_came_and_went_are_taken_off_the_load(pi: Path, tm
 
 def test_the_agents_own_processes_are_not_named(pi: Path) -> None:
     process(pi, 60, "python3", 0)
-    board = conditions.Board(Root(pi))
+    board = conditions.ConditionProbe(Root(pi))
     board.sample(scan=True)
     process(pi, 60, "python3", 50)
     put(pi, "proc/60/cmdline", "python3\0-m\0edgeloop_agent\0look\0")
@@ -271,21 +271,21 @@ def hwmon(root: Path, number: int, **files: str) -> None:
 def test_under_voltage_is_seen_without_vcgencmd_and_is_not_throttling(pi: Path) -> None:
     hwmon(pi, 3, name="rpi_volt", in0_lcrit_alarm="1")
     hwmon(pi, 4, name="ina260", in0_lcrit_alarm="1")
-    found = conditions.Board(Root(pi)).sample()
+    found = conditions.ConditionProbe(Root(pi)).sample()
     assert found["under_voltage"] == {"now": True, "sticky": None, "source": "hwmon"}
     assert found["throttled"] is None
     assert found["throttling_known"] is False
     assert found["firmware_problem"] == "there is no vcgencmd"
     hwmon(pi, 3, name="rpi_volt", in0_lcrit_alarm="0")
-    assert conditions.Board(Root(pi)).sample()["under_voltage"]["now"] is False
+    assert conditions.ConditionProbe(Root(pi)).sample()["under_voltage"]["now"] is False
 
 
 def test_what_the_kernel_of_a_raspberry_pi_shows_is_no_proof_that_it_does_not_throttle(pi: Path) -> None:
     for name, text in (("type", "cpufreq-cpu0"), ("cur_state", "0"), ("max_state", "4")):
         put(pi, f"sys/class/thermal/cooling_device0/{name}", text)
-    assert conditions.Board(Root(pi)).sample()["throttling_known"] is False
+    assert conditions.ConditionProbe(Root(pi)).sample()["throttling_known"] is False
     put(pi, "proc/device-tree/model", "BeagleBoard.org BeaglePlay")
-    found = conditions.Board(Root(pi)).sample()
+    found = conditions.ConditionProbe(Root(pi)).sample()
     assert (found["throttling_known"], found["cooling"]) == (True, {"cpufreq-cpu0": [0, 4]})
     assert "throttled" not in found["unknown"]
 
@@ -296,8 +296,8 @@ def test_cooling_devices_of_other_cores_and_fans_slow_nobody_down_here(pi: Path)
     for number, kind in enumerate(("cpufreq-cpu0", "cpufreq-cpu4", "pwm-fan", "thermal-devfreq-0", "Processor")):
         for name, text in (("type", kind), ("cur_state", "1"), ("max_state", "3")):
             put(pi, f"sys/class/thermal/cooling_device{number}/{name}", text)
-    assert set(conditions.Board(Root(pi), cores=[1]).sample()["cooling"]) == {"cpufreq-cpu0", "Processor"}
-    assert set(conditions.Board(Root(pi), cores=[5]).sample()["cooling"]) == {"cpufreq-cpu4", "Processor"}
+    assert set(conditions.ConditionProbe(Root(pi), cores=[1]).sample()["cooling"]) == {"cpufreq-cpu0", "Processor"}
+    assert set(conditions.ConditionProbe(Root(pi), cores=[5]).sample()["cooling"]) == {"cpufreq-cpu4", "Processor"}
 
 
 def test_counts_of_the_hardware_fans_boost_and_offered_governors_are_read(pi: Path) -> None:
@@ -307,7 +307,7 @@ def test_counts_of_the_hardware_fans_boost_and_offered_governors_are_read(pi: Pa
     put(pi, "sys/devices/system/cpu/cpu1/cpufreq/cpuinfo_max_freq", "2400000")
     put(pi, "sys/devices/system/cpu/cpu1/cpufreq/scaling_available_governors", "powersave performance")
     hwmon(pi, 2, name="pwmfan", fan1_input="2985")
-    found = conditions.Board(Root(pi), cores=[1]).sample()
+    found = conditions.ConditionProbe(Root(pi), cores=[1]).sample()
     assert found["throttle_counts"] == {"core 1": 7, "package 1": 9}
     assert (found["boost"], found["fans_rpm"]) == (False, {"pwmfan:fan1": 2985})
     assert (found["clock_max_mhz"], found["clock_hardware_max_mhz"]) == ({"1": 1800.0}, {"1": 2400.0})
@@ -317,11 +317,11 @@ def test_counts_of_the_hardware_fans_boost_and_offered_governors_are_read(pi: Pa
 def test_without_zones_the_hardware_monitors_and_then_the_firmware_tell_the_temperature(pi: Path) -> None:
     for zone in (0, 1):
         (pi / f"sys/class/thermal/thermal_zone{zone}/temp").unlink()
-    assert conditions.Board(Root(pi)).temperatures_c() == {}
+    assert conditions.ConditionProbe(Root(pi)).temperatures_c() == {}
     vcgencmd(pi, 'echo "temp=61.8\'C"')
-    assert conditions.Board(Root(pi)).temperatures_c() == {"vcgencmd": 61.8}
+    assert conditions.ConditionProbe(Root(pi)).temperatures_c() == {"vcgencmd": 61.8}
     hwmon(pi, 1, name="coretemp", temp1_input="52000", temp1_label="Package id 0", temp2_input="rubbish")
-    assert conditions.Board(Root(pi)).temperatures_c() == {"coretemp:Package id 0": 52.0}
+    assert conditions.ConditionProbe(Root(pi)).temperatures_c() == {"coretemp:Package id 0": 52.0}
 
 
 def test_a_silent_vcgencmd_is_killed_and_after_three_failures_asked_no_more(
@@ -330,17 +330,17 @@ def test_a_silent_vcgencmd_is_killed_and_after_three_failures_asked_no_more(
     monkeypatch.setattr(firmware, "_TIMEOUT_S", 0.2)
     vcgencmd(pi, 'echo asked >> "$0.log"; exec sleep 60')
     asked = firmware.Firmware(Root(pi))
-    board = conditions.Board(Root(pi), firmware=asked)
+    board = conditions.ConditionProbe(Root(pi), firmware=asked)
     assert board.sample()["firmware_problem"] == "vcgencmd get_throttled gave no answer in 0.2 s"
     board.sample()
-    conditions.Board(Root(pi), firmware=asked).sample()
+    conditions.ConditionProbe(Root(pi), firmware=asked).sample()
     assert (pi / "usr/bin/vcgencmd.log").read_text().count("asked") == 3
 
 
 def test_the_firmwares_clock_stands_beside_the_lowest_that_the_kernel_said_around_it(pi: Path) -> None:
     frequency = pi / "sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq"
     vcgencmd(pi, f"[ $1 = measure_clock ] && echo 'frequency(48)=599000000' && echo 500000 > {frequency}")
-    found = conditions.Board(Root(pi), cores=[1]).sample()
+    found = conditions.ConditionProbe(Root(pi), cores=[1]).sample()
     assert (found["clock_mhz"], found["clock_kernel_mhz"], found["clock_firmware_mhz"]) == ({"1": 600.0}, 500.0, 599.0)
 
 
@@ -368,7 +368,7 @@ def test_who_is_held_up_between_two_clocks_sees_none_that_was_set(tmp_path: Path
             self.now += 70_000_000 if self.looks <= held_up else 100
             return self.now + 10**18
 
-    found = conditions.Board(Starved(tmp_path), cores=[]).sample()
+    found = conditions.ConditionProbe(Starved(tmp_path), cores=[]).sample()
     error = abs(found["realtime_minus_monotonic_ns"] - 10**18)
     assert error < (1_000 if held_up < 20 else 36_000_000)
 
@@ -403,7 +403,7 @@ class Clock:
 def soaked(pi: Path, celsius: Callable[[float], float], *, ends_s: float = 1e9, **asked: Any) -> dict[str, Any]:
     clock = Clock(lambda at_s: put(pi, "sys/class/thermal/thermal_zone1/temp", f"{celsius(at_s) * 1000:.0f}"))
     return soak.soak(
-        conditions.Board(Root(pi)),
+        conditions.ConditionProbe(Root(pi)),
         replace(ASKED, **asked),
         NOBODY,
         lambda: "killed by SIGSEGV" if clock.now_s - 1000 >= ends_s else None,
@@ -438,7 +438,7 @@ def test_a_soak_whose_model_dies_says_how(pi: Path) -> None:
 
 
 def test_a_soak_without_a_temperature_is_unknown_at_once(tmp_path: Path) -> None:
-    found = soak.soak(conditions.Board(Root(tmp_path)), ASKED, NOBODY, lambda: None, Clock().pause)
+    found = soak.soak(conditions.ConditionProbe(Root(tmp_path)), ASKED, NOBODY, lambda: None, Clock().pause)
     assert (found["passed"], found["took_s"] < 1) == (None, True)
 
 
@@ -475,10 +475,12 @@ def test_the_gate_names_who_keeps_the_board_busy_and_does_not_wait_for_cold_befo
     process(pi, 62, "chrome", 0)
     clock = Clock(busy)
     asked = replace(ASKED, idle_gate=True, cool_down_max_s=5.0, foreign_load_max_pct=5.0, soak_max_s=None)
-    found = gate.wait_for_calm(conditions.Board(Root(pi), cores=[0]), asked, NOBODY, clock.pause, lambda: clock.now_s)
+    found = gate.wait_for_calm(
+        conditions.ConditionProbe(Root(pi), cores=[0]), asked, NOBODY, clock.pause, lambda: clock.now_s
+    )
     assert (found["asked"], found["passed"], found["waited_s"]) == (True, False, 5.0)
     assert found["detail"] == "load of others 50.0 % (chrome), wanted at most 5 %"
     warm = replace(asked, idle_gate=False, start_temperature_max_c=40.0, cool_down_max_s=2.0)
-    board = conditions.Board(Root(pi))
+    board = conditions.ConditionProbe(Root(pi))
     assert gate.wait_for_calm(board, warm, NOBODY, clock.pause, lambda: clock.now_s)["passed"] is False
     assert gate.wait_for_calm(board, replace(warm, soak_max_s=9.0), NOBODY, clock.pause)["asked"] is False

@@ -182,7 +182,7 @@ def test_a_reader_of_links_reads_nothing(state: Path) -> None:
 
 
 def test_a_long_session_keeps_a_bounded_number_of_samples() -> None:
-    kept = child.Samples()
+    kept = child.ConditionTrace()
     for moment in range(5000):
         kept.add({"monotonic_ns": moment, "padding": "x" * 1000})
     assert len(json.dumps(kept.kept)) < 1_600_000

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeloop.core.board import SENSOR_PATTERN, PowerMeter
+from edgeloop.core.board import SENSOR_PATTERN, PowerMeterSpec
 from edgeloop_agent import power
 from edgeloop_agent.folder import AgentError
 
@@ -91,7 +91,7 @@ def test_probe_is_told_what_the_sensor_reads(tmp_path: Path) -> None:
 @given(st.text(max_size=90))
 def test_what_the_host_takes_for_a_sensors_name_the_agent_takes_too(text: str) -> None:
     try:
-        PowerMeter(hwmon=text, accuracy_pct=1)
+        PowerMeterSpec(hwmon=text, accuracy_pct=1)
     except ValueError:
         return
     assert power.NAME.match(text), SENSOR_PATTERN

@@ -78,8 +78,8 @@ def test_on_3_9_without_numpy_everything_but_a_session_works(tmp_path: Path) -> 
         agent_sha256=agent_bundle().sha256,
         lease_token="token-of-me",
         lease_owner="me",
-        subjects=[wire.Subject("a", "litert", sha256, ".tflite", 1, ["x"], ["y"])],
-        schedule=[wire.Step(0, 0, "latency")],
+        subjects=[wire.WireSubject("a", "litert", sha256, ".tflite", 1, ["x"], ["y"])],
+        schedule=[wire.WireStep(0, 0, "latency")],
         session_plan=wire.SessionPlan(1, 0.0, 0.1, 1, 0.1, "invoke", None, 0.0, 20.0),
         conditions=wire.Conditions(
             cores=[],

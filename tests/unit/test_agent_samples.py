@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeloop_agent.engines.interpreter import RefusedError
-from edgeloop_agent.samples import HELD_SAMPLES_MAX, Data, for_latency, random_sample, to_stored
+from edgeloop_agent.samples import HELD_SAMPLES_MAX, SampleData, for_latency, random_sample, to_stored
 from edgeloop_agent.wire import Tensor
 
 FLOAT = Tensor("in", "float32", [1, 2, 3], None, None)
@@ -25,7 +25,7 @@ def npz(path: Path, *, compressed: bool = False, **arrays: Any) -> str:
     return str(path)
 
 
-def rows(data: Data) -> list[Any]:
+def rows(data: SampleData) -> list[Any]:
     return [np.array(column) for column in zip(*data, strict=True)]
 
 
@@ -35,7 +35,7 @@ def test_samples_come_in_order_with_or_without_their_batch(
     tmp_path: Path, shape: tuple[int, ...], compressed: bool
 ) -> None:
     x = np.arange(30, dtype=np.float32).reshape(shape)
-    data = Data(npz(tmp_path / "d.npz", compressed=compressed, x=x), ["image"], [FLOAT])
+    data = SampleData(npz(tmp_path / "d.npz", compressed=compressed, x=x), ["image"], [FLOAT])
     assert data.count == 5
     np.testing.assert_array_equal(rows(data)[0].reshape(shape), x)
 
@@ -53,7 +53,7 @@ def test_the_same_type_goes_in_raw() -> None:
 
 def test_inputs_are_found_by_name_and_in_order(tmp_path: Path) -> None:
     path = npz(tmp_path / "d.npz", x__b=np.ones((2, 2, 3), np.float32), x__a=np.zeros((2, 2, 3), np.int8))
-    first, second = rows(Data(path, ["a", "b"], [INT8, FLOAT]))
+    first, second = rows(SampleData(path, ["a", "b"], [INT8, FLOAT]))
     assert (first.max(), second.min()) == (0, 1)
 
 
@@ -72,45 +72,45 @@ def test_inputs_are_found_by_name_and_in_order(tmp_path: Path) -> None:
 )
 def test_what_does_not_fit_is_refused_with_one_line(tmp_path: Path, arrays: dict[str, Any], line: str) -> None:
     with pytest.raises(RefusedError, match=re.escape(line)):
-        rows(Data(npz(tmp_path / "d.npz", **arrays), ["image"], [INT8]))
+        rows(SampleData(npz(tmp_path / "d.npz", **arrays), ["image"], [INT8]))
 
 
 def test_two_inputs_of_different_lengths_are_refused(tmp_path: Path) -> None:
     path = npz(tmp_path / "d.npz", x__a=np.zeros((2, 2, 3), np.float32), x__b=np.zeros((3, 2, 3), np.float32))
     with pytest.raises(RefusedError, match="different numbers of samples: 2, 3"):
-        Data(path, ["a", "b"], [FLOAT, FLOAT])
+        SampleData(path, ["a", "b"], [FLOAT, FLOAT])
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "d.npz"
     path.write_bytes(b"not a zip")
     with pytest.raises(RefusedError, match="can't be read"):
-        Data(str(path), ["a"], [FLOAT])
+        SampleData(str(path), ["a"], [FLOAT])
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", b"rubbish")
     with pytest.raises(RefusedError, match=r"not an \.npy array"):
-        Data(str(path), ["a"], [FLOAT])
+        SampleData(str(path), ["a"], [FLOAT])
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (9, 2, 3)})
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", header.getvalue() + bytes(30))
     with pytest.raises(RefusedError, match="cut short"):
-        rows(Data(str(path), ["a"], [FLOAT]))
+        rows(SampleData(str(path), ["a"], [FLOAT]))
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     path = npz(tmp_path / "d.npz", x=np.array([{"a": 1}] * 3, object))
     with pytest.raises(RefusedError, match="an array of numbers"):
-        Data(path, ["a"], [FLOAT])
+        SampleData(path, ["a"], [FLOAT])
 
 
 def test_a_latency_session_holds_a_bounded_number_of_the_first_samples(tmp_path: Path) -> None:
-    small = Data(npz(tmp_path / "s.npz", x=np.arange(600, dtype=np.float32).reshape(100, 2, 3)), ["a"], [FLOAT])
+    small = SampleData(npz(tmp_path / "s.npz", x=np.arange(600, dtype=np.float32).reshape(100, 2, 3)), ["a"], [FLOAT])
     held = for_latency(small, [FLOAT], 0)
     assert len(held) == HELD_SAMPLES_MAX
     assert held[1][0].ravel().tolist() == [6, 7, 8, 9, 10, 11]
     big = Tensor("in", "float32", [1, 3_000_000], None, None)
-    large = Data(npz(tmp_path / "l.npz", x=np.zeros((2, 3_000_000), np.float32)), ["a"], [big])
+    large = SampleData(npz(tmp_path / "l.npz", x=np.zeros((2, 3_000_000), np.float32)), ["a"], [big])
     assert len(for_latency(large, [big], 0)) == 1
 
 

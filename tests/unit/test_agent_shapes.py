@@ -14,22 +14,22 @@ from edgeloop_agent import samples, wire
 from edgeloop_agent.engines.interpreter import RefusedError
 from edgeloop_agent.wire import Tensor
 
-SUBJECT = wire.Subject("a", "litert", "4" * 64, ".tflite", 1, ["x"], ["y"], shapes=[[1, 8, 8, 1], [1, 4]])
+SUBJECT = wire.WireSubject("a", "litert", "4" * 64, ".tflite", 1, ["x"], ["y"], shapes=[[1, 8, 8, 1], [1, 4]])
 
 
 def test_shapes_travel_as_lists_of_lists() -> None:
-    assert wire.from_plain(wire.Subject, json.loads(json.dumps(asdict(SUBJECT)))) == SUBJECT
+    assert wire.from_plain(wire.WireSubject, json.loads(json.dumps(asdict(SUBJECT)))) == SUBJECT
 
 
 @pytest.mark.parametrize("shapes", [[[1, "8"]], [1, 8], [[True]], "1,8"])
 def test_shapes_of_another_kind_are_refused(shapes: Any) -> None:
     with pytest.raises(wire.WireError, match=r"shapes is not of type list\[list\[int\]\]"):
-        wire.from_plain(wire.Subject, {**asdict(SUBJECT), "shapes": shapes})
+        wire.from_plain(wire.WireSubject, {**asdict(SUBJECT), "shapes": shapes})
 
 
 def data(path: Path, x: Any, shape: list[int]) -> list[Any]:
     np.savez(path / "d.npz", x=x)
-    return [s[0] for s in samples.Data(str(path / "d.npz"), ["x"], [Tensor("x", "float32", shape, None, None)])]
+    return [s[0] for s in samples.SampleData(str(path / "d.npz"), ["x"], [Tensor("x", "float32", shape, None, None)])]
 
 
 def test_channel_last_samples_go_into_a_channel_first_input(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ KINDS: list[type[Any]] = [
     wire.State,
     wire.Done,
     wire.SessionRecord,
-    wire.Subject,
-    wire.Pipeline,
+    wire.WireSubject,
+    wire.WirePipeline,
     wire.SessionPlan,
     wire.Tensor,
 ]
@@ -27,7 +27,7 @@ NUMBER = st.floats(allow_nan=False, allow_infinity=False)
 INTEGER = st.integers(-(2**63), 2**63 - 1)
 
 subjects = st.builds(
-    wire.Subject,
+    wire.WireSubject,
     TEXT,
     TEXT,
     TEXT,
@@ -37,7 +37,7 @@ subjects = st.builds(
     st.lists(TEXT, max_size=3),
     st.none() | TEXT,
 )
-steps = st.builds(wire.Step, INTEGER, INTEGER, TEXT)
+steps = st.builds(wire.WireStep, INTEGER, INTEGER, TEXT)
 plans = st.builds(wire.SessionPlan, INTEGER, NUMBER, NUMBER, INTEGER, NUMBER, TEXT, st.none() | NUMBER, NUMBER, NUMBER)
 surroundings = st.builds(
     wire.Conditions,
@@ -66,7 +66,7 @@ jobs = st.builds(
     power_sensor=st.none() | TEXT,
     seed=INTEGER,
     deadline_s=NUMBER,
-    pipeline=st.none() | st.builds(wire.Pipeline, TEXT, TEXT, TEXT),
+    pipeline=st.none() | st.builds(wire.WirePipeline, TEXT, TEXT, TEXT),
 )
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import edgeloop_agent
 from edgeloop.board.bundle import BUNDLE_BYTES_MAX, agent_bundle, bundle_of
-from edgeloop.board.deflate import deflate
+from edgeloop.board.reproducible_zip import deflate
 from edgeloop.errors import HarnessError
 
 PACKAGE = Path(edgeloop_agent.__file__).parent

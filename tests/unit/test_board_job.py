@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeloop.board.asked import asked_of
 from edgeloop.board.job import AttemptFolder, job_id_of, read_attempt, wire_job
+from edgeloop.board.job_request import asked_of
 from edgeloop.board.session_files import dequantized, load_npy, samples_in
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardEnvironment, BoardModel, Runtime
-from edgeloop.core.measurement import MeasureRequest, Step, Subject
+from edgeloop.core.measurement import MeasureRequest, ScheduleStep, Subject
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BoardError, DataError, LabError
@@ -42,9 +42,9 @@ def request(folder: Path, **more: Any) -> MeasureRequest:
         "key": "trial",
         "subjects": (Subject("reference", artifact), Subject("candidate", artifact, threads=2)),
         "schedule": (
-            Step(0, "candidate", "latency"),
-            Step(1, "candidate", "evaluate"),
-            Step(2, "reference", "latency"),
+            ScheduleStep(0, "candidate", "latency"),
+            ScheduleStep(1, "candidate", "evaluate"),
+            ScheduleStep(2, "reference", "latency"),
         ),
         "plan": Plan.of("quick"),
         "environment": Environment(),
@@ -118,7 +118,7 @@ class TestJobId:
             {"attempt": 1},
             {"plan": Plan.of("standard")},
             {"environment": Environment(governor="performance")},
-            {"schedule": (Step(0, "candidate", "latency"),)},
+            {"schedule": (ScheduleStep(0, "candidate", "latency"),)},
         ],
     )
     def test_another_question_has_another_id(self, tmp_path: Path, more: dict[str, Any]) -> None:

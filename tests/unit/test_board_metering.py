@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edgeloop.analysis.energy import session_energy
 from edgeloop.board.metering import MeterBeside, check_readings, check_windows, trace_of
-from edgeloop.core.board import PowerMeter as Declared
+from edgeloop.core.board import PowerMeterSpec as Declared
 from edgeloop.core.measurement import PowerTrace
 from edgeloop.errors import BoardError, LabError
-from edgeloop.measure.energy import session_energy
 from edgeloop_agent import wire
 
 METER = Declared(command=("meter", "stream"), accuracy_pct=1.0)

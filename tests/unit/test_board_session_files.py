@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeloop.board.asked import Asked, AskedStep, AskedSubject
 from edgeloop.board.job import AttemptFolder, read_attempt
+from edgeloop.board.job_request import AskedStep, AskedSubject, JobRequest
 from edgeloop.core.profile import Operator, OperatorOutput, Parts
 from edgeloop.errors import BoardError
 from edgeloop_agent import wire
@@ -27,7 +27,7 @@ PARTS = Parts(
     ),
     parts=((0,), (1,), (0, 1)),
 )
-ASKED = Asked(
+ASKED = JobRequest(
     job_id="j" * 32,
     target="pi",
     board_model="raspberry-pi-4",

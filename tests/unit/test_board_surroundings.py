@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeloop.analysis.conditions import digest
+from edgeloop.analysis.trust import trust
 from edgeloop.board import surroundings
 from edgeloop.core.board import BoardEnvironment
 from edgeloop.core.measurement import Session
 from edgeloop.core.plan import Environment
-from edgeloop.measure.conditions import digest
-from edgeloop.measure.trust import trust
-from edgeloop.reports.surroundings import found
+from edgeloop.reports.conditions import found
 
 NUMBER = st.integers(-(10**19), 10**19) | st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeloop.builders.tvm.dot import NEON, SDOT, VNNI
-from edgeloop.builders.tvm.integer.network import core_of
-from edgeloop.builders.tvm.integer.requantize import (
+from edgeloop.builders.tvm.quantized.graph import core_of
+from edgeloop.builders.tvm.quantized.requantize import (
     HIGHEST,
     LOWEST,
     Addition,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from edgeloop.bootstrap.running import needs_toolchain
+from edgeloop.app.preview import needs_toolchain
 from edgeloop.core.campaign import Campaign, Training
 from edgeloop.errors import ConfigError
 

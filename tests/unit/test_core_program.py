@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from edgeloop.board.wheels import Interpreter, known_systems, program_support, wheels_for
-from edgeloop.builders.program import pack_program, read_program
 from edgeloop.core.campaign import Reference, Search
 from edgeloop.errors import BoardError, ConfigError, UserError
+from edgeloop.ready_models.exec_program import pack_program, read_program
 from edgeloop_agent import wire
 
 GOOD = """schema = 1
@@ -48,7 +48,7 @@ def test_a_pack_holds_what_the_agent_reads_and_equal_contents_have_one_hash(tmp_
     assert packs[0].shown == str(path)
     assert (packs[0].inputs[0].shape, packs[0].outputs[0].shape) == ((1, 2, 3), (1,))
     with zipfile.ZipFile(packs[0].path) as archive:
-        told = wire.decode(wire.Program, archive.read(wire.PROGRAM_FILE))
+        told = wire.decode(wire.WireProgram, archive.read(wire.PROGRAM_FILE))
         modes = {info.filename: info.external_attr >> 16 & stat.S_IXUSR for info in archive.infolist()}
     assert (told.path, told.arguments) == ("bin/net", ["net.bin"])
     assert told.inputs == [wire.Tensor("x", "int8", [1, 2, 3], 0.5, -1)]

@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeloop.analysis.delegation import least_taken, short_of_share
+from edgeloop.app.delegate_checks import compilers_of
 from edgeloop.board.job import job_id_of, wire_job
-from edgeloop.board.models import load_model
 from edgeloop.board.surroundings import faults
-from edgeloop.bootstrap.delegates import compilers_of
+from edgeloop.config.board_models import load_model
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, Delegate
 from edgeloop.core.campaign import Campaign, Reference, Search
 from edgeloop.core.limits import LimitSet
-from edgeloop.core.measurement import MeasureRequest, Session, Step, Subject
+from edgeloop.core.measurement import MeasureRequest, ScheduleStep, Session, Subject
 from edgeloop.core.network import Candidate, NetworkSpec, Setting
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.errors import ConfigError
-from edgeloop.measure.delegation import least_taken, short_of_share
-from edgeloop.method.space import SearchSpace
-from edgeloop.method.strategy.optuna import OptunaStrategy
-from edgeloop.method.strategy.sweep import shuffled
-from edgeloop.testing.simulated_board import simulated_sizes
+from edgeloop.search.space import SearchSpace
+from edgeloop.search.strategies.grid_random import shuffled
+from edgeloop.search.strategies.optuna import OptunaStrategy
+from edgeloop.testing.fakes.simulated_board import simulated_sizes
 from edgeloop_agent.engines.delegation import counted
 from edgeloop_agent.wire import Job, decode, encode
 
@@ -124,7 +124,7 @@ def test_what_a_board_tells_of_a_delegate_is_checked(told: Any) -> None:
 
 def request(*, delegate: Delegate | None) -> MeasureRequest:
     subject = Subject("candidate", artifact(), delegate=delegate)
-    step = Step(0, "candidate", "latency")
+    step = ScheduleStep(0, "candidate", "latency")
     return MeasureRequest("k", (subject,), (step,), Plan.of("quick"), Environment(), Path("/f"))
 
 

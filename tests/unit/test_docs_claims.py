@@ -10,9 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/explanation/method.md"
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE.read_text(encoding="utf-8"))))
-MODULES = sorted(
-    set(re.findall(r"`((?:core|measure|method|models|training|bootstrap)/[\w/]*(?:\.py)?)`", PAGE.read_text()))
-)
+MODULES = sorted(set(re.findall(r"`((?!tests/)[a-z_]+/\w[\w/]*(?:\.py)?)`", PAGE.read_text(encoding="utf-8"))))
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeloop.app.host_doctor import package_checks, pair_checks
 from edgeloop.board.doctor import (
     clock_checks,
     condition_checks,
@@ -17,10 +18,9 @@ from edgeloop.board.doctor import (
     state_checks,
     support_checks,
 )
-from edgeloop.board.models import load_model
 from edgeloop.board.wheels import Interpreter, engine_support
-from edgeloop.bootstrap.host_doctor import package_checks, pair_checks
 from edgeloop.cli.checks import checks_text
+from edgeloop.config.board_models import load_model
 from edgeloop.core.board import Board, BoardEnvironment, Runtime, Ssh
 from edgeloop.core.check import Check, note, ok, wrong
 

@@ -6,20 +6,20 @@ import math
 
 import numpy as np
 import pytest
+from honesty.noise import NOISES, Noise
+from honesty.page import page
+from honesty.rates import Rate
+from honesty.scores import score_cells
+from honesty.times import SETTINGS, TRUE_NS, Setting, is_promised, simulate
 
+from edgeloop.analysis.decision import decide_timing
+from edgeloop.analysis.spread import RULES, spread_of
+from edgeloop.analysis.subject_data import subject_data
+from edgeloop.analysis.verdict import judge
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.limits import parse_limits
 from edgeloop.core.measurement import Session, Subject
 from edgeloop.core.plan import Plan
-from edgeloop.measure.deciding import decide_timing
-from edgeloop.measure.observed import observe
-from edgeloop.measure.spread import RULES, spread_of
-from edgeloop.measure.verdict import judge
-from edgeloop.testing.honesty.noise import NOISES, Noise
-from edgeloop.testing.honesty.page import page
-from edgeloop.testing.honesty.rates import Rate
-from edgeloop.testing.honesty.scores import score_cells
-from edgeloop.testing.honesty.times import SETTINGS, TRUE_NS, Setting, is_promised, simulate
 
 NOW, BEFORE = RULES["t-log-sessions/2"], RULES["t-log-sessions/1"]
 STANDARD = SETTINGS[1]
@@ -94,7 +94,7 @@ def test_the_simulation_decides_as_a_verdict_on_the_same_samples_does() -> None:
         spread = spread_of(sessions, "p90", NOW)
         assert spread is not None
         outcome = decide_timing(spread, 4.16e6, "p90", 0.95, 0.95)
-        observed = observe(Subject("candidate", artifact), "litert", sessions)
+        observed = subject_data(Subject("candidate", artifact), "litert", sessions)
         assert judge(limits, observed, None, Plan(), looks=1).outcome is outcome
         found.append(outcome)
     assert len(set(found)) > 1

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeloop.core.events import Finished, Started, fold
+from edgeloop.core.events import RunFinished, RunStarted, fold
 from edgeloop.core.verdict import Outcome
 from edgeloop.errors import StationError, UserError
 from edgeloop.records import ledger as module
 from edgeloop.records.ledger import FileLedger, read_ledger
-from edgeloop.testing.clock import FakeClock
-from edgeloop.testing.ledger_contract import asked
+from edgeloop.testing.contracts.ledger import asked
+from edgeloop.testing.fakes.clock import FakeClock
 
 SAMPLE = Path(__file__).parents[1] / "data" / "ledger-schema-1"
-STARTED = Started(run_id="r", campaign_name="c", campaign_key="0" * 64, versions={}, targets=("local",))
+STARTED = RunStarted(run_id="r", campaign_name="c", campaign_key="0" * 64, versions={}, targets=("local",))
 
 
 def written(folder: Path, trials: int = 3) -> Path:
@@ -45,7 +45,7 @@ def test_a_ledger_of_schema_1_still_loads_with_every_kind_of_event() -> None:
         (0, Outcome.PASS), (1, Outcome.FAIL), (2, Outcome.ERROR), (3, Outcome.PASS),
     ]  # fmt: skip
     assert entries[-1].trials_spent == 3
-    assert isinstance(entries[-1].event, Finished)
+    assert isinstance(entries[-1].event, RunFinished)
     assert trials[3].passed
 
 
@@ -148,8 +148,8 @@ def test_a_killed_writer_leaves_whole_lines_and_no_lock(tmp_path: Path) -> None:
 import os, signal, sys
 from pathlib import Path
 from edgeloop.records.ledger import FileLedger
-from edgeloop.testing.clock import FakeClock
-from edgeloop.testing.ledger_contract import asked
+from edgeloop.testing.fakes.clock import FakeClock
+from edgeloop.testing.contracts.ledger import asked
 ledger = FileLedger(Path(sys.argv[1]), FakeClock())
 ledger.append(asked(1))
 os.kill(os.getpid(), signal.SIGKILL)

@@ -16,16 +16,16 @@ import torch
 
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
-from edgeloop.core.pyref import load_pyref
 from edgeloop.errors import ModelError, UserError
 from edgeloop.models.build import build_network
 from edgeloop.models.channel_last import BuiltNetwork
 from edgeloop.models.describe import describe
 from edgeloop.models.widen import widen
+from edgeloop.training.fake_quantize import FakeQuantized
 from edgeloop.training.graph import exported_graph, kind_of
-from edgeloop.training.insert import FakeQuantized
 from edgeloop.training.prune import pruned
-from edgeloop.training.quantizers import Phase
+from edgeloop.training.quantizers import QuantizerPhase
+from edgeloop.user_code.functions import load_function
 
 pytestmark = [
     pytest.mark.train,
@@ -123,7 +123,7 @@ def _file(folder: Path, text: str) -> Path:
 
 def _kept(folder: Path, text: str) -> Any:
     """Keras's own model, as the factory made it first."""
-    return load_pyref(f"{_file(folder, text)}:made")[0]
+    return load_function(f"{_file(folder, text)}:made")[0]
 
 
 def _made(folder: Path, text: str, io: NetworkIO = IO, **given: Any) -> BuiltNetwork:
@@ -251,9 +251,9 @@ def build(width, depth):
 def test_gradients_reach_every_weight_through_fake_quantizers(tmp_path: Path) -> None:
     built = _made(tmp_path, MODELS["all of the convolutions"]).eval()
     fake = FakeQuantized(exported_graph(built, [_samples()]), Lightening.parse("w8a8"))
-    fake.enter(Phase.CALIBRATE)
+    fake.enter(QuantizerPhase.CALIBRATE)
     fake.module(_samples(32))
-    fake.enter(Phase.LEARN)
+    fake.enter(QuantizerPhase.LEARN)
     fake.module(_samples())[0].square().sum().backward()
     weights = [p for name, p in fake.module.named_parameters() if "weight" in name]
     assert len(weights) == len(fake.layers) == 7

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeloop.bootstrap.files import load_campaign, reference_network
+from edgeloop.config.campaign_file import load_campaign, reference_network
 from edgeloop.data import load, network_io
 from edgeloop.models.build import build_network
 from edgeloop.models.describe import describe

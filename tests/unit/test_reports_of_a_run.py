@@ -13,7 +13,18 @@ import pytest
 from rich.console import Console
 
 from edgeloop.core.campaign import Search
-from edgeloop.core.events import Asked, Built, Entry, Event, Finished, Judged, Moved, Started, Trained, Trial
+from edgeloop.core.events import (
+    ArtifactBuilt,
+    Entry,
+    Event,
+    Judgement,
+    NetworkTrained,
+    RunFinished,
+    RunStarted,
+    SearchMoved,
+    Trial,
+    TrialAsked,
+)
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import parse_limits
 from edgeloop.core.measurement import EnergySummary, Interval, Trust
@@ -21,16 +32,16 @@ from edgeloop.core.network import Candidate, NetworkSpec
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.verdict import Outcome, Verdict
 from edgeloop.errors import Owner
-from edgeloop.method.lighten import degree, predicted_bytes
-from edgeloop.method.space import SearchSpace
-from edgeloop.method.strategy import PatentStrategy
 from edgeloop.reports import csv as csv_report
 from edgeloop.reports import document as document_report
 from edgeloop.reports import html as html_report
 from edgeloop.reports import junit as junit_report
 from edgeloop.reports import text as text_report
 from edgeloop.reports.chart import Line, Mark, scatter
-from edgeloop.testing.simulated_board import SimulatedBoard, Truth, simulated_sizes
+from edgeloop.search.size_model import degree, predicted_bytes
+from edgeloop.search.space import SearchSpace
+from edgeloop.search.strategies import PatentStrategy
+from edgeloop.testing.fakes.simulated_board import SimulatedBoard, Truth, simulated_sizes
 
 M1 = NetworkSpec(family="ds_cnn")
 RUNG_SPEED = {"fp32": 1.0, "fp16": 1.02, "w8a16": 1.3, "w8a8": 0.5, "w4a8:50": 0.8, "w4a8": 0.9}
@@ -51,7 +62,7 @@ def truth(candidate: Candidate) -> Truth:
 def events_of(trial: Trial) -> list[Event]:
     accuracy = truth(trial.candidate).accuracy
     told: list[Event] = [
-        Asked(
+        TrialAsked(
             trial=trial.number,
             role=trial.role,
             candidate=trial.candidate,
@@ -61,7 +72,7 @@ def events_of(trial: Trial) -> list[Event]:
             predicted_bytes=trial.predicted_bytes,
             why=trial.why,
         ),
-        Trained(
+        NetworkTrained(
             trial=trial.number,
             key="k",
             parent=None,
@@ -71,15 +82,15 @@ def events_of(trial: Trial) -> list[Event]:
             lightened=None if trial.candidate.lightening == "fp32" else {"top1": accuracy + 0.001},
         ),
     ]
-    if trial.built is not None:
-        told.append(trial.built.model_copy(update={"converted": {"top1": accuracy}}))
-    told += trial.judged
-    if trial.errored is not None:
-        told.append(trial.errored)
+    if trial.build is not None:
+        told.append(trial.build.model_copy(update={"converted": {"top1": accuracy}}))
+    told += trial.judgements
+    if trial.error is not None:
+        told.append(trial.error)
     return told
 
 
-def on_test_data(judged: Judged, **changes: object) -> Judged:
+def on_test_data(judged: Judgement, **changes: object) -> Judgement:
     return judged.model_copy(update={"split": "test", "job_key": "t", **changes})
 
 
@@ -88,7 +99,7 @@ def a_run(
 ) -> list[Entry]:
     """A run against the simulated board; `faults` by the number of the trial."""
     told: list[Event] = [
-        Started(run_id="r", campaign_name="demo", campaign_key="c", versions={"edgeloop": "0.1.0"}, targets=("pi4",))
+        RunStarted(run_id="r", campaign_name="demo", campaign_key="c", versions={"edgeloop": "0.1.0"}, targets=("pi4",))
     ]
     the_limits = parse_limits(limits)
     board = SimulatedBoard(the_limits, truth)
@@ -107,12 +118,12 @@ def a_run(
     )
     reference = board.measure(0, Candidate(network=M1, lightening="fp32"), "the reference network M1", strategy)
     told += events_of(reference.model_copy(update={"role": "reference"}))
-    finished: Finished | None = None
+    finished: RunFinished | None = None
     number = 0
     while finished is None:
         asked = strategy.ask()
         if asked is None or number == trials:
-            finished = Finished(exit_code=1, best=number, sentence="none passed; nothing is left to ask")
+            finished = RunFinished(exit_code=1, best=number, sentence="none passed; nothing is left to ask")
             break
         number += 1
         fault = (faults or {}).get(number)
@@ -121,15 +132,15 @@ def a_run(
         direction, sentence = strategy.tell(trial)
         told += events_of(trial)
         if trial.outcome is Outcome.PASS:
-            told.append(on_test_data(trial.judged[0]))
-            finished = Finished(exit_code=0, best=number, sentence=f"trial {number}, {asked[0]}, passed every limit")
-        told.append(Moved(trial=number, direction=direction, sentence=sentence))
+            told.append(on_test_data(trial.judgements[0]))
+            finished = RunFinished(exit_code=0, best=number, sentence=f"trial {number}, {asked[0]}, passed every limit")
+        told.append(SearchMoved(trial=number, direction=direction, sentence=sentence))
     told.append(finished)
     return entries([_as_measured(event, emulated=emulated) for event in told])
 
 
 def _as_measured(event: Event, *, emulated: bool) -> Event:
-    if not isinstance(event, Judged):
+    if not isinstance(event, Judgement):
         return event
     return event.model_copy(
         update={
@@ -196,7 +207,7 @@ def test_an_inconclusive_limit_says_how_many_more_sessions_would_decide() -> Non
 
 
 def _with_more(event: Event) -> Event:
-    if not isinstance(event, Judged):
+    if not isinstance(event, Judgement):
         return event
     findings = tuple(f.model_copy(update={"more_sessions": 7}) for f in event.verdict.findings)
     return event.model_copy(update={"verdict": event.verdict.model_copy(update={"findings": findings})})
@@ -212,8 +223,8 @@ def test_what_was_declared_stands_beside_what_was_found() -> None:
     document = document_report.run(PASSED)
     measured = next(trial["measurements"][0] for trial in document["trials"] if trial["measurements"])
     assert measured["environment"]["throttling"] == "soak"
-    judged = next(entry.event for entry in PASSED if isinstance(entry.event, Judged))
-    built = next(entry.event for entry in PASSED if isinstance(entry.event, Built))
+    judged = next(entry.event for entry in PASSED if isinstance(entry.event, Judgement))
+    built = next(entry.event for entry in PASSED if isinstance(entry.event, ArtifactBuilt))
     told = printed(text_report.measure_report(judged, built.artifact), terminal=False, width=400)
     assert f"declared: governor as-found; clock free; {DECLARED}" in told
     assert "found: clock_mhz 1500 to 1800; governor ondemand; under_voltage no" in told
@@ -293,7 +304,7 @@ def test_the_page_stands_alone(run: list[Entry]) -> None:
 
 def test_the_page_draws_every_measured_trial_twice_with_a_tooltip_and_the_limits_as_lines() -> None:
     source, _ = page_of(PASSED)
-    measured = {entry.event.trial for entry in PASSED if isinstance(entry.event, Judged)}
+    measured = {entry.event.trial for entry in PASSED if isinstance(entry.event, Judgement)}
     charts = re.findall(r'<svg class="chart".*?</svg>', source, re.DOTALL)
     assert len(charts) == 2
     for chart in charts:
@@ -317,7 +328,7 @@ def test_the_page_shows_the_chain_the_moves_the_conditions_the_versions_and_the_
 def test_names_from_outside_are_escaped() -> None:
     run = [
         entry.model_copy(update={"event": entry.event.model_copy(update={"campaign_name": "<script>x</script>&"})})
-        if isinstance(entry.event, Started)
+        if isinstance(entry.event, RunStarted)
         else entry
         for entry in a_run(faults={1: Outcome.INVALID})
     ]
@@ -337,7 +348,7 @@ def test_writing_replaces_the_page_whole_and_leaves_nothing_beside_it(tmp_path: 
 
 def test_csv_has_one_row_a_trial_with_units_in_the_names() -> None:
     rows = list(csv.DictReader(io.StringIO(csv_report.text(PASSED))))
-    asked = [entry.event for entry in PASSED if isinstance(entry.event, Asked)]
+    asked = [entry.event for entry in PASSED if isinstance(entry.event, TrialAsked)]
     assert [int(row["trial"]) for row in rows] == [event.trial for event in asked]
     assert tuple(rows[0]) == csv_report.COLUMNS
     last = rows[-1]
@@ -350,7 +361,7 @@ def test_csv_has_one_row_a_trial_with_units_in_the_names() -> None:
 def test_csv_cells_can_not_begin_a_formula() -> None:
     run = [
         entry.model_copy(update={"event": entry.event.model_copy(update={"why": "=1+1"})})
-        if isinstance(entry.event, Asked)
+        if isinstance(entry.event, TrialAsked)
         else entry
         for entry in PASSED
     ]
@@ -382,13 +393,13 @@ def test_junit_has_a_case_for_each_limit() -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome.INCONCLUSIVE, Outcome.INVALID, Outcome.ERROR])
 def test_junit_never_passes_what_was_not_decided(outcome: Outcome) -> None:
-    judged = next(e.event for e in reversed(PASSED) if isinstance(e.event, Judged))
+    judged = next(e.event for e in reversed(PASSED) if isinstance(e.event, Judgement))
     undecided = tuple(
         f.model_copy(update={"outcome": outcome if outcome is Outcome.INCONCLUSIVE else f.outcome})
         for f in judged.verdict.findings
     )
     verdict = Verdict(outcome=outcome, findings=undecided, reasons=("why",), owner=Owner.BOARD)
-    told = [e.event for e in PASSED if not (isinstance(e.event, Judged) and e.event.split == "test")]
+    told = [e.event for e in PASSED if not (isinstance(e.event, Judgement) and e.event.split == "test")]
     last = told.pop()
     told += [on_test_data(judged, verdict=verdict), last]
     assert set(cases(entries(told)).values()) == {"error"}
@@ -396,16 +407,18 @@ def test_junit_never_passes_what_was_not_decided(outcome: Outcome) -> None:
 
 def test_junit_passes_nothing_under_a_quick_plan() -> None:
     told = [
-        e.event.model_copy(update={"plan": Plan.of("quick")}) if isinstance(e.event, Judged) else e.event
+        e.event.model_copy(update={"plan": Plan.of("quick")}) if isinstance(e.event, Judgement) else e.event
         for e in PASSED
-        if not (isinstance(e.event, Judged) and e.event.split == "test")
+        if not (isinstance(e.event, Judgement) and e.event.split == "test")
     ]
     assert set(cases(entries(told)).values()) == {"error"}
 
 
 def test_junit_holds_no_character_that_xml_can_not() -> None:
     told = [
-        e.event.model_copy(update={"sentence": "bell \x07 and \x1b[31m"}) if isinstance(e.event, Finished) else e.event
+        e.event.model_copy(update={"sentence": "bell \x07 and \x1b[31m"})
+        if isinstance(e.event, RunFinished)
+        else e.event
         for e in (PASSED[0], PASSED[-1])
     ]
     told[-1] = told[-1].model_copy(update={"exit_code": 3, "best": None})
@@ -414,8 +427,8 @@ def test_junit_holds_no_character_that_xml_can_not() -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_measurement_is_told_with_its_intervals_conditions_and_findings(terminal: bool) -> None:
-    built = next(e.event for e in PASSED if isinstance(e.event, Built))
-    judged = next(e.event for e in PASSED if isinstance(e.event, Judged))
+    built = next(e.event for e in PASSED if isinstance(e.event, ArtifactBuilt))
+    judged = next(e.event for e in PASSED if isinstance(e.event, Judgement))
     told = printed(text_report.measure_report(judged, built.artifact), terminal=terminal)
     for words in (
         "FAIL",
@@ -457,8 +470,8 @@ def test_whiskers_show_intervals_in_both_directions() -> None:
 def test_a_measurement_tells_its_energy_powers_meter_and_what_was_lost(
     per: Literal["period", "inference"], told: str
 ) -> None:
-    built = next(e.event for e in PASSED if isinstance(e.event, Built))
-    judged = next(e.event for e in PASSED if isinstance(e.event, Judged))
+    built = next(e.event for e in PASSED if isinstance(e.event, ArtifactBuilt))
+    judged = next(e.event for e in PASSED if isinstance(e.event, Judgement))
     energy = EnergySummary(
         per=per,
         per_period_mj=40.0,

@@ -12,13 +12,13 @@ from torch import nn  # noqa: E402
 
 from edgeloop.core.campaign import Task  # noqa: E402
 from edgeloop.errors import DataError, UserError  # noqa: E402
-from edgeloop.training.fit import Course, Samples, fit, predict  # noqa: E402
-from edgeloop.training.lessons import Labels, Taught  # noqa: E402
+from edgeloop.training.fit import FitSamples, FitSettings, fit, predict  # noqa: E402
+from edgeloop.training.loss_schedules import Labels, Taught  # noqa: E402
 from edgeloop.training.objective import Objective, teacher_share  # noqa: E402
 
 pytestmark = pytest.mark.train
 
-COURSE = Course(epochs=3, batch=4, learning_rate=0.05, seed=0, rate_key="learning_rate")
+COURSE = FitSettings(epochs=3, batch=4, learning_rate=0.05, seed=0, rate_key="learning_rate")
 
 
 def test_the_teachers_share_stays_then_falls_to_nothing_in_the_last_third():
@@ -60,7 +60,7 @@ def test_a_custom_task_with_a_teacher_needs_a_distillation_of_its_own(tmp_path):
 def regression():
     torch.manual_seed(0)
     x = torch.randn(22, 3)
-    return Samples((x,), {"y": x.sum(1, keepdim=True)})
+    return FitSamples((x,), {"y": x.sum(1, keepdim=True)})
 
 
 def labels(samples):
@@ -91,7 +91,7 @@ def test_an_epoch_is_whole_batches_and_the_loss_falls():
 
 def test_fewer_samples_than_a_batch_are_one_batch():
     network = nn.Linear(3, 1)
-    course = Course(1, 64, 0.01, 0, "learning_rate")
+    course = FitSettings(1, 64, 0.01, 0, "learning_rate")
     assert len(fit(network, ["y"], regression(), labels(regression()), course, lambda _: None)) == 1
 
 
@@ -139,7 +139,7 @@ def test_lower_precision_trains_too_and_leaves_float_weights():
 
 
 def test_a_loss_that_is_not_finite_names_the_key_to_lower():
-    samples = Samples((torch.full((8, 3), 1e38),), {"y": torch.zeros(8, 1)})
+    samples = FitSamples((torch.full((8, 3), 1e38),), {"y": torch.zeros(8, 1)})
     with pytest.raises(UserError, match="diverged") as raised:
         fit(nn.Linear(3, 1), ["y"], samples, labels(samples), COURSE, lambda _: None)
     assert "training.learning_rate" in raised.value.lines()[0]

@@ -12,7 +12,7 @@ from edgeloop.training.quantizers import (  # noqa: E402
     ConstantQuantizer,
     HalfQuantizer,
     LearnedStepQuantizer,
-    Phase,
+    QuantizerPhase,
     RangeQuantizer,
     SameRange,
     WeightQuantizer,
@@ -91,7 +91,7 @@ def test_a_range_is_the_mean_of_the_calibration_batches_then_moves_slowly_then_s
     assert torch.equal(quantizer(batch), batch), "calibration rounds nothing"
     quantizer(torch.tensor([-2.0, 4.0]))
     assert (quantizer.low, quantizer.high) == pytest.approx((-1.0, 3.0))
-    quantizer.phase = Phase.LEARN
+    quantizer.phase = QuantizerPhase.LEARN
     quantizer(torch.tensor([-2.0, 13.0]))
     assert (quantizer.low, quantizer.high) == pytest.approx((-1.1, 4.0))
     quantizer.freeze()
@@ -118,7 +118,7 @@ def test_a_fixed_range_never_moves():
 def test_values_on_their_inputs_grid_are_rounded_by_its_range_without_moving_it():
     source = RangeQuantizer(8)
     source(torch.tensor([0.0, 2.55]))
-    source.phase = Phase.LEARN
+    source.phase = QuantizerPhase.LEARN
     assert SameRange(source)(torch.tensor([0.014, 9.0])).tolist() == pytest.approx([0.01, 2.55])
     assert source.high == pytest.approx(2.55)
 

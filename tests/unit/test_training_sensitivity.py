@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edgeloop.core.lightening import Lightening  # noqa: E402
-from edgeloop.core.mixing import LayerChoice  # noqa: E402
+from edgeloop.core.mixed_precision import LayerChoice  # noqa: E402
+from edgeloop.training.fake_quantize import FakeQuantized  # noqa: E402
 from edgeloop.training.graph import exported_graph  # noqa: E402
-from edgeloop.training.insert import FakeQuantized  # noqa: E402
-from edgeloop.training.quantizers import BiasQuantizer, LearnedStepQuantizer, Phase, WeightQuantizer  # noqa: E402
+from edgeloop.training.quantizers import BiasQuantizer, LearnedStepQuantizer, QuantizerPhase, WeightQuantizer  # noqa: E402
 from edgeloop.training.sensitivity import choices, look  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -40,9 +40,9 @@ def calibrated(network, taken=(), rung="w4a8:50"):
     torch.manual_seed(1)
     x = torch.randn(32, 2, 6, 6)
     fake = FakeQuantized(exported_graph(network, [x[:4]]), Lightening.parse(rung), taken)
-    fake.enter(Phase.CALIBRATE)
+    fake.enter(QuantizerPhase.CALIBRATE)
     fake.module(x)
-    fake.enter(Phase.FROZEN)
+    fake.enter(QuantizerPhase.FROZEN)
     return fake, x
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from edgeloop.board.models import load_model
-from edgeloop.bootstrap.toolchains import check_processors
+from edgeloop.config.board_models import load_model
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.limits import LimitSet
 from edgeloop.errors import ConfigError
+from edgeloop.wiring.builders import check_processors
 
 
 def campaign(*engines: str) -> Campaign:

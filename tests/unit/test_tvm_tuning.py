@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeloop.builders.tvm.schedule import Choice
-from edgeloop.builders.tvm.tuning import Database, Measured, Row, best_of, medians_ns, planned
+from edgeloop.builders.tvm.tuning import Database, Row, TimedSchedules, best_of, medians_ns, planned
 from edgeloop.errors import HarnessError
 
 CHOICES = [Choice(lanes=4, channels=4, positions=n, padding="copied") for n in range(1, 7)]
@@ -32,12 +32,12 @@ def test_every_function_is_tried_at_least_with_the_rules_choice() -> None:
 
 
 def test_what_was_measured_is_not_measured_again() -> None:
-    known = {"a": Measured(best=CHOICES[2], seen=tuple(CHOICES[:3]))}
+    known = {"a": TimedSchedules(best=CHOICES[2], seen=tuple(CHOICES[:3]))}
     assert planned({"a": CHOICES}, known, 3, 100) == []
 
 
 def test_the_best_known_goes_beside_what_is_new() -> None:
-    known = {"a": Measured(best=CHOICES[2], seen=tuple(CHOICES[:3]))}
+    known = {"a": TimedSchedules(best=CHOICES[2], seen=tuple(CHOICES[:3]))}
     assert planned({"a": CHOICES}, known, 5, 100) == [("a", CHOICES[2]), ("a", CHOICES[3]), ("a", CHOICES[4])]
 
 
@@ -73,8 +73,8 @@ def test_the_database_goes_on_from_the_best_of_each_session(tmp_path: Path) -> N
     later = Row(workload="a", function="g", choices=(CHOICES[1], CHOICES[5]), median_ns=(70.0, 60.0), library="1" * 64)
     database.add([later])
     assert database.measured() == {
-        "a": Measured(best=CHOICES[5], seen=(CHOICES[0], CHOICES[1], CHOICES[5])),
-        "b": Measured(best=CHOICES[0], seen=(CHOICES[0],)),
+        "a": TimedSchedules(best=CHOICES[5], seen=(CHOICES[0], CHOICES[1], CHOICES[5])),
+        "b": TimedSchedules(best=CHOICES[0], seen=(CHOICES[0],)),
     }
 
 

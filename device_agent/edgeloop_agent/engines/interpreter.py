@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from edgeloop_agent.engines import delegation
-from edgeloop_agent.wire import Delegate, Tensor
+from edgeloop_agent.wire import Tensor, WireDelegate
 
 
 class RefusedError(Exception):
@@ -63,7 +63,7 @@ class Engine:
         path: str,
         threads: int,
         shapes: Optional[list[list[int]]] = None,
-        delegate: Optional[Delegate] = None,
+        delegate: Optional[WireDelegate] = None,
     ) -> None:
         """Read a model and allocate its tensors, its inputs resized to `shapes` first.
 
@@ -76,7 +76,7 @@ class Engine:
         self._open(threads, None, None, model_content=content)
 
     def _open(
-        self, threads: int, shapes: Optional[list[list[int]]], delegate: Optional[Delegate], **model: Any
+        self, threads: int, shapes: Optional[list[list[int]]], delegate: Optional[WireDelegate], **model: Any
     ) -> None:
         if delegate is not None:
             model["experimental_delegates"] = [self._started(delegate)]
@@ -95,7 +95,7 @@ class Engine:
         if not self._sources or not self._sinks:
             raise RefusedError("the model has %d inputs and %d outputs" % (len(self._sources), len(self._sinks)))
 
-    def _started(self, delegate: Delegate) -> Any:
+    def _started(self, delegate: WireDelegate) -> Any:
         try:
             return self._load_delegate(delegate.library, delegate.options)
         except (OSError, AttributeError) as error:

@@ -19,7 +19,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from edgeloop_agent.engines.interpreter import Engine, RefusedError, one_line
-from edgeloop_agent.wire import Delegate, Tensor
+from edgeloop_agent.wire import Tensor, WireDelegate
 
 ALIGNMENT = 64
 """Bytes. Compiled code loads whole vectors from its inputs and crashes where one does not begin on such a boundary."""
@@ -62,7 +62,7 @@ class Tvm(Engine):
         path: str,
         threads: int,
         shapes: Optional[list[list[int]]] = None,
-        delegate: Optional[Delegate] = None,
+        delegate: Optional[WireDelegate] = None,
     ) -> None:
         """Open the library and give its inputs memory. Raises RefusedError."""
         if shapes is not None or delegate is not None:

@@ -18,16 +18,16 @@ from typing import Any, TypeVar
 from platformdirs import user_cache_path
 
 from edgeloop.board.agent import BoardAgent, Look, cache_name, sha256_of
-from edgeloop.board.asked import Asked, asked_of
 from edgeloop.board.bundle import AgentBundle, agent_bundle
 from edgeloop.board.job import AttemptFolder, job_id_of, wire_job
+from edgeloop.board.job_request import JobRequest, asked_of
 from edgeloop.board.meter import open_meter
 from edgeloop.board.metering import MeterBeside
 from edgeloop.board.provision import bring_runtimes
 from edgeloop.board.session_files import samples_in, sizes_to_read
 from edgeloop.board.wheels import WheelSet, wheels_for
 from edgeloop.core.board import Board, Runtime
-from edgeloop.core.board import PowerMeter as DeclaredMeter
+from edgeloop.core.board import PowerMeterSpec as DeclaredMeter
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Attempt, MeasureRequest
 from edgeloop.errors import (
@@ -320,7 +320,7 @@ class _Measuring:
         plan, environment = self._request.plan, self._request.environment.on(self._bench.board.environment)
         return min(self._request.deadline_s, self._total * plan.deadline_s + environment.waiting_s_max)
 
-    def _collect(self, asked: Asked, boot_id: str | None) -> wire.Done:
+    def _collect(self, asked: JobRequest, boot_id: str | None) -> wire.Done:
         """Look until the job is done and every session of it is here."""
         self._after = self._folder.fetched()
         self._beat_s = self._bench.now_s()
@@ -369,7 +369,7 @@ class _Measuring:
                 next_step="measure again; look at the board's disk and what else runs there",
             )
 
-    def _fetch(self, asked: Asked, look: Look, index: int, boot_id: str) -> None:
+    def _fetch(self, asked: JobRequest, look: Look, index: int, boot_id: str) -> None:
         sizes = sizes_to_read(asked, look, index)
         files = self._agent.read(self._job_id, {wire.session_file(index, part): n for part, n in sizes.items()})
         parts = {part: files[wire.session_file(index, part)] for part in sizes}

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeloop.board.deflate import deflate
+from edgeloop.board.reproducible_zip import deflate
 from edgeloop.errors import HarnessError
 
 BUNDLE_BYTES_MAX = 150_000

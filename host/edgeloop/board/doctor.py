@@ -15,7 +15,6 @@ from typing import Any
 
 from edgeloop.board.agent import BoardAgent
 from edgeloop.board.meter import open_meter
-from edgeloop.board.models import GENERIC, LOCAL, detect_model
 from edgeloop.board.wheels import (
     ENGINE_DISTRIBUTIONS,
     EXEC,
@@ -24,8 +23,9 @@ from edgeloop.board.wheels import (
     interpreter_of,
     program_support,
 )
+from edgeloop.config.board_models import GENERIC, LOCAL, detect_model
 from edgeloop.core.board import Board
-from edgeloop.core.board import PowerMeter as DeclaredMeter
+from edgeloop.core.board import PowerMeterSpec as DeclaredMeter
 from edgeloop.core.check import Check, note, ok, printable, wrong
 from edgeloop.errors import EdgeloopError
 from edgeloop.ports import PowerMeter

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from edgeloop.board.asked import Asked
+from edgeloop.board.job_request import JobRequest
 from edgeloop.board.metering import HOST_PARTS, trace_of
 from edgeloop.board.session_files import (
     checked_arrays,
@@ -24,7 +24,7 @@ from edgeloop.board.session_files import (
     wanted_parts,
     written,
 )
-from edgeloop.core.board import Board, PowerMeter
+from edgeloop.core.board import Board, PowerMeterSpec
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, Session
 from edgeloop.core.plan import SOAK_SLOPE_MAX_C_PER_MIN, SOAK_WINDOW_S
@@ -34,7 +34,7 @@ from edgeloop_agent import wire
 REQUEST_FILE = "request.json"
 
 
-def job_id_of(request: MeasureRequest, data_sha256: str | None, meter: PowerMeter | None = None) -> str:
+def job_id_of(request: MeasureRequest, data_sha256: str | None, meter: PowerMeterSpec | None = None) -> str:
     """The job's name on the board: the same request always has the same, so a restarted controller finds it.
 
     `meter` is the board's, where energy is measured: with another one it is another job.
@@ -75,7 +75,7 @@ def wire_job(
         lease_token=token,
         lease_owner=owner,
         subjects=[
-            wire.Subject(
+            wire.WireSubject(
                 label=subject.label,
                 engine=subject.engine,
                 model_sha256=subject.artifact.sha256,
@@ -87,11 +87,13 @@ def wire_job(
                 shapes=subject.artifact.resized_to,
                 delegate=None
                 if subject.delegate is None
-                else wire.Delegate(subject.delegate.name, subject.delegate.library, subject.delegate.worded_options),
+                else wire.WireDelegate(
+                    subject.delegate.name, subject.delegate.library, subject.delegate.worded_options
+                ),
             )
             for subject in request.subjects
         ],
-        schedule=[wire.Step(step.index, labels.index(step.label), step.kind) for step in request.schedule],
+        schedule=[wire.WireStep(step.index, labels.index(step.label), step.kind) for step in request.schedule],
         session_plan=wire.SessionPlan(
             warmup_runs_min=plan.warmup_runs_min,
             warmup_s_min=plan.warmup_s_min,
@@ -117,7 +119,7 @@ def wire_job(
         data_sha256=data_sha256,
         pipeline=None
         if request.pipeline is None
-        else wire.Pipeline(request.pipeline.sha256, request.pipeline.class_name, request.pipeline.label),
+        else wire.WirePipeline(request.pipeline.sha256, request.pipeline.class_name, request.pipeline.label),
         python_path=list(python_path),
         power_sensor=board.power_meter.hwmon if board.power_meter is not None and request.measures_energy else None,
         seed=plan.seed,
@@ -139,14 +141,14 @@ class AttemptFolder:
     def is_complete(self) -> bool:
         return (self.folder / wire.DONE_FILE).is_file() and (self.folder / REQUEST_FILE).is_file()
 
-    def asked(self) -> Asked:
+    def asked(self) -> JobRequest:
         """What the folder was begun for. Raises LabError where it was not."""
         asked = self._asked_or_none()
         if asked is None:
             raise LabError(f"{self.folder} holds no complete measurement", next_step="measure again")
         return asked
 
-    def begin(self, asked: Asked) -> None:
+    def begin(self, asked: JobRequest) -> None:
         """Start the folder anew for this job; what an earlier attempt left in it goes."""
         with kept_on_disk(self.folder):
             (self.folder / wire.SESSIONS_DIR).mkdir(parents=True, exist_ok=True)
@@ -164,7 +166,7 @@ class AttemptFolder:
 
     def keep(
         self,
-        asked: Asked,
+        asked: JobRequest,
         index: int,
         parts: Mapping[str, bytes],
         boot_id: str,
@@ -220,13 +222,13 @@ class AttemptFolder:
             facts=asked.facts,
         )
 
-    def _asked_or_none(self) -> Asked | None:
+    def _asked_or_none(self) -> JobRequest | None:
         try:
-            return Asked.model_validate_json((self.folder / REQUEST_FILE).read_bytes())
+            return JobRequest.model_validate_json((self.folder / REQUEST_FILE).read_bytes())
         except (OSError, ValueError):
             return None
 
-    def _parts(self, asked: Asked, index: int) -> dict[str, bytes]:
+    def _parts(self, asked: JobRequest, index: int) -> dict[str, bytes]:
         found = {}
         for part in (*wanted_parts(asked, index), *HOST_PARTS):
             path = self.folder / wire.session_file(index, part)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop.board.link import last_line, shown
-from edgeloop.core.board import PowerMeter as Declared
+from edgeloop.core.board import PowerMeterSpec as Declared
 from edgeloop.core.check import printable
 from edgeloop.errors import LabError
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from edgeloop.board import clocks
-from edgeloop.core.board import PowerMeter as Declared
+from edgeloop.core.board import PowerMeterSpec as Declared
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.measurement import PowerTrace
 from edgeloop.errors import BoardError

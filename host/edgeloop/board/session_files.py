@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from edgeloop.board import surroundings
 from edgeloop.board.agent import Look
-from edgeloop.board.asked import Asked, AskedStep
+from edgeloop.board.job_request import AskedStep, JobRequest
 from edgeloop.board.metering import BOARD_PART, check_readings, check_windows
 from edgeloop.core.check import printable
 from edgeloop.core.frozen import Frozen
@@ -37,7 +37,7 @@ _FUNCTIONS = "functions.npy"
 _EMPTY: NDArray[np.int64] = np.empty(0, np.int64)
 
 
-def wanted_parts(asked: Asked, index: int) -> tuple[str, ...]:
+def wanted_parts(asked: JobRequest, index: int) -> tuple[str, ...]:
     """The parts that a session of this step may have; nothing else is asked of the board."""
     kind = asked.schedule[index].kind
     if kind == "evaluate":
@@ -52,7 +52,7 @@ def wanted_parts(asked: Asked, index: int) -> tuple[str, ...]:
     return ("json", "latency.npy", "warmup.npy", *(["stages.npy"] if asked.pipeline is not None else []))
 
 
-def sizes_to_read(asked: Asked, look: Look, index: int) -> dict[str, int]:
+def sizes_to_read(asked: JobRequest, look: Look, index: int) -> dict[str, int]:
     """Sizes of a finished session's wanted files by name. Raises BoardError beyond the bound."""
     listed = look.sessions[index]
     sizes = {part: listed[part] for part in wanted_parts(asked, index) if part in listed}
@@ -101,7 +101,7 @@ def _npy_header(handle: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]
     return read(handle)
 
 
-def checked_record(asked: Asked, index: int, raw: bytes) -> wire.SessionRecord:
+def checked_record(asked: JobRequest, index: int, raw: bytes) -> wire.SessionRecord:
     where = f"{asked.target}: session {index}"
     try:
         record = wire.decode(wire.SessionRecord, raw)
@@ -121,14 +121,16 @@ def checked_record(asked: Asked, index: int, raw: bytes) -> wire.SessionRecord:
     return record
 
 
-def written(asked: Asked, record: wire.SessionRecord) -> list[tuple[str, wire.Tensor]]:
+def written(asked: JobRequest, record: wire.SessionRecord) -> list[tuple[str, wire.Tensor]]:
     """What an `evaluate` session wrote, in the order of its files: the network's outputs, or a pipeline's results."""
     if asked.pipeline is not None:
         return [(tensor.name, tensor) for tensor in record.results]
     return list(zip(asked.subject_of(record.index).outputs, record.outputs, strict=True))
 
 
-def checked_arrays(asked: Asked, record: wire.SessionRecord, parts: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
+def checked_arrays(
+    asked: JobRequest, record: wire.SessionRecord, parts: Mapping[str, bytes]
+) -> dict[str, NDArray[Any]]:
     """The session's arrays by part, their types and shapes checked against the record and the request."""
     where = f"{asked.target}: session {record.index}"
     arrays: dict[str, NDArray[Any]] = {}
@@ -172,7 +174,7 @@ def _stages(record: wire.SessionRecord, parts: Mapping[str, bytes], where: str) 
     return {"stages.npy": array}
 
 
-def _check_results(asked: Asked, record: wire.SessionRecord, where: str) -> None:
+def _check_results(asked: JobRequest, record: wire.SessionRecord, where: str) -> None:
     """Raise BoardError where the names of a pipeline's results are not such as the agent lets pass."""
     names = [tensor.name for tensor in record.results]
     fine = len(set(names)) == len(names) <= RESULTS_MAX and all(_RESULT_NAME.match(name) for name in names)
@@ -219,7 +221,7 @@ class _Told(Frozen):
     memory: MemoryPass
 
 
-def profile_of(asked: Asked, record: wire.SessionRecord, parts: Mapping[str, bytes]) -> ProfileSamples | None:
+def profile_of(asked: JobRequest, record: wire.SessionRecord, parts: Mapping[str, bytes]) -> ProfileSamples | None:
     """What a `profile` session saw; None where it is of another kind, or broke. Raises BoardError."""
     if record.kind != "profile" or record.outcome != "ok":
         return None

@@ -1,1 +1,1 @@
-"""Trained network -> artifact. Each toolchain runs in a child process; only `edgeloop.builders.child` starts one."""
+"""Trained network -> artifact. Each toolchain runs in a child process of its own."""

@@ -15,14 +15,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgeloop.builders.child import python_module
-from edgeloop.builders.prebuilt import is_tflite, operators_in, predict_tflite
 from edgeloop.builders.store import ArtifactStore
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays
 from edgeloop.errors import BuildError
+from edgeloop.host_runtime.tflite import is_tflite, operators_in, predict_tflite
 from edgeloop.ports import Builder, TrainedNetwork
+from edgeloop.processes.json_child import python_module
 
 FORMAT = 1
 """Raised when this builder itself changes what it writes, so that old artifacts are built anew."""

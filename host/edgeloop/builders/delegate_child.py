@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from edgeloop.builders import child
+from edgeloop.processes import json_child
 
 
 def _prepare() -> None:
@@ -29,4 +29,4 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    child.serve(_work, prepare=_prepare)
+    json_child.serve(_work, prepare=_prepare)

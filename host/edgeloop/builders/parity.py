@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeloop.analysis.statistics import wilson
 from edgeloop.core.artifact import Artifact, Parity
 from edgeloop.core.campaign import Task
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BuildError, ParityError
-from edgeloop.measure.statistics import wilson
 
 Rule = Literal["top1", "steps", "custom"]
 

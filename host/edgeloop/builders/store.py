@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeloop.builders.child import ChildError, ChildProcess, raise_told
 from edgeloop.core.artifact import Artifact
 from edgeloop.errors import BuildError, kept_on_disk
+from edgeloop.processes.json_child import ChildError, ChildProcess, raise_told
 
 _BUILDING = ".building-"
 

@@ -24,9 +24,9 @@ def create(
     ] = None,
 ) -> None:
     """Make a board of Debian packages with keys of its own, and write its board file."""
-    from edgeloop.bootstrap import virtual
+    from edgeloop.app import virtual_boards
 
-    file = virtual.boards().create(
+    file = virtual_boards.boards().create(
         name, arch=arch, cpu=cpu, memory_mib=memory, mirror=mirror, say=lambda text: typer.echo(text, err=True)
     )
     typer.echo(f"{name}: {arch}, {cpu}, {memory} MiB, emulated")
@@ -37,9 +37,9 @@ def create(
 @app.command()
 def start(name: _Name) -> None:
     """Start a board and wait until it answers; it runs on until it is stopped."""
-    from edgeloop.bootstrap import virtual
+    from edgeloop.app import virtual_boards
 
-    started = virtual.start(name)
+    started = virtual_boards.start(name)
     typer.echo(f"{name}: answers at 127.0.0.1:{started.port} after {started.seconds:.1f} s")
     typer.echo(f"next: edgeloop targets provision {name}")
 
@@ -47,26 +47,26 @@ def start(name: _Name) -> None:
 @app.command()
 def stop(name: _Name) -> None:
     """Have a board power itself off; end it where it does not."""
-    from edgeloop.bootstrap import virtual
+    from edgeloop.app import virtual_boards
 
-    typer.echo(f"{name}: {virtual.stop(name)}")
+    typer.echo(f"{name}: {virtual_boards.stop(name)}")
 
 
 @app.command()
 def remove(name: _Name) -> None:
     """Delete a stopped board with its disk, its keys and its board file."""
-    from edgeloop.bootstrap import virtual
+    from edgeloop.app import virtual_boards
 
-    virtual.boards().remove(name)
+    virtual_boards.boards().remove(name)
     typer.echo(f"{name}: removed")
 
 
 @app.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
     """List virtual boards: running, stopped, or stale (gone without having been stopped)."""
-    from edgeloop.bootstrap import virtual
+    from edgeloop.app import virtual_boards
 
-    listed, faults = virtual.boards().listed()
+    listed, faults = virtual_boards.boards().listed()
     for line in faults:
         typer.echo(line, err=True)
     if as_json:

@@ -46,11 +46,11 @@ def compare(
     json: options.Json = False,
 ) -> None:
     """Measure two ready models in turn on a board, and tell B beside A: latency, memory, accuracy, bytes."""
-    from edgeloop.bootstrap import comparing
-    from edgeloop.bootstrap.ready import PlanWords
+    from edgeloop.app import compare as comparing
+    from edgeloop.app.request import PlanWords
     from edgeloop.cli.output import measured, print_cost
 
-    asked = comparing.Asked(
+    asked = comparing.CompareOptions(
         a=a,
         b=b,
         target=target,

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from edgeloop.core.campaign import Budget
-from edgeloop.core.events import Asked, Built, Entry, Errored, Judged, Moved, Trained
+from edgeloop.core.events import ArtifactBuilt, Entry, Judgement, NetworkTrained, SearchMoved, TrialAsked, TrialErrored
 from edgeloop.core.verdict import Outcome
 
 _WAITS = ("waiting", "no connection", "tuning")
@@ -72,9 +72,11 @@ class Display:
         self._trials, self._wall_s = entry.trials_spent, entry.wall_s_spent
         self._since = time.monotonic()
         match entry.event:
-            case Asked(trial=trial, candidate=candidate, why=why):
+            case TrialAsked(trial=trial, candidate=candidate, why=why):
                 self._line(Text(f"{'M1' if trial == 0 else f'trial {trial}'}  {candidate}: {why}", style="bold"))
-            case Trained(seconds=seconds, validation=validation, lightened=lightened, ahead=ahead, phases=phases):
+            case NetworkTrained(
+                seconds=seconds, validation=validation, lightened=lightened, ahead=ahead, phases=phases
+            ):
                 shown = ", ".join(f"{k} {v:.4f}" for k, v in (lightened or validation).items())
                 when = "ahead" if ahead else f"in {seconds:.1f} s"
                 done = "trained" if any(phase.epochs for phase in phases) or lightened else "evaluated"
@@ -82,10 +84,10 @@ class Display:
                 for phase in phases:
                     if phase.note is not None:
                         self._line(Text(f"  {phase.what}: {phase.note}", style="dim"))
-            case Built(artifact=artifact, seconds=seconds):
+            case ArtifactBuilt(artifact=artifact, seconds=seconds):
                 agreement = f", agreement {artifact.parity.agreement:.4f}" if artifact.parity else ""
                 self._line(Text(f"  built in {seconds:.1f} s: {artifact.deployed_bytes} bytes{agreement}"))
-            case Judged(verdict=verdict, plan=plan, split=split, target=target, look=look):
+            case Judgement(verdict=verdict, plan=plan, split=split, target=target, look=look):
                 extended = ", extended" if look > 1 else ""
                 line = Text(f"  measured on {target} ({plan.profile}, {split}{extended}): ")
                 line.append(verdict.outcome.value, style=_STYLE.get(verdict.outcome, "magenta"))
@@ -94,9 +96,9 @@ class Display:
                     self._line(Text(f"    {finding.outcome.value}  {finding.text}: {finding.reason}", style="dim"))
                 for reason in verdict.reasons:
                     self._line(Text(f"    {reason}", style="dim"))
-            case Errored(stage=stage, owner=owner, message=message):
+            case TrialErrored(stage=stage, owner=owner, message=message):
                 self._line(Text(f"  ERROR while {stage} ({owner.value}): {message}", style="magenta"))
-            case Moved(sentence=sentence):
+            case SearchMoved(sentence=sentence):
                 self._line(Text(f"  -> {sentence}", style="cyan"))
             case _:
                 pass

@@ -12,7 +12,7 @@ from edgeloop.cli.output import print_json
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
     """Look at this host: Python, toolchains and versions, known-bad pairs, programs, disk."""
-    from edgeloop.bootstrap.host_doctor import host_checks
+    from edgeloop.app.host_doctor import host_checks
     from edgeloop.cli.checks import checks_text
 
     checks = host_checks(Path.cwd())

@@ -12,7 +12,7 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write campaign.toml.")] = Path(),
 ) -> None:
     """Write a commented campaign that runs as it is: MNIST digits, against this machine."""
-    from edgeloop.bootstrap.files import write_starter
+    from edgeloop.config.campaign_file import write_starter
 
     path = write_starter(folder)
     typer.echo(f"wrote {path}")

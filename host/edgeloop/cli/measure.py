@@ -54,11 +54,11 @@ def measure(
     json: options.Json = False,
 ) -> None:
     """Measure a ready model on a board, and judge it where limits are given."""
-    from edgeloop.bootstrap import measuring
-    from edgeloop.bootstrap.ready import PlanWords
+    from edgeloop.app import measure as measuring
+    from edgeloop.app.request import PlanWords
     from edgeloop.cli.output import measured, print_cost
 
-    asked = measuring.Asked(
+    asked = measuring.MeasureOptions(
         model=model,
         target=target,
         data=data,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from edgeloop.bootstrap.ready import PlanCost
+    from edgeloop.app.request import PlanCost
     from edgeloop.ports import Watch
 
 

@@ -16,7 +16,7 @@ def report(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Print what a run found; write it as HTML, JUnit or CSV."""
-    from edgeloop.bootstrap import reporting
+    from edgeloop.app import report as reporting
     from edgeloop.cli.output import print_json, print_report
 
     entries = reporting.read(folder)

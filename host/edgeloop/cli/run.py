@@ -24,10 +24,10 @@ def run(
     from rich.console import Console
 
     import edgeloop
-    from edgeloop.bootstrap import running
-    from edgeloop.bootstrap.files import load_campaign
+    from edgeloop.app import preview as running
     from edgeloop.cli.display import Display
     from edgeloop.cli.output import print_json, print_report
+    from edgeloop.config.campaign_file import load_campaign
 
     loaded = running.with_targets(load_campaign(campaign), tuple(target or ()))
     stdout = Console()

@@ -12,7 +12,7 @@ from edgeloop.cli.output import print_json
 from edgeloop.errors import UserError
 
 if TYPE_CHECKING:
-    from edgeloop.bootstrap.targets import Shown
+    from edgeloop.app.targets import Shown
     from edgeloop.core.board import Board
 
 app = typer.Typer(help="Boards as declared and as found.", no_args_is_help=True)
@@ -38,7 +38,7 @@ def add(
     yes: _Yes = False,
 ) -> None:
     """Write down a board: show its host key, ask it what it is, write its file."""
-    from edgeloop.bootstrap import targets
+    from edgeloop.app import targets
 
     shown = targets.meet(
         name, ssh, identity_file=identity_file, jump=jump, model=model, python=python, state_dir=state_dir
@@ -54,7 +54,7 @@ def add(
 @app.command("list")
 def list_(as_json: _Json = False) -> None:
     """List the boards that have a file, and what is wrong with files."""
-    from edgeloop.bootstrap import targets
+    from edgeloop.app import targets
 
     listed = targets.list_boards(Path.cwd())
     if as_json:
@@ -90,7 +90,7 @@ def show(name: _Name, as_json: _Json = False) -> None:
     """Show a board with the keys of its model joined."""
     import tomlkit
 
-    from edgeloop.bootstrap import targets
+    from edgeloop.app import targets
 
     plain = targets.one_board(name, Path.cwd()).model_dump(mode="json", exclude_none=True)
     if as_json:
@@ -102,7 +102,7 @@ def show(name: _Name, as_json: _Json = False) -> None:
 @app.command()
 def trust(name: _Name, fingerprint: _Fingerprint = None, yes: _Yes = False) -> None:
     """Pin the host key that a board shows now."""
-    from edgeloop.bootstrap import targets
+    from edgeloop.app import targets
 
     shown = targets.look(targets.one_board(name, Path.cwd()))
     if shown.pinned is not None:
@@ -114,7 +114,7 @@ def trust(name: _Name, fingerprint: _Fingerprint = None, yes: _Yes = False) -> N
 @app.command()
 def doctor(name: _Name, as_json: _Json = False) -> None:
     """Compare a board as declared with what is found there; each difference with its next step."""
-    from edgeloop.bootstrap import targets
+    from edgeloop.app import targets
     from edgeloop.cli.checks import checks_text
 
     checks = targets.diagnose(name, Path.cwd())
@@ -135,7 +135,7 @@ def provision(
     ] = None,
 ) -> None:
     """Push agent and runtime to a board ahead of the first measurement."""
-    from edgeloop.bootstrap import targets
+    from edgeloop.app import targets
 
     done = targets.provision(name, tuple(engine or ()), Path.cwd(), lambda text: typer.echo(text, err=True))
     typer.echo(f"{name}: ready for {', '.join(done.engines)}; {done.bytes_pushed} bytes sent")
@@ -147,7 +147,7 @@ def clean(
     everything: Annotated[bool, typer.Option("--all", help="Down to nothing, not just to the quota.")] = False,
 ) -> None:
     """Remove pushed files, runtimes and finished jobs from a board, the longest unused first."""
-    from edgeloop.bootstrap import targets
+    from edgeloop.app import targets
 
     done = targets.clean(name, Path.cwd(), everything=everything)
     typer.echo(f"{name}: {done.removed} removed, {done.freed_mib:.0f} MiB freed, {done.used_mib:.0f} MiB in use")
@@ -157,7 +157,7 @@ def clean(
 
 def _accept(shown: Shown, fingerprint: str | None, *, yes: bool) -> None:
     """Let the user judge a host key. Raises UserError where nobody can be asked, or says no."""
-    from edgeloop.bootstrap import targets
+    from edgeloop.app import targets
 
     address = _address(shown.board)
     typer.echo(f"{address} shows the {shown.key_type} host key {shown.fingerprint}", err=True)

@@ -49,7 +49,7 @@ class BoardEnvironment(Frozen):
     cool_down_max_s: float = Field(default=300, ge=0)
 
 
-class PowerMeter(Frozen):
+class PowerMeterSpec(Frozen):
     """How a board's power is read: a command on the host, or a sensor on the board itself."""
 
     command: tuple[Annotated[str, Field(min_length=1)], ...] = ()
@@ -136,7 +136,7 @@ class BoardModel(Frozen):
     """Widths are rounded to a multiple of this many channels."""
     runtime: Runtime = Runtime()
     environment: BoardEnvironment = BoardEnvironment()
-    power_meter: PowerMeter | None = None
+    power_meter: PowerMeterSpec | None = None
     delegate: Delegates = ()
 
 
@@ -152,7 +152,7 @@ class Board(Frozen):
     emulated: bool = False
     runtime: Runtime = Runtime()
     environment: BoardEnvironment = BoardEnvironment()
-    power_meter: PowerMeter | None = None
+    power_meter: PowerMeterSpec | None = None
     delegate: Delegates = ()
     """Those of its own file and those of its model."""
     path: str | None = None

@@ -12,11 +12,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from edgeloop.core.board import NO_DELEGATE
 from edgeloop.core.frozen import Frozen
+from edgeloop.core.function_path import FunctionPath
 from edgeloop.core.lightening import DYNAMIC, Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.network import DELEGATING, Engine, Setting, Teacher
 from edgeloop.core.plan import Environment, Plan
-from edgeloop.core.pyref import PyRef
 
 
 def _form(name: str) -> str:
@@ -51,7 +51,7 @@ class Reference(Frozen):
     file: str | None = None
     """A .tflite, .keras or .h5 file, or the folder of a SavedModel: a fixed baseline and teacher."""
     family: str | None = None
-    factory: PyRef | None = None
+    factory: FunctionPath | None = None
     layout: Literal["channels_first", "channels_last"] | None = None
     """What a factory's forward expects, data being channel-last on disk and on the board; None: torch's
     channels_first, and channels_last for a Keras model."""
@@ -59,7 +59,7 @@ class Reference(Frozen):
     """M1's own; with a file that which the widths of the search multiply."""
     depth: int = Field(default=0, ge=0)
     weights: str | None = None
-    larger: Literal["factory", "widen", "none"] | Annotated[tuple[PyRef, ...], Field(min_length=1)] = "factory"
+    larger: Literal["factory", "widen", "none"] | Annotated[tuple[FunctionPath, ...], Field(min_length=1)] = "factory"
     """Where M2 comes from: the same factory; the same, starting with M1's function; nowhere, M1 itself is lightened; or
     a list of factories, each called with width 1 and depth 0."""
     lightening: Form = "fp32"
@@ -119,13 +119,13 @@ class Task(Frozen):
     """What the network is for: how it is trained, scored, and compared with M1."""
 
     kind: Literal["classification", "regression", "autoencoder", "custom"] = "classification"
-    loss: PyRef | None = None
+    loss: FunctionPath | None = None
     """`loss(outputs, targets) -> scalar tensor`; dictionaries of torch tensors by name."""
-    metrics: dict[str, PyRef] = {}
+    metrics: dict[str, FunctionPath] = {}
     """`metric(outputs, targets) -> per-sample array or float`; dictionaries of numpy arrays by name."""
-    agreement: PyRef | None = None
+    agreement: FunctionPath | None = None
     """`agreement(outputs, other) -> bool array (n,)`, numpy."""
-    distillation: PyRef | None = None
+    distillation: FunctionPath | None = None
     """`distillation(outputs, teacher_outputs) -> scalar tensor`."""
 
     @model_validator(mode="after")
@@ -141,7 +141,7 @@ class Data(Frozen):
     provider: Literal["mnist5k", "digits", "fashion-mnist", "npz", "factory"] = "mnist5k"
     path: str | None = None
     """`npz`: the file; `fashion-mnist`: a folder with the four idx .gz files."""
-    factory: PyRef | None = None
+    factory: FunctionPath | None = None
     """`splits() -> dict` with train, validation, test and optional calibration: each a dictionary of arrays."""
     board_samples_max: int = Field(default=1000, ge=1)
     """Validation samples pushed to a board and scored there; test data likewise."""
@@ -169,7 +169,7 @@ class Search(Frozen):
     threads: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
     delegates: tuple[DelegateName, ...] = Field(default=(NO_DELEGATE,), min_length=1)
     """By their names in the files of the boards; tvm takes none."""
-    evaluation: Literal["tent", "saturating", "parity", "off"] | PyRef = "tent"
+    evaluation: Literal["tent", "saturating", "parity", "off"] | FunctionPath = "tent"
     """Size difference evaluation function; `file.py:name` is called as `name(delta, delta_star) -> 0 to 1`."""
     seed: int | None = Field(default=None, ge=0)
     """Of what `optuna` and `random` draw; 0 where absent."""

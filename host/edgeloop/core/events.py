@@ -11,7 +11,7 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.measurement import Summary, Trust
-from edgeloop.core.mixing import LayerChoice
+from edgeloop.core.mixed_precision import LayerChoice
 from edgeloop.core.network import Candidate, NetworkSizes
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.verdict import Direction, Outcome, Verdict
@@ -21,7 +21,7 @@ Split = Literal["validation", "test"]
 Role = Literal["reference", "candidate"]
 
 
-class Started(Frozen):
+class RunStarted(Frozen):
     kind: Literal["started"] = "started"
     run_id: str
     """Drawn once: another run of the same campaign measures anew, a resumed one finds its own jobs again."""
@@ -32,7 +32,7 @@ class Started(Frozen):
     targets: tuple[str, ...]
 
 
-class Asked(Frozen):
+class TrialAsked(Frozen):
     kind: Literal["asked"] = "asked"
     trial: int
     """0 is M1."""
@@ -63,7 +63,7 @@ class PhaseDone(Frozen):
     """What has to be said of it."""
 
 
-class Trained(Frozen):
+class NetworkTrained(Frozen):
     kind: Literal["trained"] = "trained"
     trial: int
     key: str
@@ -84,7 +84,7 @@ class Trained(Frozen):
     """Every training that led here, this one last."""
 
 
-class Built(Frozen):
+class ArtifactBuilt(Frozen):
     kind: Literal["built"] = "built"
     trial: int
     key: str
@@ -127,7 +127,7 @@ class SessionSeen(Frozen):
     detail: str = ""
 
 
-class Judged(Frozen):
+class Judgement(Frozen):
     kind: Literal["judged"] = "judged"
     trial: int
     job_key: str
@@ -148,7 +148,7 @@ class Judged(Frozen):
     seconds: float
 
 
-class Errored(Frozen):
+class TrialErrored(Frozen):
     """A trial that could not be carried to a measurement. Never a move."""
 
     kind: Literal["errored"] = "errored"
@@ -158,7 +158,7 @@ class Errored(Frozen):
     message: str
 
 
-class Moved(Frozen):
+class SearchMoved(Frozen):
     kind: Literal["moved"] = "moved"
     trial: int
     """The trial that was left."""
@@ -182,25 +182,34 @@ class FrontMember(Frozen):
     """Of its one look at test data; only PASS is output."""
 
 
-class FrontTold(Frozen):
+class FrontRecord(Frozen):
     """The candidates that passed on validation data and that no other one beats on every axis."""
 
     axes: tuple[FrontAxis, ...]
     members: tuple[FrontMember, ...]
 
 
-class Finished(Frozen):
+class RunFinished(Frozen):
     kind: Literal["finished"] = "finished"
     exit_code: int
     best: int | None
     """The trial that was output, or the nearest miss."""
     sentence: str
-    front: FrontTold | None = None
+    front: FrontRecord | None = None
     """Where `search.pareto` asked for one, and something passed."""
 
 
 Event = Annotated[
-    Started | Asked | Trained | Built | JobIntended | SessionSeen | Judged | Errored | Moved | Finished,
+    RunStarted
+    | TrialAsked
+    | NetworkTrained
+    | ArtifactBuilt
+    | JobIntended
+    | SessionSeen
+    | Judgement
+    | TrialErrored
+    | SearchMoved
+    | RunFinished,
     Field(discriminator="kind"),
 ]
 
@@ -227,11 +236,11 @@ class Trial(Frozen):
     evaluation: float | None
     predicted_bytes: int | None
     why: str
-    trained: Trained | None = None
-    built: Built | None = None
-    judged: tuple[Judged, ...] = ()
-    errored: Errored | None = None
-    moved: Moved | None = None
+    training: NetworkTrained | None = None
+    build: ArtifactBuilt | None = None
+    judgements: tuple[Judgement, ...] = ()
+    error: TrialErrored | None = None
+    move: SearchMoved | None = None
 
     @property
     def peak_activation_bytes(self) -> int:
@@ -239,22 +248,22 @@ class Trial(Frozen):
         return self.sizes.peak_activation_bytes(Lightening.parse(self.candidate.lightening))
 
     @property
-    def measured(self) -> Judged | None:
+    def measured(self) -> Judgement | None:
         """The measurement that says most: the last one on validation data."""
-        return next((j for j in reversed(self.judged) if j.split == "validation"), None)
+        return next((j for j in reversed(self.judgements) if j.split == "validation"), None)
 
     @property
     def outcome(self) -> Outcome:
-        if self.errored is not None:
+        if self.error is not None:
             return Outcome.ERROR
-        return self.judged[-1].verdict.outcome if self.judged else Outcome.ERROR
+        return self.judgements[-1].verdict.outcome if self.judgements else Outcome.ERROR
 
     @property
     def passed(self) -> bool:
         """Confirmed on validation data under a plan that may pass, and passed its one look at test data."""
-        final = [j.verdict.outcome for j in self.judged if j.split == "test"]
+        final = [j.verdict.outcome for j in self.judgements if j.split == "test"]
         confirmed = any(
-            j.split == "validation" and j.plan.may_pass and j.verdict.outcome is Outcome.PASS for j in self.judged
+            j.split == "validation" and j.plan.may_pass and j.verdict.outcome is Outcome.PASS for j in self.judgements
         )
         return confirmed and bool(final) and set(final) == {Outcome.PASS}
 
@@ -262,9 +271,14 @@ class Trial(Frozen):
 def fold(events: Iterable[Event]) -> list[Trial]:
     """Return the trials in the order they were asked."""
     trials: dict[int, Trial] = {}
+
+    def update(number: int, **fields: Any) -> None:
+        if number in trials:
+            trials[number] = trials[number].model_copy(update=fields)
+
     for event in events:
         match event:
-            case Asked():
+            case TrialAsked():
                 trials[event.trial] = Trial(
                     number=event.trial,
                     role=event.role,
@@ -275,14 +289,16 @@ def fold(events: Iterable[Event]) -> list[Trial]:
                     predicted_bytes=event.predicted_bytes,
                     why=event.why,
                 )
-            case Trained() | Built() | Errored() | Moved() if event.trial in trials:
-                told: dict[str, Any] = {event.kind: event}
-                if isinstance(event, Trained) and event.degree is not None:
-                    told["degree"] = event.degree
-                trials[event.trial] = trials[event.trial].model_copy(update=told)
-            case Judged() if event.trial in trials:
-                trial = trials[event.trial]
-                trials[event.trial] = trial.model_copy(update={"judged": (*trial.judged, event)})
+            case NetworkTrained():
+                update(event.trial, training=event, **({} if event.degree is None else {"degree": event.degree}))
+            case ArtifactBuilt():
+                update(event.trial, build=event)
+            case Judgement() if event.trial in trials:
+                update(event.trial, judgements=(*trials[event.trial].judgements, event))
+            case TrialErrored():
+                update(event.trial, error=event)
+            case SearchMoved():
+                update(event.trial, move=event)
             case _:
                 pass
     return list(trials.values())

@@ -5,8 +5,8 @@
     w4a8:50       at least half of the bytes that w4a8 saves over w8a8, from the least sensitive layers on
     w8a8-p25      the same with a quarter of the channels removed before
 
-The ladder of bits is strictly monotone in the degree of lightening G (method.lighten computes G for a network); so is
-the ladder of pruning on every rung of it. There is no rung of 2 bit: docs/decisions/0014-what-the-ladder-has.md.
+The ladder of bits is strictly monotone in the degree of lightening G (search.size_model computes G for a network); so
+is the ladder of pruning on every rung of it. There is no rung of 2 bit: docs/decisions/0014-what-the-ladder-has.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Limits: metric, statistic, bound with its unit, guard band. The same schema for `run` and `measure`.
 
 Which bounds go with which metric is settled here; whether a plan can decide a limit is settled in
-measure.verdict.
+analysis.verdict.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ScheduleStep:
     """One session of the schedule: a fresh process for one subject."""
 
     index: int
@@ -52,7 +52,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
+class PipelineFile:
     """The user's code around the network, checked: a class in one file, which runs on the board."""
 
     path: Path
@@ -71,7 +71,7 @@ class MeasureRequest:
 
     key: str
     subjects: tuple[Subject, ...]
-    schedule: tuple[Step, ...]
+    schedule: tuple[ScheduleStep, ...]
     plan: Plan
     environment: Environment
     folder: Path
@@ -79,7 +79,7 @@ class MeasureRequest:
     data: Path | None = None
     """.npz with `x` or `x/<input>`, or `encoded` and `encoded_offsets`, and nothing else: real inputs for latency, all
     of them for `evaluate`."""
-    pipeline: Pipeline | None = None
+    pipeline: PipelineFile | None = None
     """What a plan that times end to end runs around the network."""
     attempt: int = 0
     deadline_s: float = 3600.0

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from edgeloop.core.board import BoardEnvironment
 from edgeloop.core.frozen import Frozen
-from edgeloop.core.pyref import PyRef
+from edgeloop.core.function_path import FunctionPath
 
 ProfileName = Literal["quick", "standard", "qualification"]
 Timing = Literal["invoke", "copy_in_out", "end_to_end"]
@@ -27,7 +27,7 @@ class Plan(Frozen):
     time_s_min: float = Field(default=2.0, gt=0)
     """Time floor of one session; run floor and time floor must both be met."""
     timing: Timing = "invoke"
-    pipeline: PyRef | None = None
+    pipeline: FunctionPath | None = None
     """What is timed end to end: `file.py:Class`, which runs on the board."""
     period_ms: float | None = Field(default=None, gt=0)
     """Start one inference every so often; None is back to back."""

@@ -55,7 +55,7 @@ class ProgramTensor(Frozen):
         )
 
 
-class Program(Frozen):
+class ProgramSpec(Frozen):
     """What runs on the board, what it needs beside it, and what it can do."""
 
     schema_: Literal[1] = Field(alias="schema")

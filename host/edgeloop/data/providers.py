@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop.core.campaign import Data
-from edgeloop.core.pyref import call_user, load_pyref
 from edgeloop.data.files import read_npz
 from edgeloop.data.splits import Sizes
 from edgeloop.errors import DataError, MissingExtraError
+from edgeloop.user_code.functions import call_function, load_function
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
@@ -140,7 +140,7 @@ def npz(path: Path) -> Source:
 def factory(reference: str) -> Source:
     """A user's `file.py:function`, called without arguments."""
     with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to results
-        splits = call_user(load_pyref(reference), reference)
+        splits = call_function(load_function(reference), reference)
     if not isinstance(splits, Mapping):
         raise DataError(
             f"{reference}: returned a {type(splits).__name__}",

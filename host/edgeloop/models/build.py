@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from edgeloop.core.network import NetworkIO, NetworkSpec
-from edgeloop.core.pyref import call_user, load_pyref
 from edgeloop.errors import UserError
 from edgeloop.models.channel_last import BuiltNetwork, ChannelLast, adapted
 from edgeloop.models.conv1d import Conv1d
@@ -22,6 +21,7 @@ from edgeloop.models.dense import Autoencoder, Mlp
 from edgeloop.models.ds_cnn import DsCnn
 from edgeloop.models.keras_network import is_keras, seed_all, translated, without_tensorflow
 from edgeloop.models.resnet import ResNet
+from edgeloop.user_code.functions import call_function, load_function
 
 _FAMILIES: dict[str, tuple[Any, bool]] = {
     "ds_cnn": (DsCnn, True),
@@ -60,7 +60,7 @@ def build_network(spec: NetworkSpec, io: NetworkIO, channel_multiple: int) -> Bu
         assert spec.factory is not None
         source = spec.factory
         with contextlib.redirect_stdout(sys.stderr), without_tensorflow(source):  # stdout belongs to results
-            made = call_user(load_pyref(source), source, width=spec.width, depth=spec.depth)
+            made = call_function(load_function(source), source, width=spec.width, depth=spec.depth)
             if is_keras(made):
                 return _from_keras(made, spec, io, source)
         network = _checked(made, source)

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from edgeloop.core.network import NetworkIO, NetworkSignature
-from edgeloop.core.pyref import call_user
 from edgeloop.errors import UserError
+from edgeloop.user_code.functions import call_function
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def adapted(network: nn.Module, io: NetworkIO, layout: ChannelLast, source: str)
     built = BuiltNetwork(network, arguments, layout, NetworkSignature(inputs=inputs, outputs=()))
     built.eval()
     with torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
-        results = call_user(built.results, source, *zeros)
+        results = call_function(built.results, source, *zeros)
     outputs = _named_outputs(results, io, source)
     built.signature = NetworkSignature(inputs=inputs, outputs=outputs)
     built.train()

@@ -83,7 +83,7 @@ def exported(network: BuiltNetwork, io: NetworkIO, source: str) -> torch.export.
 
 def sizes_of(program: torch.export.ExportedProgram) -> NetworkSizes:
     """Count layers, weights, multiply-accumulates and activations of an exported network with a batch of one."""
-    graph = _Graph.of(program)
+    graph = _GraphWalk.of(program)
     layers: list[LayerSize] = []
     places: dict[str, int] = {}
     last = -1
@@ -144,7 +144,7 @@ class _Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Graph:
+class _GraphWalk:
     """An exported graph with what follows from the user's inputs told apart from weights."""
 
     nodes: tuple[Node, ...]
@@ -154,7 +154,7 @@ class _Graph:
     """Nodes that depend on an input."""
 
     @classmethod
-    def of(cls, program: torch.export.ExportedProgram) -> _Graph:
+    def of(cls, program: torch.export.ExportedProgram) -> _GraphWalk:
         signature = program.graph_signature
         names = {
             **signature.inputs_to_parameters,
@@ -238,7 +238,7 @@ class _Graph:
         return set() if norm is None else {node.name for node in norm.all_input_nodes if node.name in self.names}
 
 
-def _activations(graph: _Graph) -> tuple[list[int], int]:
+def _activations(graph: _GraphWalk) -> tuple[list[int], int]:
     """Elements of every activation tensor, and the most alive at once, each from its making to its last use."""
     tensor_of: dict[str, str] = {}
     """Node -> the node that stands for the tensor it shows: a view's is its source's."""

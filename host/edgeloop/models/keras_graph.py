@@ -18,7 +18,7 @@ from torch.fx import Graph, GraphModule, Node
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class KerasValue:
     """A tensor of the network."""
 
     node: Node
@@ -50,18 +50,20 @@ class TorchGraph:
         self._owners: list[object] = []
         self._turned: dict[Node, Node] = {}
 
-    def input(self, name: str, shape: Sequence[int], dtype: str) -> Value:
+    def input(self, name: str, shape: Sequence[int], dtype: str) -> KerasValue:
         """Add an argument of forward: channel-last."""
-        return Value(self._graph.placeholder(name), tuple(shape), dtype)
+        return KerasValue(self._graph.placeholder(name), tuple(shape), dtype)
 
     def apply(
-        self, like: Value, shape: Sequence[int], function: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Value:
+        self, like: KerasValue, shape: Sequence[int], function: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> KerasValue:
         """Call a torch function; its result is held as `like` is. Values among the arguments may stand in tuples."""
         node = self._graph.call_function(function, _nodes(args), _nodes(kwargs))
-        return Value(node, tuple(shape), like.dtype, like.first)
+        return KerasValue(node, tuple(shape), like.dtype, like.first)
 
-    def module(self, owner: Any, part: str, value: Value, shape: Sequence[int], make: Callable[[], nn.Module]) -> Value:
+    def module(
+        self, owner: Any, part: str, value: KerasValue, shape: Sequence[int], make: Callable[[], nn.Module]
+    ) -> KerasValue:
         """Call the module that stands for `part` of a Keras layer; `make` builds it where the layer is new."""
         key = id(owner), part
         if key not in self._modules:
@@ -69,28 +71,28 @@ class TorchGraph:
             self._owners.append(owner)  # an id is an object's own only while the object lives
             self._root.add_module(self._modules[key], make())
         node = self._graph.call_module(self._modules[key], (value.node,))
-        return Value(node, tuple(shape), "float32", value.first)
+        return KerasValue(node, tuple(shape), "float32", value.first)
 
-    def constant(self, tensor: torch.Tensor, *, trained: bool, like: Value) -> Value:
+    def constant(self, tensor: torch.Tensor, *, trained: bool, like: KerasValue) -> KerasValue:
         """Add a tensor that is stored: a weight, or a number that the model's code has in it."""
         name = self._free("weight" if trained else "constant")
         if trained:
             self._root.register_parameter(name, nn.Parameter(tensor))
         else:
             self._root.register_buffer(name, tensor)
-        return Value(self._graph.get_attr(name), tuple(tensor.shape)[1:], like.dtype)
+        return KerasValue(self._graph.get_attr(name), tuple(tensor.shape)[1:], like.dtype)
 
-    def channel_first(self, value: Value) -> Value:
+    def channel_first(self, value: KerasValue) -> KerasValue:
         """Turn (batch, ..., channels) to (batch, channels, ...), where there are axes between."""
         if value.first or value.rank < 3:
             return value
         return self._turn(value, (0, value.rank - 1, *range(1, value.rank - 1)))
 
-    def channel_last(self, value: Value) -> Value:
+    def channel_last(self, value: KerasValue) -> KerasValue:
         """Turn (batch, channels, ...) to (batch, ..., channels)."""
         return self._turn(value, (0, *range(2, value.rank), 1)) if value.first else value
 
-    def alike(self, values: Sequence[Value]) -> list[Value]:
+    def alike(self, values: Sequence[KerasValue]) -> list[KerasValue]:
         """Hold values that meet in one operator in the same way: channel-first where one is and all have its axes."""
         ranks = {value.rank for value in values}
         if len(ranks) == 1 and any(value.first for value in values):
@@ -106,12 +108,12 @@ class TorchGraph:
         module.recompile()
         return module
 
-    def _turn(self, value: Value, order: tuple[int, ...]) -> Value:
+    def _turn(self, value: KerasValue, order: tuple[int, ...]) -> KerasValue:
         node = self._turned.get(value.node)
         if node is None:
             node = self._graph.call_function(torch.permute, (value.node, order))
             self._turned[value.node], self._turned[node] = node, value.node
-        return Value(node, value.shape, value.dtype, not value.first)
+        return KerasValue(node, value.shape, value.dtype, not value.first)
 
     def _named(self, owner: Any, part: str) -> str:
         """The layer's name; where Keras numbered it over all models of the process, numbered in this model alone."""
@@ -132,7 +134,7 @@ class TorchGraph:
 
 def _nodes(arguments: Any) -> Any:
     """Arguments with the nodes of the values among them."""
-    if isinstance(arguments, Value):
+    if isinstance(arguments, KerasValue):
         return arguments.node
     if isinstance(arguments, tuple | list):
         return tuple(_nodes(a) for a in arguments)

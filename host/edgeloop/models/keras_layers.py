@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgeloop.models.keras_graph import TorchGraph, Value
+from edgeloop.models.keras_graph import KerasValue, TorchGraph
 
 if TYPE_CHECKING:
     from edgeloop.models.keras_translator import Translator
 
-Layer = Callable[["Translator", Any, tuple[Any, ...], Mapping[str, Any], tuple[int, ...]], Value]
+Layer = Callable[["Translator", Any, tuple[Any, ...], Mapping[str, Any], tuple[int, ...]], KerasValue]
 """(translator, layer or operation, arguments, shape of the result) -> the result."""
 
 
@@ -30,7 +30,7 @@ def tensor_of(variable: Any) -> torch.Tensor:
 # layers with weights
 
 
-def _conv(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
+def _conv(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> KerasValue:
     def make() -> nn.Module:
         kernel = tensor_of(layer.kernel)
         kernel = kernel.permute(-1, -2, *range(kernel.dim() - 2))
@@ -40,7 +40,9 @@ def _conv(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any]
     return t.activated(t.graph.module(layer, "", value, shape, make), layer, layer.activation)
 
 
-def _depthwise(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
+def _depthwise(
+    t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
+) -> KerasValue:
     def make() -> nn.Module:
         return _convolution(_depthwise_weights(layer.kernel), layer.bias, layer, int(value.shape[-1]), at_once)
 
@@ -48,7 +50,9 @@ def _depthwise(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str,
     return t.activated(t.graph.module(layer, "", value, shape, make), layer, layer.activation)
 
 
-def _separable(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
+def _separable(
+    t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
+) -> KerasValue:
     value, at_once = _padded(t, t.graph.channel_first(args[0]), layer, 0.0)
     depthwise = _depthwise_weights(layer.depthwise_kernel)
 
@@ -102,7 +106,9 @@ def _filled(made: Any, layer: Any, *, weight: torch.Tensor, bias: Any) -> nn.Mod
     return module
 
 
-def _dense(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
+def _dense(
+    t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
+) -> KerasValue:
     def make() -> nn.Module:
         kernel = tensor_of(layer.kernel).t()
         made = nn.Linear(kernel.shape[1], kernel.shape[0], bias=layer.bias is not None)
@@ -128,7 +134,7 @@ class _FrozenNorm2d(nn.BatchNorm2d):
 
 def _batch_norm(
     t: Translator, layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], shape: tuple[int, ...]
-) -> Value:
+) -> KerasValue:
     value = t.graph.channel_first(args[0])
     if layer.axis not in {-1, value.rank - 1} or value.rank > 4:
         raise t.refused(layer, "has an axis that is not the channels', the last")
@@ -153,7 +159,9 @@ def _batch_norm(
     return t.graph.module(layer, "frozen" if frozen and layer.trainable else "", value, shape, make)
 
 
-def _embedding(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
+def _embedding(
+    t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
+) -> KerasValue:
     if layer.mask_zero:
         raise t.refused(layer, "masks zeros")
 
@@ -171,7 +179,7 @@ def _tuple(size: Any, rank: int) -> tuple[int, ...]:
     return tuple(int(n) for n in size) if isinstance(size, tuple | list) else (int(size),) * rank
 
 
-def _same(value: Value, kernel: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
+def _same(value: KerasValue, kernel: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
     """What Keras's padding "same" adds before and after each axis: the odd cell comes after."""
     found = []
     for size, reach, stride in zip(value.shape[:-1], kernel, strides, strict=True):
@@ -180,7 +188,7 @@ def _same(value: Value, kernel: Sequence[int], strides: Sequence[int]) -> list[t
     return found
 
 
-def _padded(t: Translator, value: Value, layer: Any, fill: float) -> tuple[Value, list[int]]:
+def _padded(t: Translator, value: KerasValue, layer: Any, fill: float) -> tuple[KerasValue, list[int]]:
     """Return a convolution's input and the padding, a number an axis, that it does itself; the rest comes before."""
     rank = value.rank - 2
     dilation = _tuple(layer.dilation_rate, rank)
@@ -196,7 +204,7 @@ def _padded(t: Translator, value: Value, layer: Any, fill: float) -> tuple[Value
     return _surrounded(t, value, around, fill), [0] * rank
 
 
-def _surrounded(t: Translator, value: Value, around: Sequence[tuple[int, int]], fill: float = 0.0) -> Value:
+def _surrounded(t: Translator, value: KerasValue, around: Sequence[tuple[int, int]], fill: float = 0.0) -> KerasValue:
     """Pad each spatial axis before and after it."""
     value = t.graph.channel_first(value)
     flat = [n for pair in reversed(around) for n in pair]
@@ -204,12 +212,14 @@ def _surrounded(t: Translator, value: Value, around: Sequence[tuple[int, int]], 
     return t.graph.apply(value, (*shape, value.shape[-1]), functional.pad, value, flat, "constant", fill)
 
 
-def _zero_padding(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], __: tuple[int, ...]) -> Value:
+def _zero_padding(
+    t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], __: tuple[int, ...]
+) -> KerasValue:
     around = layer.padding if isinstance(layer.padding[0], tuple | list) else [layer.padding]
     return _surrounded(t, args[0], [(int(before), int(after)) for before, after in around])
 
 
-def _pool(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
+def _pool(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> KerasValue:
     value = t.graph.channel_first(args[0])
     rank = value.rank - 2
     size, strides = _tuple(layer.pool_size, rank), _tuple(layer.strides, rank)
@@ -232,15 +242,15 @@ def _pool(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any]
 
 def _global_pool(
     t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
-) -> Value:
+) -> KerasValue:
     value = t.graph.channel_first(args[0])
     reduce = torch.mean if "Average" in type(layer).__name__ else torch.amax
     return _reduced(t, value, reduce, tuple(range(1, value.rank - 1)), shape, keep=layer.keepdims)
 
 
 def _reduced(
-    t: Translator, value: Value, reduce: Any, axes: Sequence[int], shape: tuple[int, ...], *, keep: bool
-) -> Value:
+    t: Translator, value: KerasValue, reduce: Any, axes: Sequence[int], shape: tuple[int, ...], *, keep: bool
+) -> KerasValue:
     """Reduce along Keras's axes. Over all places of a map, axes are kept at first: the converter likes that better."""
     spatial = tuple(range(1, value.rank - 1))
     if value.rank > 2 and tuple(sorted(a % value.rank for a in axes)) == spatial:
@@ -249,7 +259,7 @@ def _reduced(
         if keep:
             return kept
         node = t.graph.apply(kept, shape, torch.flatten, kept, 1)
-        return Value(node.node, shape)
+        return KerasValue(node.node, shape)
     value = t.graph.channel_last(value)
     return t.graph.apply(value, shape, reduce, value, list(axes), keep)
 
@@ -257,21 +267,23 @@ def _reduced(
 # shapes
 
 
-def _flatten(t: Translator, _: Any, args: tuple[Any, ...], __: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
-    value: Value = args[0]
+def _flatten(t: Translator, _: Any, args: tuple[Any, ...], __: Mapping[str, Any], shape: tuple[int, ...]) -> KerasValue:
+    value: KerasValue = args[0]
     if value.rank == 2:
         return value
     if any(n != 1 for n in value.shape[:-1]):  # in Keras's order: place by place
         value = t.graph.channel_last(value)
-    return Value(t.graph.apply(value, shape, torch.flatten, value, 1).node, shape, value.dtype)
+    return KerasValue(t.graph.apply(value, shape, torch.flatten, value, 1).node, shape, value.dtype)
 
 
-def _reshape(t: Translator, _: Any, args: tuple[Any, ...], __: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
+def _reshape(t: Translator, _: Any, args: tuple[Any, ...], __: Mapping[str, Any], shape: tuple[int, ...]) -> KerasValue:
     value = t.graph.channel_last(args[0])
     return value if value.shape == shape else t.graph.apply(value, shape, torch.reshape, value, (-1, *shape))
 
 
-def _permute(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
+def _permute(
+    t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
+) -> KerasValue:
     value = t.graph.channel_last(args[0])
     order = (0, *layer.dims) if hasattr(layer, "dims") else tuple(layer.axes or ())
     if not order or order[0] != 0:
@@ -279,25 +291,27 @@ def _permute(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, A
     return t.graph.apply(value, shape, torch.permute, value, order)
 
 
-def _same_tensor(_: Translator, __: Any, args: tuple[Any, ...], ___: Mapping[str, Any], ____: tuple[int, ...]) -> Value:
-    value: Value = args[0]
+def _same_tensor(
+    _: Translator, __: Any, args: tuple[Any, ...], ___: Mapping[str, Any], ____: tuple[int, ...]
+) -> KerasValue:
+    value: KerasValue = args[0]
     return value
 
 
-def _cast(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
-    value: Value = args[0]
+def _cast(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> KerasValue:
+    value: KerasValue = args[0]
     wanted = keras.backend.standardize_dtype(layer.dtype) if layer.dtype is not None else value.dtype
     if wanted == value.dtype:
         return value
     if wanted != "float32":
         raise t.error(f"the model casts to {wanted}", "compute in float32; rungs lighten it")
     made = t.graph.apply(value, shape, torch.Tensor.float, value)
-    return Value(made.node, shape, "float32", value.first)
+    return KerasValue(made.node, shape, "float32", value.first)
 
 
 def _upsampling(
     t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
-) -> Value:
+) -> KerasValue:
     if layer.interpolation != "nearest":
         raise t.refused(layer, f'has interpolation="{layer.interpolation}", known is "nearest"')
     value = t.graph.channel_first(args[0])
@@ -310,8 +324,8 @@ def _upsampling(
 
 def _dropout(
     t: Translator, layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], shape: tuple[int, ...]
-) -> Value:
-    value: Value = args[0]
+) -> KerasValue:
+    value: KerasValue = args[0]
     if kwargs.get("training") is False or not layer.rate:
         return value
     whole = type(layer).__name__.removeprefix("Spatial")  # whole channels at once
@@ -324,12 +338,14 @@ def _dropout(
     return t.graph.module(layer, "", value, shape, lambda: kind(layer.rate))
 
 
-def _activation(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], __: tuple[int, ...]) -> Value:
+def _activation(
+    t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], __: tuple[int, ...]
+) -> KerasValue:
     return t.activated(args[0], layer, layer.activation)
 
 
-def _relu(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
-    value: Value = args[0]
+def _relu(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> KerasValue:
+    value: KerasValue = args[0]
     if layer.threshold or (layer.negative_slope and layer.max_value is not None):
         raise t.refused(layer, "has a threshold, or a slope and a max_value at once")
     if layer.negative_slope:
@@ -341,15 +357,17 @@ def _relu(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any]
 
 def _leaky_relu(
     t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
-) -> Value:
+) -> KerasValue:
     return t.graph.apply(args[0], shape, functional.leaky_relu, args[0], float(layer.negative_slope))
 
 
-def _elu(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
+def _elu(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> KerasValue:
     return t.graph.apply(args[0], shape, functional.elu, args[0], float(layer.alpha))
 
 
-def _prelu(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
+def _prelu(
+    t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
+) -> KerasValue:
     value = t.graph.channel_first(args[0])
     slopes = tensor_of(layer.alpha)
     if any(n != 1 for n in slopes.shape[:-1]):
@@ -361,21 +379,23 @@ def _prelu(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any
     return t.graph.module(layer, "", value, shape, make)
 
 
-def _softmax(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], __: tuple[int, ...]) -> Value:
-    value: Value = args[0]
+def _softmax(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], __: tuple[int, ...]) -> KerasValue:
+    value: KerasValue = args[0]
     if layer.axis not in {-1, value.rank - 1}:
         raise t.refused(layer, "is along another axis than the last")
     return _last_softmax(t.graph, value)
 
 
-def _last_softmax(graph: TorchGraph, value: Value) -> Value:
+def _last_softmax(graph: TorchGraph, value: KerasValue) -> KerasValue:
     return graph.apply(value, value.shape, torch.softmax, value, value.axis(-1))
 
 
-def _rescaling(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
-    value: Value = args[0]
+def _rescaling(
+    t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
+) -> KerasValue:
+    value: KerasValue = args[0]
     if value.dtype != "float32":
-        value = Value(t.graph.apply(value, shape, torch.Tensor.float, value).node, shape, "float32", value.first)
+        value = KerasValue(t.graph.apply(value, shape, torch.Tensor.float, value).node, shape, "float32", value.first)
     if not all(isinstance(n, int | float) for n in (layer.scale, layer.offset)):
         raise t.refused(layer, "has a scale or an offset that is not one number")
     value = t.graph.apply(value, shape, operator.mul, value, float(layer.scale))
@@ -384,7 +404,7 @@ def _rescaling(t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str,
 
 def _concatenate(
     t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
-) -> Value:
+) -> KerasValue:
     values = t.graph.alike(list(args[0]))
     if layer.axis % values[0].rank == 0:
         raise t.refused(layer, "joins along the batch")
@@ -396,7 +416,7 @@ def _merged(function: Any) -> Layer:
 
     def translate(
         t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
-    ) -> Value:
+    ) -> KerasValue:
         values = list(args[0])
         if len({value.rank for value in values}) > 1:
             raise t.refused(layer, "joins tensors with different numbers of axes", "reshape the smaller one first")
@@ -415,23 +435,23 @@ def _arithmetic(function: Any) -> Layer:
 
     def translate(
         t: Translator, _: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], shape: tuple[int, ...]
-    ) -> Value:
+    ) -> KerasValue:
         operands = [*args, *kwargs.values()]
-        like = next(operand for operand in operands if isinstance(operand, Value))
-        if all(isinstance(operand, Value | int | float) for operand in operands):
-            values = iter(t.graph.alike([operand for operand in operands if isinstance(operand, Value)]))
-            meeting = [next(values) if isinstance(operand, Value) else operand for operand in operands]
+        like = next(operand for operand in operands if isinstance(operand, KerasValue))
+        if all(isinstance(operand, KerasValue | int | float) for operand in operands):
+            values = iter(t.graph.alike([operand for operand in operands if isinstance(operand, KerasValue)]))
+            meeting = [next(values) if isinstance(operand, KerasValue) else operand for operand in operands]
         else:
             meeting = [_operand(t, operand, like) for operand in operands]
         # A value of fewer axes meets the last ones, as numpy has it.
-        held = max((m for m in meeting if isinstance(m, Value)), key=lambda v: v.rank)
+        held = max((m for m in meeting if isinstance(m, KerasValue)), key=lambda v: v.rank)
         return t.graph.apply(held, shape, function, *meeting)
 
     return translate
 
 
-def _operand(t: Translator, operand: Any, like: Value) -> Any:
-    if isinstance(operand, Value):
+def _operand(t: Translator, operand: Any, like: KerasValue) -> Any:
+    if isinstance(operand, KerasValue):
         return t.graph.channel_last(operand)
     if isinstance(operand, int | float):
         return operand
@@ -459,7 +479,9 @@ def _broadcast(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
 def _pointwise(function: Any) -> Layer:
     """An operation that makes each value from the value at its place."""
 
-    def translate(t: Translator, _: Any, args: tuple[Any, ...], __: Mapping[str, Any], shape: tuple[int, ...]) -> Value:
+    def translate(
+        t: Translator, _: Any, args: tuple[Any, ...], __: Mapping[str, Any], shape: tuple[int, ...]
+    ) -> KerasValue:
         return t.graph.apply(args[0], shape, function, args[0])
 
     return translate
@@ -468,8 +490,8 @@ def _pointwise(function: Any) -> Layer:
 def _reduction(function: Any) -> Layer:
     def translate(
         t: Translator, layer: Any, args: tuple[Any, ...], _: Mapping[str, Any], shape: tuple[int, ...]
-    ) -> Value:
-        value: Value = args[0]
+    ) -> KerasValue:
+        value: KerasValue = args[0]
         axes = layer.axis if isinstance(layer.axis, tuple | list) else [layer.axis]
         if None in axes or any(axis % value.rank == 0 for axis in axes):
             raise t.refused(layer, "reduces along the batch", "name the axes, without 0")
@@ -478,11 +500,11 @@ def _reduction(function: Any) -> Layer:
     return translate
 
 
-def _function(function: Any, *args: Any, **kwargs: Any) -> Callable[[TorchGraph, Value], Value]:
+def _function(function: Any, *args: Any, **kwargs: Any) -> Callable[[TorchGraph, KerasValue], KerasValue]:
     return lambda graph, value: graph.apply(value, value.shape, function, value, *args, **kwargs)
 
 
-ACTIVATIONS: Mapping[str, Callable[[TorchGraph, Value], Value]] = {
+ACTIVATIONS: Mapping[str, Callable[[TorchGraph, KerasValue], KerasValue]] = {
     "linear": lambda _, value: value,
     "relu": _function(torch.relu),
     "relu6": _function(functional.relu6),

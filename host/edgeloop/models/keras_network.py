@@ -26,7 +26,7 @@ from torch import nn
 
 from edgeloop.core.network import NetworkIO, TensorShape
 from edgeloop.errors import EdgeloopError, HarnessError, MissingExtraError, UserError
-from edgeloop.models.keras_graph import Value
+from edgeloop.models.keras_graph import KerasValue
 
 TOLERANCE = 1e-4
 """Of outputs, relative to the largest: float sums in another order differ by less."""
@@ -117,7 +117,7 @@ def translated(model: Any, io: NetworkIO, source: str, weights: Path | None = No
         results = translator.run(model.call, args, kwargs)
     stripped: list[bool] = []
 
-    def output(value: Value) -> Any:
+    def output(value: KerasValue) -> Any:
         softmax = io.kind == "classification" and value.node.target is torch.softmax
         if io.kind == "classification" and value.node.target is torch.sigmoid:
             raise UserError(

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from edgeloop.errors import UserError
-from edgeloop.models.keras_graph import TorchGraph, Value
+from edgeloop.models.keras_graph import KerasValue, TorchGraph
 from edgeloop.models.keras_layers import ACTIVATIONS, LAYERS
 
 NEXT = "docs/reference/networks-and-data.md lists the layers that are known"
@@ -32,14 +32,14 @@ class Translator:
 
         The structure of the results (tensor, list, dictionary) is kept.
         """
-        values = [leaf for leaf in keras.tree.flatten((args, dict(kwargs))) if isinstance(leaf, Value)]
+        values = [leaf for leaf in keras.tree.flatten((args, dict(kwargs))) if isinstance(leaf, KerasValue)]
         symbols = {id(value): keras.KerasTensor((None, *value.shape), value.dtype) for value in values}
         symbolic_args, symbolic_kwargs = keras.tree.map_structure(
-            lambda leaf: symbols[id(leaf)] if isinstance(leaf, Value) else leaf, (tuple(args), dict(kwargs))
+            lambda leaf: symbols[id(leaf)] if isinstance(leaf, KerasValue) else leaf, (tuple(args), dict(kwargs))
         )
         with _mode(called, symbolic_kwargs):
             results = called(*symbolic_args, **symbolic_kwargs)
-        found: dict[int, Value] = {id(symbols[id(value)]): value for value in values}
+        found: dict[int, KerasValue] = {id(symbols[id(value)]): value for value in values}
         strange = [leaf for leaf in keras.tree.flatten(results) if not isinstance(leaf, keras.KerasTensor)]
         if strange:
             raise self.error(f"{_name_of(called)} returns a {type(strange[0]).__name__}")
@@ -55,17 +55,17 @@ class Translator:
     def refused(self, layer: Any, why: str, next_step: str = NEXT) -> UserError:
         return self.error(f"the layer {layer.name} ({type(layer).__name__}) {why}", next_step)
 
-    def activated(self, value: Value, layer: Any, activation: Any) -> Value:
+    def activated(self, value: KerasValue, layer: Any, activation: Any) -> KerasValue:
         """Apply a layer's activation: one of Keras's functions, a layer, or a function of the user's own."""
         known = ACTIVATIONS.get(getattr(activation, "__name__", "")) if _is_kerass(activation) else None
         if known is not None:
             return known(self.graph, value)
         result = self.run(activation, (value,), {})
-        if not isinstance(result, Value):
+        if not isinstance(result, KerasValue):
             raise self.refused(layer, "has an activation that returns more than one tensor")
         return result
 
-    def _translate(self, node: Any, found: dict[int, Value]) -> None:
+    def _translate(self, node: Any, found: dict[int, KerasValue]) -> None:
         layer = node.operation
         args, kwargs = node.arguments.fill_in(found)
         if any(None in tensor.shape[1:] for tensor in node.outputs):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edgeloop.core.events import Asked, Entry, Event
+from edgeloop.core.events import Entry, Event, TrialAsked
 from edgeloop.errors import UserError, kept_on_disk
 from edgeloop.ports import Clock
 
@@ -38,7 +38,7 @@ class Accounts:
 
     def next(self, event: Event) -> Entry:
         """Return the entry that `event` would be; it counts once `booked`."""
-        asked = isinstance(event, Asked) and event.role == "candidate"
+        asked = isinstance(event, TrialAsked) and event.role == "candidate"
         return Entry(
             seq=self._seq + 1,
             utc=self._clock.utc(),

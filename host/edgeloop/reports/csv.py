@@ -10,7 +10,7 @@ from pathlib import Path
 from edgeloop.core.events import Entry
 from edgeloop.core.measurement import EnergySummary
 from edgeloop.reports.front import front_rows
-from edgeloop.reports.story import Story, TrialRow
+from edgeloop.reports.run_view import RunView, TrialRow
 
 COLUMNS = (
     "trial",
@@ -70,9 +70,9 @@ def text(entries: Sequence[Entry]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    story = Story.of(entries)
-    front = {row.trial.number: row.outcome.value for row in front_rows(story)}
-    for row in story.rows:
+    run = RunView.of(entries)
+    front = {row.trial.number: row.outcome.value for row in front_rows(run)}
+    for row in run.rows:
         cells = _row(row) | {"front": front.get(row.trial.number, "")}
         writer.writerow({name: _plain(value) for name, value in cells.items()})
     return out.getvalue()
@@ -114,9 +114,9 @@ def _row(row: TrialRow) -> dict[str, object]:
         "outcome": row.outcome.value if row.outcome else "",
         "passed": trial.passed,
         "why": trial.why,
-        "direction": trial.moved.direction if trial.moved else "",
-        "move": trial.moved.sentence if trial.moved else "",
-        "error": trial.errored.message if trial.errored else "",
+        "direction": trial.move.direction if trial.move else "",
+        "move": trial.move.sentence if trial.move else "",
+        "error": trial.error.message if trial.error else "",
     }
     if metric is not None:
         cells |= {"metric": metric.metric, "metric_value": metric.value}

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edgeloop.analysis.comparison import Comparison
 from edgeloop.core.artifact import Artifact
-from edgeloop.core.events import Entry, Finished, Judged, Started, Trial, fold
+from edgeloop.core.events import Entry, Judgement, RunFinished, RunStarted, Trial, fold
 from edgeloop.core.measurement import EnergySummary, Interval, LatencySummary, MetricSummary, Summary
 from edgeloop.core.profile import Profile
-from edgeloop.measure.comparison import Comparison
+from edgeloop.reports.run_view import RunView
 from edgeloop.reports.settings import same_network
-from edgeloop.reports.story import Story
 
 SCHEMA = 1
 
 
-def measurement(judged: Judged, artifact: Artifact, *, limits_given: bool = True) -> dict[str, Any]:
+def measurement(judged: Judgement, artifact: Artifact, *, limits_given: bool = True) -> dict[str, Any]:
     """One judged measurement. Latencies in ns, sizes in bytes; `verdict` is null where no limit was given."""
     summary = judged.summary
     return {
@@ -32,7 +32,7 @@ def measurement(judged: Judged, artifact: Artifact, *, limits_given: bool = True
     }
 
 
-def comparison(judged: Judged, found: Comparison, a: Artifact, b: Artifact, *, limits_given: bool) -> dict[str, Any]:
+def comparison(judged: Judgement, found: Comparison, a: Artifact, b: Artifact, *, limits_given: bool) -> dict[str, Any]:
     """B beside A: the pieces of a measurement for each, `ratio` (B over A) and `difference` (B less A)."""
     return {
         "schema": SCHEMA,
@@ -65,8 +65,8 @@ def comparison(judged: Judged, found: Comparison, a: Artifact, b: Artifact, *, l
 def run(entries: Sequence[Entry]) -> dict[str, Any]:
     """A whole run: every trial with its measurements, and how it ended (null while it has not)."""
     events = [entry.event for entry in entries]
-    started = next((event for event in events if isinstance(event, Started)), None)
-    finished = next((event for event in events if isinstance(event, Finished)), None)
+    started = next((event for event in events if isinstance(event, RunStarted)), None)
+    finished = next((event for event in events if isinstance(event, RunFinished)), None)
     return {
         "schema": SCHEMA,
         "campaign": started.campaign_name if started else None,
@@ -75,12 +75,12 @@ def run(entries: Sequence[Entry]) -> dict[str, Any]:
         "finished": finished.model_dump(mode="json", exclude={"kind"}) if finished else None,
         "spent": {"trials": entries[-1].trials_spent, "wall_s": entries[-1].wall_s_spent} if entries else None,
         "trials": [_trial(trial) for trial in fold(events)],
-        "same_network": [row.document() for row in same_network(Story.of(entries))],
+        "same_network": [row.document() for row in same_network(RunView.of(entries))],
     }
 
 
 def _trial(trial: Trial) -> dict[str, Any]:
-    built = trial.built
+    built = trial.build
     return {
         "trial": trial.number,
         "role": trial.role,
@@ -96,12 +96,12 @@ def _trial(trial: Trial) -> dict[str, Any]:
         "why": trial.why,
         "outcome": trial.outcome.value,
         "passed": trial.passed,
-        "trained": trial.trained.model_dump(mode="json", exclude={"kind", "trial"}) if trial.trained else None,
+        "trained": trial.training.model_dump(mode="json", exclude={"kind", "trial"}) if trial.training else None,
         "converted": built.converted if built else None,
         "parity": built.artifact.parity.model_dump(mode="json") if built and built.artifact.parity else None,
-        "measurements": [measurement(j, built.on(j.target)) for j in trial.judged] if built else [],
-        "error": trial.errored.model_dump(mode="json", exclude={"kind", "trial"}) if trial.errored else None,
-        "move": {"direction": trial.moved.direction, "sentence": trial.moved.sentence} if trial.moved else None,
+        "measurements": [measurement(j, built.on(j.target)) for j in trial.judgements] if built else [],
+        "error": trial.error.model_dump(mode="json", exclude={"kind", "trial"}) if trial.error else None,
+        "move": {"direction": trial.move.direction, "sentence": trial.move.sentence} if trial.move else None,
     }
 
 
@@ -131,7 +131,7 @@ def _delegate(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _judgement(judged: Judged, limits_given: bool) -> dict[str, Any]:
+def _judgement(judged: Judgement, limits_given: bool) -> dict[str, Any]:
     return {
         "environment": judged.environment.model_dump(mode="json") if judged.environment else None,
         "conditions": judged.conditions,

@@ -11,7 +11,7 @@ from rich.text import Text
 from edgeloop.core.events import FrontAxis, Trial
 from edgeloop.core.verdict import Outcome
 from edgeloop.reports.chart import Mark, scatter
-from edgeloop.reports.story import Story, number
+from edgeloop.reports.run_view import RunView, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class FrontRow:
         return f"front: trial {self.trial.number} ({self.trial.candidate}): {named}; test data {self.outcome.value}"
 
 
-def front_rows(story: Story) -> list[FrontRow]:
+def front_rows(run: RunView) -> list[FrontRow]:
     """The front, from the most accurate; empty where the run asked for none, or nothing passed."""
-    told = story.finished.front if story.finished is not None else None
+    told = run.finished.front if run.finished is not None else None
     if told is None:
         return []
-    trials = {trial.number: trial for trial in story.trials}
+    trials = {trial.number: trial for trial in run.trials}
     return [FrontRow(trials[m.trial], told.axes, m.values, m.outcome) for m in told.members]
 
 

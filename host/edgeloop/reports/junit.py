@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from edgeloop.core.events import Entry, Judged
+from edgeloop.core.events import Entry, Judgement
 from edgeloop.core.verdict import Finding, Outcome
-from edgeloop.reports.story import Story, final_judgements, more_needed
+from edgeloop.reports.run_view import RunView, final_judgements, more_needed
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 can't hold; messages of foreign tools may have them."""
@@ -21,17 +21,17 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 def text(entries: Sequence[Entry]) -> str:
     """One test case for each limit and target of the network that was output, or of the nearest miss."""
-    story = Story.of(entries)
-    chosen = story.chosen
+    run = RunView.of(entries)
+    chosen = run.chosen
     judgements = final_judgements(chosen) if chosen is not None else []
-    suite = ET.Element("testsuite", name=_clean(f"edgeloop {story.name}"), time=f"{story.wall_s:.3f}")
+    suite = ET.Element("testsuite", name=_clean(f"edgeloop {run.name}"), time=f"{run.wall_s:.3f}")
     for judged in judgements:
         for finding in judged.verdict.findings:
             _case(suite, judged, finding, passed=chosen is not None and chosen.passed)
-    undone = story.word != "PASSED" and suite.find("testcase/failure") is None and suite.find("testcase/error") is None
+    undone = run.word != "PASSED" and suite.find("testcase/failure") is None and suite.find("testcase/error") is None
     if undone or not len(suite):
-        case = ET.SubElement(suite, "testcase", name="run", classname=_clean(story.name))
-        ET.SubElement(case, "error", message=_clean(story.sentence), type="ERROR")
+        case = ET.SubElement(suite, "testcase", name="run", classname=_clean(run.name))
+        ET.SubElement(case, "error", message=_clean(run.sentence), type="ERROR")
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("errors", str(len(suite.findall("testcase/error"))))
@@ -46,7 +46,7 @@ def write(entries: Sequence[Entry], path: Path) -> None:
     path.write_text(text(entries), encoding="utf-8")
 
 
-def _case(suite: ET.Element, judged: Judged, finding: Finding, *, passed: bool) -> None:
+def _case(suite: ET.Element, judged: Judgement, finding: Finding, *, passed: bool) -> None:
     name = f"{finding.limit_id} {finding.text}"
     target = f"{judged.target} (emulated)" if judged.emulated else judged.target
     case = ET.SubElement(suite, "testcase", name=_clean(name), classname=_clean(target))

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from edgeloop.core.board import NO_DELEGATE
 from edgeloop.core.verdict import Outcome
-from edgeloop.reports.story import Story, TrialRow, latency_with_interval
+from edgeloop.reports.run_view import RunView, TrialRow, latency_with_interval
 
 # From the fifth on they are numbers, which the page sets to the right.
 HEADINGS = ("network", "trial", "engine", "delegate", "threads", "p50 ms", "times the first")
@@ -81,10 +81,10 @@ class SettingRow:
         }
 
 
-def same_network(story: Story) -> list[SettingRow]:
+def same_network(run: RunView) -> list[SettingRow]:
     """Candidates of which the same lightened network was measured with more than one setting, group by group."""
     groups: dict[tuple[str, str], list[TrialRow]] = {}
-    for row in story.rows:
+    for row in run.rows:
         if row.trial.role == "candidate" and row.latency is not None:
             candidate = row.trial.candidate
             alike = candidate.model_copy(update={"engine": "litert", "threads": 1, "delegate": None})

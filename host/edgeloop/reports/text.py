@@ -14,16 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeloop.core.artifact import Artifact
-from edgeloop.core.events import Entry, Judged
+from edgeloop.core.events import Entry, Judgement
 from edgeloop.core.measurement import EnergySummary, Summary
 from edgeloop.core.verdict import Finding, Outcome
+from edgeloop.reports.conditions import declared, found
 from edgeloop.reports.front import front_rows, front_table
-from edgeloop.reports.profiled import ProfileReport
-from edgeloop.reports.settings import same_network, settings_table
-from edgeloop.reports.story import (
+from edgeloop.reports.profile import ProfileReport
+from edgeloop.reports.run_view import (
     EACH,
     LimitRow,
-    Story,
+    RunView,
     TrialRow,
     energy_with_interval,
     latency_with_interval,
@@ -35,7 +35,7 @@ from edgeloop.reports.story import (
     size_of,
     stage_with_interval,
 )
-from edgeloop.reports.surroundings import declared, found
+from edgeloop.reports.settings import same_network, settings_table
 
 EMULATED = "EMULATED board: its times mean nothing as times"
 _WIDE = 110
@@ -52,17 +52,17 @@ _WORD_STYLE = {"PASSED": "bold green", "NOT PASSED": "bold red"}
 
 def run_report(entries: Sequence[Entry]) -> RenderableType:
     """A run: verdict and limits, trials, moves."""
-    return _RunReport(Story.of(entries))
+    return _RunReport(RunView.of(entries))
 
 
-def measure_report(judged: Judged, artifact: Artifact, *, limits_given: bool = True) -> RenderableType:
+def measure_report(judged: Judgement, artifact: Artifact, *, limits_given: bool = True) -> RenderableType:
     """One measurement of a ready model: latency, memory, accuracy, conditions, and the limits where given."""
     return _MeasureReport(judged, artifact, limits_given)
 
 
 @dataclass(frozen=True, slots=True)
 class _RunReport:
-    story: Story
+    run: RunView
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if console.is_terminal:
@@ -71,41 +71,39 @@ class _RunReport:
             yield from (Text(line) for line in self._lines())
 
     def _tables(self, *, wide: bool) -> Iterator[RenderableType]:
-        story = self.story
-        yield Text.assemble(
-            (story.word, _WORD_STYLE.get(story.word, "bold yellow")), f"  {story.name}: {story.sentence}"
-        )
-        if story.emulated:
+        run = self.run
+        yield Text.assemble((run.word, _WORD_STYLE.get(run.word, "bold yellow")), f"  {run.name}: {run.sentence}")
+        if run.emulated:
             yield Text(EMULATED, style="bold magenta")
-        if story.limits:
-            yield Padding(_limit_table(story.limits, by_target=story.several_targets), (1, 0))
-        if story.rows:
-            yield Padding(_trial_table(story, wide=wide), (0, 0, 1, 0))
-        if alike := same_network(story):
+        if run.limits:
+            yield Padding(_limit_table(run.limits, by_target=run.several_targets), (1, 0))
+        if run.rows:
+            yield Padding(_trial_table(run, wide=wide), (0, 0, 1, 0))
+        if alike := same_network(run):
             yield Padding(settings_table(alike), (0, 0, 1, 0))
-        if front := front_rows(story):
+        if front := front_rows(run):
             yield Padding(front_table(front), (0, 0, 1, 0))
-        for trial, move in story.moves:
+        for trial, move in run.moves:
             yield Text.assemble((f"trial {trial}  ", "bold"), move)
 
     def _lines(self) -> Iterator[str]:
-        story = self.story
-        yield f"{story.word}  {story.name}: {story.sentence}"
-        if story.emulated:
+        run = self.run
+        yield f"{run.word}  {run.name}: {run.sentence}"
+        if run.emulated:
             yield EMULATED
-        for row in story.limits:
+        for row in run.limits:
             yield _limit_line(row)
-        for trial in story.rows:
-            yield _trial_line(trial, story.accuracy_name)
-        yield from (row.line for row in same_network(story))
-        yield from (row.line for row in front_rows(story))
-        for name, move in story.moves:
+        for trial in run.rows:
+            yield _trial_line(trial, run.accuracy_name)
+        yield from (row.line for row in same_network(run))
+        yield from (row.line for row in front_rows(run))
+        for name, move in run.moves:
             yield f"trial {name}: {move}"
 
 
 @dataclass(frozen=True, slots=True)
 class _MeasureReport:
-    judged: Judged
+    judged: Judgement
     artifact: Artifact
     limits_given: bool
 
@@ -235,18 +233,18 @@ def _limit_table(rows: Sequence[LimitRow], *, by_target: bool) -> Table:
     return table
 
 
-def _trial_table(story: Story, *, wide: bool) -> Table:
-    by_target = story.several_targets
+def _trial_table(run: RunView, *, wide: bool) -> Table:
+    by_target = run.several_targets
     table = Table(title="trials", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     table.add_column("candidate", overflow="fold")
     if by_target:
         table.add_column("target")
-    energy = [f"mJ/{story.energy_per}"] if story.energy_per else []
-    for heading in ("params", "G", story.accuracy_name, "p50 ms", "p90 ms", *energy, "bytes", "MiB"):
+    energy = [f"mJ/{run.energy_per}"] if run.energy_per else []
+    for heading in ("params", "G", run.accuracy_name, "p50 ms", "p90 ms", *energy, "bytes", "MiB"):
         table.add_column(heading, justify="right")
     table.add_column("verdict", overflow="fold")
-    for row in story.rows:
+    for row in run.rows:
         peak = row.summary.peak_rss_bytes if row.summary else None
         numbers = (
             metric_with_interval(row.accuracy),
@@ -285,8 +283,8 @@ def _trial_line(row: TrialRow, accuracy_name: str) -> str:
     name = "M1" if row.name == "M1" else f"trial {row.name}"
     where = f" on {row.target}" if row.target else ""
     told = f"{name} ({row.trial.candidate}){where}: {row.verdict}; {size_of(row)}; G {row.trial.degree:.2f}"
-    if row.trial.errored is not None:
-        return f"{told}; {row.trial.errored.stage} failed ({row.trial.errored.owner}): {row.trial.errored.message}"
+    if row.trial.error is not None:
+        return f"{told}; {row.trial.error.stage} failed ({row.trial.error.owner}): {row.trial.error.message}"
     if row.summary is None:
         return told
     return (

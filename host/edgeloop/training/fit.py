@@ -24,7 +24,7 @@ from edgeloop.core.dataset import DataSplit
 from edgeloop.core.measurement import Arrays
 from edgeloop.core.network import NetworkSignature
 from edgeloop.errors import DataError, UserError
-from edgeloop.training.lessons import Lesson
+from edgeloop.training.loss_schedules import LossTerm
 from edgeloop.training.objective import Tensors
 from edgeloop.training.quantizers import LearnedStepQuantizer
 
@@ -38,7 +38,7 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class FitSamples:
     """A split as tensors, inputs in the order of the network's arguments."""
 
     inputs: tuple[torch.Tensor, ...]
@@ -47,12 +47,12 @@ class Samples:
     def __len__(self) -> int:
         return len(self.inputs[0])
 
-    def on(self, device: torch.device) -> Samples:
+    def on(self, device: torch.device) -> FitSamples:
         """The same samples on a device."""
-        return Samples(tuple(x.to(device) for x in self.inputs), {k: v.to(device) for k, v in self.targets.items()})
+        return FitSamples(tuple(x.to(device) for x in self.inputs), {k: v.to(device) for k, v in self.targets.items()})
 
     @classmethod
-    def of(cls, split: DataSplit, signature: NetworkSignature, *, reconstruct: bool = False) -> Samples:
+    def of(cls, split: DataSplit, signature: NetworkSignature, *, reconstruct: bool = False) -> FitSamples:
         """`reconstruct`: the inputs are the targets (autoencoder). Raises DataError where an input is missing."""
         missing = [name for name in signature.inputs if name not in split.x]
         if missing:
@@ -78,7 +78,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class FitSettings:
     """How long and how fast."""
 
     epochs: int
@@ -98,9 +98,9 @@ class Course:
 def fit(
     network: nn.Module,
     outputs: Sequence[str],
-    train: Samples,
-    lesson: Lesson,
-    course: Course,
+    train: FitSamples,
+    lesson: LossTerm,
+    course: FitSettings,
     progress: Progress,
     *,
     at_share: Callable[[float], None] = lambda _: None,
@@ -197,7 +197,7 @@ def _autocast(device: torch.device, precision: torch.dtype) -> contextlib.Abstra
 
 
 @contextlib.contextmanager
-def fitting_threads(network: nn.Module, samples: Samples, batch: int) -> Iterator[None]:
+def fitting_threads(network: nn.Module, samples: FitSamples, batch: int) -> Iterator[None]:
     """Compute with one thread where a batch is small work, else with all that torch was given.
 
     Decided by counting operations, never by timing, so that equal jobs are summed in equal orders.

@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional
 
 from edgeloop.core.campaign import Task
-from edgeloop.core.pyref import call_user, load_pyref
 from edgeloop.errors import DataError, UserError
+from edgeloop.user_code.functions import call_function, load_function
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -30,8 +30,8 @@ class Objective:
         """
         self._task = task
         self._temperature = temperature
-        self._own_loss = load_pyref(task.loss) if task.loss else None
-        self._own_distillation = load_pyref(task.distillation) if task.distillation else None
+        self._own_loss = load_function(task.loss) if task.loss else None
+        self._own_distillation = load_function(task.distillation) if task.distillation else None
         if taught and task.kind == "custom" and self._own_distillation is None:
             raise UserError(
                 "a custom task with a teacher needs a distillation loss of its own",
@@ -42,7 +42,9 @@ class Objective:
         """Mean over the batch, summed over outputs; raises UserError where the user's own loss fails."""
         if self._own_loss is not None:
             assert self._task.loss is not None
-            return _scalar(call_user(self._own_loss, self._task.loss, dict(outputs), dict(targets)), self._task.loss)
+            return _scalar(
+                call_function(self._own_loss, self._task.loss, dict(outputs), dict(targets)), self._task.loss
+            )
         pairs = _paired(outputs, targets)
         if self._task.kind == "classification":
             return _sum([functional.cross_entropy(output, target.reshape(-1)) for output, target in pairs])
@@ -52,7 +54,7 @@ class Objective:
         """How far the outputs are from the teacher's; raises UserError where the user's own function fails."""
         reference = self._task.distillation
         if self._own_distillation is not None and reference is not None:
-            given = call_user(self._own_distillation, reference, dict(outputs), dict(teacher))
+            given = call_function(self._own_distillation, reference, dict(outputs), dict(teacher))
             return _scalar(given, reference)
         pairs = _paired(outputs, teacher)
         if self._task.kind == "classification":

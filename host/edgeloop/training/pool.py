@@ -25,10 +25,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgeloop.core.campaign import Data, Task
-from edgeloop.core.held import held, hold
 from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.errors import EdgeloopError, HarnessError, TrainingError
 from edgeloop.ports import TrainedNetwork, TrainingJob
+from edgeloop.processes.memory_limit import apply_limit, describe_limit
 from edgeloop.training.key import sizes_key, training_key
 from edgeloop.training.messages import Abandon, Progressed, Raised, Request, Returned
 from edgeloop.training.summary import read_trained
@@ -48,7 +48,7 @@ class TrainingPool:
         self,
         networks: Path,
         *,
-        entry: str = "edgeloop.bootstrap.worker",
+        entry: str = "edgeloop.wiring.training_worker",
         threads: int | None = None,
         training_deadline_s: float = 8 * 3600.0,
         describe_deadline_s: float = 600.0,
@@ -217,7 +217,15 @@ class _Worker:
         with log.open("ab") as output:
             self._log_start = output.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "edgeloop.training.child", str(theirs.fileno()), entry, str(threads)],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "edgeloop.training.training_child",
+                    str(theirs.fileno()),
+                    entry,
+                    str(threads),
+                ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -227,7 +235,7 @@ class _Worker:
                 env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUNBUFFERED": "1"},
             )
         theirs.close()
-        hold(self._process.pid, memory_max_bytes)
+        apply_limit(self._process.pid, memory_max_bytes)
 
     @property
     def alive(self) -> bool:
@@ -286,7 +294,7 @@ class _Worker:
     def _death(self) -> EdgeloopError:
         code = self._process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        bound = held(self._memory_max_bytes)
+        bound = describe_limit(self._memory_max_bytes)
         hint = " or lower training.batch, if memory ran out" if code == -signal.SIGKILL or bound else ""
         return TrainingError(f"the training process {how}{bound}{self._said()}", next_step=f"see {self._log}{hint}")
 

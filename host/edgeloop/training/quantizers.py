@@ -25,7 +25,7 @@ _STEPS_TRIED = tuple(1 - 0.05 * i for i in range(13))
 """Shares of the largest step that a learned one may start from."""
 
 
-class Phase(IntEnum):
+class QuantizerPhase(IntEnum):
     """What a quantizer of activations does with a batch."""
 
     CALIBRATE = 0
@@ -133,13 +133,13 @@ class RangeQuantizer(nn.Module):
         self.momentum = momentum
         self.fixed = fixed is not None
         self.low, self.high = fixed or (0.0, 0.0)
-        self.phase = Phase.CALIBRATE
+        self.phase = QuantizerPhase.CALIBRATE
         self._batches = 0
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        if self.phase != Phase.FROZEN and not self.fixed:
+        if self.phase != QuantizerPhase.FROZEN and not self.fixed:
             self._observe(value)
-        if self.phase == Phase.CALIBRATE:
+        if self.phase == QuantizerPhase.CALIBRATE:
             return value
         return rounded(value, self.low, self.high, self.bits)
 
@@ -155,7 +155,7 @@ class RangeQuantizer(nn.Module):
 
         The quantizer then finds the same zero point from it, whatever precision it computes in.
         """
-        self.phase = Phase.FROZEN
+        self.phase = QuantizerPhase.FROZEN
         if self.fixed:
             return
         scale, zero = grid(self.low, self.high, self.bits)
@@ -171,7 +171,7 @@ class RangeQuantizer(nn.Module):
                 "training diverged: an activation is not finite",
                 next_step="lower training.lightened_learning_rate",
             )
-        if self.phase == Phase.CALIBRATE:
+        if self.phase == QuantizerPhase.CALIBRATE:
             self._batches += 1
             share = 1 / self._batches
         else:
@@ -188,7 +188,7 @@ class SameRange(nn.Module):
         self.source = source
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        if self.source.phase == Phase.CALIBRATE:
+        if self.source.phase == QuantizerPhase.CALIBRATE:
             return value
         return rounded(value, self.source.low, self.source.high, self.source.bits)
 
@@ -205,7 +205,7 @@ class BiasQuantizer(nn.Module):
         self.source = source
 
     def forward(self, bias: torch.Tensor) -> torch.Tensor:
-        if self.source.phase == Phase.CALIBRATE:
+        if self.source.phase == QuantizerPhase.CALIBRATE:
             return bias
         scale = self.weights.scale * grid(self.source.low, self.source.high, self.source.bits)[0]
         return bias + (torch.round(bias.detach() / scale) * scale - bias.detach())

@@ -26,8 +26,8 @@ from edgeloop.core.dataset import DataSet
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkSignature
 from edgeloop.errors import HarnessError, kept_on_disk
+from edgeloop.training.fake_quantize import Activation, Layer
 from edgeloop.training.graph import constant, single_sample_program
-from edgeloop.training.insert import Activation, Layer
 
 FINGERPRINT_SAMPLES = 8
 PARITY_MIN = 1000

@@ -2,16 +2,16 @@
 
 Looked at on the calibrated fake-quantized network before it is trained, on validation data, which selection may see.
 The saving that the rise in loss is held against is bytes: time is not counted, since 4 bit saves none for
-convolutions on the engines there are (core.reality). After Dong et al., HAWQ, arXiv:1905.03696, with the loss itself in
-the place of its curvature.
+convolutions on the engines there are (engines.capabilities). After Dong et al., HAWQ, arXiv:1905.03696, with the loss
+itself in the place of its curvature.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgeloop.core.mixing import LayerChoice, Sensitivity
-from edgeloop.training.insert import FakeQuantized
+from edgeloop.core.mixed_precision import LayerChoice, Sensitivity
+from edgeloop.training.fake_quantize import FakeQuantized
 
 
 def look(fake: FakeQuantized, loss: Callable[[], float], progress: Callable[[float], None]) -> tuple[Sensitivity, ...]:

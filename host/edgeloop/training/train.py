@@ -16,22 +16,32 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from edgeloop.analysis.scoring import Scorer
 from edgeloop.core.campaign import Training
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.measurement import Arrays
-from edgeloop.core.mixing import Sensitivity, least_sensitive
+from edgeloop.core.mixed_precision import Sensitivity, least_sensitive
 from edgeloop.core.network import NetworkSignature
 from edgeloop.errors import UserError
-from edgeloop.measure.scoring import Scorer
 from edgeloop.ports import TrainedNetwork, TrainingJob
-from edgeloop.training.fit import Course, Epoch, Samples, arrays, fit, fitting_threads, named, predict
+from edgeloop.training.fake_quantize import FakeQuantized
+from edgeloop.training.fit import Epoch, FitSamples, FitSettings, arrays, fit, fitting_threads, named, predict
 from edgeloop.training.graph import exported_graph
-from edgeloop.training.insert import FakeQuantized
-from edgeloop.training.lessons import CoStudied, InTurn, Labels, Later, Lesson, Run, Taught, TaughtUnlabelled, Term
+from edgeloop.training.loss_schedules import (
+    DeferredLoss,
+    Labels,
+    LossSequence,
+    LossTerm,
+    MutualDistillation,
+    Run,
+    Taught,
+    TaughtUnlabelled,
+    Term,
+)
 from edgeloop.training.objective import Objective, Tensors
 from edgeloop.training.prune import pruned, settle
-from edgeloop.training.quantizers import Phase
+from edgeloop.training.quantizers import QuantizerPhase
 from edgeloop.training.result import ProbeInputs, read_master, unpublished, write_result
 from edgeloop.training.sensitivity import choices, look
 from edgeloop.training.summary import write_trained
@@ -47,7 +57,7 @@ Report = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class TrainableNetwork:
     """A network to be trained, in the data's own terms: channel-last inputs and outputs, in this order."""
 
     network: nn.Module
@@ -66,7 +76,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Opinions:
+class TeacherOutputs:
     """A teacher that is no network of ours: what it gave, once, on the samples that are taught."""
 
     train: Arrays
@@ -76,8 +86,8 @@ class Opinions:
 def train(
     job: TrainingJob,
     key: str,
-    subject: Subject,
-    teacher: Subject | Opinions | None,
+    subject: TrainableNetwork,
+    teacher: TrainableNetwork | TeacherOutputs | None,
     data: DataSet,
     networks: Path,
     report: Report,
@@ -93,7 +103,7 @@ def train(
 
 
 def _trained(
-    job: TrainingJob, key: str, subject: Subject, run: _Run, probe: ProbeInputs, networks: Path
+    job: TrainingJob, key: str, subject: TrainableNetwork, run: _Run, probe: ProbeInputs, networks: Path
 ) -> TrainedNetwork:
     began = time.monotonic()
     epochs: list[Epoch] = run.float_epochs()
@@ -148,7 +158,12 @@ class _Run:
     """The pieces of one job that float and lightened training share."""
 
     def __init__(
-        self, job: TrainingJob, subject: Subject, teacher: Subject | Opinions | None, data: DataSet, report: Report
+        self,
+        job: TrainingJob,
+        subject: TrainableNetwork,
+        teacher: TrainableNetwork | TeacherOutputs | None,
+        data: DataSet,
+        report: Report,
     ) -> None:
         reconstruct = job.task.kind == "autoencoder"
         self._job = job
@@ -160,14 +175,14 @@ class _Run:
         self._scorer = Scorer(job.task)
         self._objective = Objective(job.task, temperature=job.recipe.temperature, taught=teacher is not None)
 
-        def samples(split: DataSplit) -> Samples:
-            return Samples.of(split, subject.signature, reconstruct=reconstruct).on(self._device)
+        def samples(split: DataSplit) -> FitSamples:
+            return FitSamples.of(split, subject.signature, reconstruct=reconstruct).on(self._device)
 
         self.train = samples(data.train)
         self._validation = samples(data.validation)
         self._calibration = samples(data.calibration)
         subject.network.to(self._device)
-        if isinstance(teacher, Subject):
+        if isinstance(teacher, TrainableNetwork):
             teacher.network.to(self._device).eval()
 
     def float_epochs(self) -> list[Epoch]:
@@ -208,15 +223,15 @@ class _Run:
         """Calibrate on calibration data, then train the fake-quantized graph and freeze its ranges."""
         module = self._calibrated(fake)
         lesson, course = self._lightened_lesson(module), self._fine_course()
-        if isinstance(lesson, InTurn):  # a patience that ran out earlier would leave the last lesson untaught
+        if isinstance(lesson, LossSequence):  # a patience that ran out earlier would leave the last lesson untaught
             course = replace(course, judged_from=lesson.last_begins)
-        fake.enter(Phase.LEARN)
+        fake.enter(QuantizerPhase.LEARN)
         frozen = False
 
         def freeze_late(done: float) -> None:
             nonlocal frozen
             if done >= _FREEZE_AT and not frozen:
-                fake.enter(Phase.FROZEN)
+                fake.enter(QuantizerPhase.FROZEN)
                 frozen = True
 
         def validation_loss() -> float:
@@ -234,7 +249,7 @@ class _Run:
             at_share=freeze_late,
             validation_loss=validation_loss,
         )
-        fake.enter(Phase.FROZEN)
+        fake.enter(QuantizerPhase.FROZEN)
         return history
 
     def batches(self, samples_max: int) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -247,7 +262,7 @@ class _Run:
         """What each layer that may take fewer bits adds to the loss on validation data if it alone takes them."""
         fake = FakeQuantized(graph, rung)
         module = self._calibrated(fake)
-        fake.enter(Phase.FROZEN)
+        fake.enter(QuantizerPhase.FROZEN)
         return look(
             fake,
             lambda: self._validation_loss(module),
@@ -257,7 +272,7 @@ class _Run:
     def _calibrated(self, fake: FakeQuantized) -> GraphModule:
         """Let calibration data through, so that ranges are those of the network as it starts."""
         module = fake.module.to(self._device)
-        fake.enter(Phase.CALIBRATE)
+        fake.enter(QuantizerPhase.CALIBRATE)
         with torch.no_grad():
             for batch in zip(*(torch.split(x, self._job.recipe.batch) for x in self._calibration.inputs), strict=True):
                 module(*batch)
@@ -269,7 +284,7 @@ class _Run:
         validation = self._data.validation
         return self._scorer.values(outputs, self._scorer.targets(validation.x, validation.y))
 
-    def _lightened_lesson(self, module: nn.Module) -> Lesson:
+    def _lightened_lesson(self, module: nn.Module) -> LossTerm:
         """What the schedule makes of a lightened training: docs/explanation/training.md."""
         recipe, teacher = self._job.recipe, self._teacher
         if teacher is None:
@@ -278,30 +293,30 @@ class _Run:
             return self._taught(module, recipe.distillation_weight)
         first = Term("labels", 1 / 3, self._labels)
         if recipe.schedule == "patent3":
-            return InTurn((first, Term("distillation", 2 / 3, self._taught(module, recipe.distillation_weight))))
-        assert isinstance(teacher, Subject), "a teacher that learns too is a network"
-        together = CoStudied(
+            return LossSequence((first, Term("distillation", 2 / 3, self._taught(module, recipe.distillation_weight))))
+        assert isinstance(teacher, TrainableNetwork), "a teacher that learns too is a network"
+        together = MutualDistillation(
             self._labels,
             teacher.network,
             _outputs_on(teacher.network, teacher.signature, self._view_of(teacher, self._data.train)),
             recipe.distillation_weight,
             recipe.lightened_learning_rate,
         )
-        tutoring = Later(lambda: self._taught(module, recipe.distillation_weight))
-        return InTurn((first, Term("co-studying", 1 / 3, together), Term("tutoring", 1 / 3, tutoring)))
+        tutoring = DeferredLoss(lambda: self._taught(module, recipe.distillation_weight))
+        return LossSequence((first, Term("co-studying", 1 / 3, together), Term("tutoring", 1 / 3, tutoring)))
 
     @property
     def _labels(self) -> Labels:
         return Labels(self._objective, self.train.targets)
 
-    def _taught(self, learner: nn.Module, share: float) -> Lesson:
+    def _taught(self, learner: nn.Module, share: float) -> LossTerm:
         """Training data are the same in every epoch, so the teacher says once what it thinks of them."""
         lesson = Taught(self._labels, self._opinions(self._data.train), share)
         unlabelled = self._data.unlabelled
         if unlabelled is None:
             return lesson
         signature = self._subject.signature
-        inputs = Samples.of(unlabelled, signature).on(self._device).inputs
+        inputs = FitSamples.of(unlabelled, signature).on(self._device).inputs
         order = torch.Generator().manual_seed(self._job.recipe.seed)
         run = _outputs_on(learner, signature, inputs)
         return TaughtUnlabelled(lesson, run, self._opinions(unlabelled), order)
@@ -310,24 +325,24 @@ class _Run:
         """The teacher's outputs on all samples of a split."""
         teacher = self._teacher
         assert teacher is not None, "only a taught network is told a teacher's opinion"
-        if isinstance(teacher, Opinions):
+        if isinstance(teacher, TeacherOutputs):
             given = teacher.train if split is self._data.train else teacher.unlabelled
             assert given is not None, "a teacher is asked about training and unlabelled samples alone"
             return {n: torch.from_numpy(np.array(v, dtype=np.float32)).to(self._device) for n, v in given.items()}
         return predict(teacher.network, teacher.signature.outputs, self._view_of(teacher, split))
 
-    def _view_of(self, teacher: Subject, split: DataSplit) -> tuple[torch.Tensor, ...]:
-        return Samples.of(split, teacher.signature).on(self._device).inputs
+    def _view_of(self, teacher: TrainableNetwork, split: DataSplit) -> tuple[torch.Tensor, ...]:
+        return FitSamples.of(split, teacher.signature).on(self._device).inputs
 
     def _validation_loss(self, network: nn.Module) -> float:
         outputs = predict(network, self._subject.signature.outputs, self._validation.inputs)
         return float(self._objective.loss(outputs, self._validation.targets))
 
-    def _course(self, epochs: int, learning_rate: float, rate_key: str) -> Course:
+    def _course(self, epochs: int, learning_rate: float, rate_key: str) -> FitSettings:
         recipe = self._job.recipe
-        return Course(epochs, recipe.batch, learning_rate, recipe.seed, rate_key, recipe.patience)
+        return FitSettings(epochs, recipe.batch, learning_rate, recipe.seed, rate_key, recipe.patience)
 
-    def _fine_course(self) -> Course:
+    def _fine_course(self) -> FitSettings:
         recipe = self._job.recipe
         epochs = recipe.epochs_fine_tuned if self._job.goes_on_from is not None else recipe.epochs_lightened
         return self._course(epochs, recipe.lightened_learning_rate, "lightened_learning_rate")

@@ -24,11 +24,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, ValidationError
 
-from edgeloop.board.inventory import user_folder
-from edgeloop.board.models import LOCAL, model_names
 from edgeloop.board.virtual import image, initramfs
 from edgeloop.board.virtual.machine import HOST, Machine, State, check_programs, free_port
 from edgeloop.board.virtual.rootfs import USER
+from edgeloop.config.board_files import user_folder
+from edgeloop.config.board_models import LOCAL, model_names
 from edgeloop.core.frozen import Frozen
 from edgeloop.errors import LabError, UserError
 
@@ -50,7 +50,7 @@ class Declaration(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class VirtualBoardListing:
     """One board, and what its process says now."""
 
     declaration: Declaration
@@ -138,7 +138,7 @@ class VirtualBoards:
             self._file(name).unlink(missing_ok=True)
             shutil.rmtree(self._folder(name))
 
-    def listed(self) -> tuple[list[Listed], list[str]]:
+    def listed(self) -> tuple[list[VirtualBoardListing], list[str]]:
         """Every board by name, and a line for each folder that is none."""
         found, faults = [], []
         for folder in sorted(self._places.data.glob("*/")) if self._places.data.is_dir() else []:
@@ -151,7 +151,7 @@ class VirtualBoards:
                 continue
             machine = self._machine(declaration)
             pid = machine.pid()
-            found.append(Listed(declaration, machine.state(), pid, self._file(folder.name)))
+            found.append(VirtualBoardListing(declaration, machine.state(), pid, self._file(folder.name)))
         return found, faults
 
     def state(self, name: str) -> State | None:

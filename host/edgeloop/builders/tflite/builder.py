@@ -10,8 +10,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgeloop.builders import parity
-from edgeloop.builders.child import python_module
-from edgeloop.builders.prebuilt import predict_tflite
 from edgeloop.builders.store import ArtifactStore
 from edgeloop.builders.tflite.versions import FORMAT, tool_versions
 from edgeloop.core.artifact import Artifact
@@ -19,9 +17,11 @@ from edgeloop.core.frozen import key_of
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.measurement import Arrays
 from edgeloop.errors import BuildError
+from edgeloop.host_runtime.tflite import predict_tflite
 from edgeloop.ports import TrainedNetwork
+from edgeloop.processes.json_child import python_module
 
-CHILD = python_module("edgeloop.builders.tflite.child")
+CHILD = python_module("edgeloop.builders.tflite.convert_child")
 
 
 class TfliteBuilder:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop.builders.pack import packed
-from edgeloop.builders.runtime import open_model
+from edgeloop.builders.tflite.layout_copies import operator_name, straighten
 from edgeloop.builders.tflite.matching import Fingerprint, Op, fingerprint
-from edgeloop.builders.tflite.straighten import operator_name, straighten
 from edgeloop.errors import BuildError
+from edgeloop.host_runtime.litert import open_model
+from edgeloop.host_runtime.tflite_pack import packed
 
 _NUMBERED = re.compile(r"_(\d+)$")
 

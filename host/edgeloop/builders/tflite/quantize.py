@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop.builders.runtime import open_model
 from edgeloop.builders.tflite.float_model import FloatModel, watch
 from edgeloop.builders.tflite.matching import Fingerprint, Range, assign_layers, assign_ranges, fingerprint
 from edgeloop.core.lightening import Lightening
 from edgeloop.errors import BuildError
+from edgeloop.host_runtime.litert import open_model
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _FOUR_BIT = ("CONV_2D", "FULLY_CONNECTED")

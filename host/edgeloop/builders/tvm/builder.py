@@ -10,19 +10,19 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgeloop.builders import parity
-from edgeloop.builders.child import python_module
-from edgeloop.builders.prebuilt import predict_in_child
 from edgeloop.builders.store import ArtifactStore
-from edgeloop.builders.tvm.child import MODEL
+from edgeloop.builders.tvm.compile_child import MODEL
 from edgeloop.builders.tvm.processor import this_processor
 from edgeloop.builders.tvm.tuning import Tuner
 from edgeloop.builders.tvm.versions import FORMAT, TvmTarget, on_host, tool_versions
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays
+from edgeloop.host_runtime.tflite import predict_in_child
 from edgeloop.ports import Builder, TrainedNetwork
+from edgeloop.processes.json_child import python_module
 
-CHILD = python_module("edgeloop.builders.tvm.child")
+CHILD = python_module("edgeloop.builders.tvm.compile_child")
 
 
 class TvmBuilder:

@@ -37,10 +37,10 @@ class _Step:
 
 def counted(module: Any) -> dict[str, Any]:
     """Return `sizes` as core.network.NetworkSizes has them. Raises ModelError for a graph without operators."""
-    return _Counting(module["main"]).told()
+    return _TvmCount(module["main"]).told()
 
 
-class _Counting:
+class _TvmCount:
     def __init__(self, main: Any) -> None:
         self._inputs = {hash(p): _elements(p) for p in main.params}
         self._steps: list[_Step] = []

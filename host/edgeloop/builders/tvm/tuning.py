@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from edgeloop.builders.converted import digest
 from edgeloop.builders.store import ArtifactStore
 from edgeloop.builders.tvm.processor import this_processor
 from edgeloop.builders.tvm.schedule import Choice
@@ -25,6 +24,7 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Tuning
 from edgeloop.core.frozen import Frozen, key_of
 from edgeloop.errors import BuildError, HarnessError, kept_on_disk
+from edgeloop.host_runtime.model_files import digest
 from edgeloop.ports import Clock, FunctionTimer
 
 LIBRARY = "candidates.so"
@@ -34,7 +34,7 @@ GAIN_MIN = 0.03
 """A choice takes the place of another where it is faster by this share; less is noise."""
 
 
-class Measured(Frozen):
+class TimedSchedules(Frozen):
     """What the database knows of one function."""
 
     best: Choice
@@ -60,13 +60,13 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def measured(self) -> dict[str, Measured]:
+    def measured(self) -> dict[str, TimedSchedules]:
         """What is known, by workload. Raises HarnessError for a file with a damaged row."""
-        found: dict[str, Measured] = {}
+        found: dict[str, TimedSchedules] = {}
         for row in self._rows():
             before = found.get(row.workload)
             seen = dict.fromkeys([*(before.seen if before else ()), *row.choices])
-            found[row.workload] = Measured(best=best_of(row), seen=tuple(seen))
+            found[row.workload] = TimedSchedules(best=best_of(row), seen=tuple(seen))
         return found
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -132,7 +132,7 @@ class Tuner:
 
     def _measure_more(
         self,
-        measured: Mapping[str, Measured],
+        measured: Mapping[str, TimedSchedules],
         imported: Artifact,
         target: TvmTarget,
         store: ArtifactStore,
@@ -210,7 +210,7 @@ def medians_ns(times: NDArray[np.int64]) -> list[float | None]:
 
 
 def planned(
-    space: Mapping[str, Sequence[Choice]], measured: Mapping[str, Measured], trials: int, most: int
+    space: Mapping[str, Sequence[Choice]], measured: Mapping[str, TimedSchedules], trials: int, most: int
 ) -> list[tuple[str, Choice]]:
     """What is to be measured next: at most `most` choices that nobody measured, the same share of each function.
 

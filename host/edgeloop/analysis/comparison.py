@@ -1,0 +1,124 @@
+"""Two models side by side, timed in the same rounds and scored on the same samples: what B is beside A.
+
+Ratios are B over A, differences B less A. Rounds pair the times, samples pair the scores; see docs/explanation/
+measuring.md.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal, get_args
+
+from edgeloop.analysis.accuracy import Scores, difference_bound, differing
+from edgeloop.analysis.decision import too_short
+from edgeloop.analysis.spread import DECISION_RULE, ratio_by_rounds, rule_named
+from edgeloop.analysis.statistics import two_sided
+from edgeloop.analysis.subject_data import SubjectData, metric_summary
+from edgeloop.core.frozen import Frozen
+from edgeloop.core.limits import Limit, LimitSet
+from edgeloop.core.measurement import Interval, MetricSummary
+from edgeloop.core.verdict import Verdict
+
+RatioStatistic = Literal["p50", "p90", "p99", "mean"]
+
+
+class Ratio(Frozen):
+    """B over A of one statistic. The interval is two-sided; None where there are too few rounds or samples."""
+
+    value: float
+    interval: Interval | None
+    note: str = ""
+    """Why there is no interval."""
+
+
+class Paired(Frozen):
+    """B less A of one metric, on the same samples. `gained` samples are right only for B, `lost` only for A."""
+
+    metric: str
+    a: float
+    b: float
+    difference: float
+    interval: Interval
+    n: int
+    gained: int | None
+    lost: int | None
+    """None where a sample is not right or wrong."""
+
+
+class Comparison(Frozen):
+    """What B is beside A."""
+
+    confidence: float
+    rounds: int
+    """Rounds in which both were timed."""
+    ratio: dict[RatioStatistic, Ratio]
+    deployed_bytes: int
+    peak_rss_bytes: int | None
+    rss_above_runtime_bytes: int | None
+    metrics: tuple[Paired, ...] = ()
+    agreement: MetricSummary | None = None
+    """Share of samples in which both agree; None without data."""
+
+
+def compare(a: SubjectData, b: SubjectData, confidence: float) -> Comparison:
+    """Compare two subjects of one job. `agreement` of b is that with a."""
+    ratios: dict[RatioStatistic, Ratio] = {}
+    rounds = 0
+    for statistic in get_args(RatioStatistic):
+        found = ratio_by_rounds(b.sessions, a.sessions, statistic, rule_named(DECISION_RULE))
+        if found is not None:
+            rounds = found.ratio.n
+            short = too_short(found.ratio, statistic, confidence)
+            interval = None if short else found.ratio.interval(confidence)
+            note = short or ("" if interval else "an interval needs 2 rounds")
+            ratios[statistic] = Ratio(value=found.ratio.estimate, interval=interval, note=note)
+    return Comparison(
+        confidence=confidence,
+        rounds=rounds,
+        ratio=ratios,
+        deployed_bytes=b.deployed_bytes - a.deployed_bytes,
+        peak_rss_bytes=_difference(a.peak_rss_bytes, b.peak_rss_bytes),
+        rss_above_runtime_bytes=_difference(a.rss_above_runtime_bytes, b.rss_above_runtime_bytes),
+        metrics=tuple(_paired(a.scores[name], b.scores[name], confidence) for name in b.scores if name in a.scores),
+        agreement=None if b.agreement is None else metric_summary(b.agreement, confidence),
+    )
+
+
+def worse_by(percent: float, statistic: RatioStatistic, confidence: float) -> LimitSet:
+    """Return the limit whose PASS is "B is shown not to be worse than A by so much", whose FAIL "it is shown to be"."""
+    limit = Limit(id="worse", metric="latency", statistic=statistic, max_ratio_to_reference=1 + percent / 100)
+    return LimitSet(id="compare", confidence=confidence, limit=(limit,))
+
+
+def in_words(verdict: Verdict, percent: float) -> Verdict:
+    """Return the verdict of `worse_by` with its limit said as it was asked."""
+    return verdict.model_copy(
+        update={
+            "findings": tuple(
+                finding.model_copy(
+                    update={"text": f"{finding.text.split(' under ')[0]} of B not worse by {percent:g} %"}
+                )
+                for finding in verdict.findings
+            )
+        }
+    )
+
+
+def _difference(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else b - a
+
+
+def _paired(a: Scores, b: Scores, confidence: float) -> Paired:
+    interval = two_sided(partial(difference_bound, b, a), confidence)
+    assert interval is not None, "paired scores have bounds"
+    gained, lost = differing(b, a) if a.is_share and b.is_share else (None, None)
+    return Paired(
+        metric=b.metric,
+        a=a.value,
+        b=b.value,
+        difference=b.value - a.value,
+        interval=interval,
+        n=b.n,
+        gained=gained,
+        lost=lost,
+    )

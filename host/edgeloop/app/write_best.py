@@ -1,0 +1,96 @@
+"""The outputter (S706): the networks that passed, each with its proof, in folders of their own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.events import ArtifactBuilt, Entry, RunFinished, Trial, fold
+from edgeloop.core.verdict import Outcome
+from edgeloop.reports import document
+
+BEST, FRONT = "best", "front"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Models that were put out."""
+
+    models: tuple[Path, ...]
+    """The best one; where targets are of several processors, its file for each."""
+    front: tuple[Path, ...] = ()
+    """In Pareto mode every network of the front that passed, from the most accurate."""
+
+
+def write_best(entries: Sequence[Entry], folder: Path) -> Written:
+    """Copy the passing model to `best/`, in Pareto mode each of the front to `front/trial-N/`.
+
+    Nothing is written where none passed. Beside a model lie `artifact.json` and `proof.json`; where it was compiled for
+    several processors, each file is in a folder of its processor, with its `artifact.json`. What is written appears
+    whole or not at all. A network that edgeloop did not build (its owner measured another file) has no file here.
+    """
+    events = [entry.event for entry in entries]
+    finished = next((event for event in events if isinstance(event, RunFinished)), None)
+    if finished is None or finished.exit_code != 0:
+        return Written(())
+    trials = {trial.number: trial for trial in fold(events)}
+    best = trials[finished.best] if finished.best is not None else None
+    model = _written(folder / BEST, [(Path(), best)], finished) if best is not None else []
+    passed = [m.trial for m in finished.front.members if m.outcome is Outcome.PASS] if finished.front else []
+    places = [(Path(f"trial-{number}"), trials[number]) for number in passed]
+    front = _written(folder / FRONT, places, finished) if places else []
+    return Written(tuple(model), tuple(front))
+
+
+def _written(final: Path, places: Sequence[tuple[Path, Trial]], finished: RunFinished) -> list[Path]:
+    """Make the folder `final` of models with their proofs."""
+    making = final.with_name(f"{final.name}.making")
+    shutil.rmtree(making, ignore_errors=True)
+    models = []
+    for place, trial in places:
+        if trial.build is None:
+            continue
+        (making / place).mkdir(parents=True)
+        for inner, artifact in by_processor(trial.build).items():
+            (making / place / inner).mkdir(exist_ok=True)
+            model = Path(artifact.path)
+            shutil.copyfile(model, making / place / inner / model.name)
+            told = artifact.model_dump(mode="json") | {"path": model.name}
+            _write_json(making / place / inner / "artifact.json", told)
+            models.append(final / place / inner / model.name)
+        _write_json(making / place / "proof.json", _proof(trial, finished))
+    shutil.rmtree(final, ignore_errors=True)
+    if models:
+        making.replace(final)
+    return models
+
+
+def by_processor(built: ArtifactBuilt) -> dict[str, Artifact]:
+    """Files by the folders that they go to: one goes to none of its own, several as to `aarch64-cortex-a72`."""
+    if len(built.artifacts) == 1:
+        return {".": built.artifact}
+    named: dict[str, Artifact] = {}
+    for artifact in built.artifacts:
+        triple, _, core = artifact.tools["processor"].partition(" ")
+        name = f"{triple.partition('-')[0]}-{core}"
+        named[name if name not in named else f"{name}-{artifact.sha256[:8]}"] = artifact
+    return named
+
+
+def _proof(trial: Trial, finished: RunFinished) -> dict[str, object]:
+    assert trial.build is not None, "a trial that passed was built"
+    return {
+        "schema": 1,
+        "sentence": finished.sentence,
+        "candidate": trial.candidate.model_dump(mode="json"),
+        "measurements": [document.measurement(judged, trial.build.on(judged.target)) for judged in trial.judgements],
+        "samples": [f"samples/{judged.job_key[:32]}" for judged in trial.judgements],
+    }
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

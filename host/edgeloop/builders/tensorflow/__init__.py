@@ -1,1 +1,0 @@
-"""Keras files and SavedModels to .tflite, by TensorFlow in a process of its own."""

@@ -1,0 +1,1 @@
+"""The loop of a run: train, build, measure, judge, move, until a network is proven."""

@@ -1,0 +1,1 @@
+"""Search policy, pure: which candidates there are, and which one is asked next."""

@@ -1,0 +1,149 @@
+"""What runs inside the training process: the one place where networks, data and training meet.
+
+`edgeloop.training.training_child` loads this module by name and calls its functions, one at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeloop.core.campaign import Data, Task
+from edgeloop.core.dataset import DataSet
+from edgeloop.core.network import NetworkIO, NetworkSizes, NetworkSpec
+from edgeloop.errors import DataError, HarnessError
+from edgeloop.ports import TrainedNetwork, TrainingJob
+from edgeloop.ready_models.reference_file import fixed_sizes, read_opinions, run_fixed
+from edgeloop.training.key import training_key
+from edgeloop.training.summary import read_trained
+from edgeloop.training.train import TeacherOutputs, TrainableNetwork
+from edgeloop.training.train import train as run_training
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgeloop.models.channel_last import BuiltNetwork
+
+
+def prepare(threads: int) -> None:
+    """Set torch up for equal results from equal jobs."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003 -- torch's own signature
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # for finding faults, at each allocation
+
+
+def train(job: TrainingJob, networks: Path, report: Callable[[str, float], None]) -> TrainedNetwork:
+    """Train a job, or find it done. Raises UserError (the user's code, data or recipe) or HarnessError."""
+    from edgeloop.data import network_io
+    from edgeloop.models.channel_last import BuiltNetwork
+
+    key = training_key(job)
+    done = read_trained(networks / key)
+    if done is not None:
+        return done[0]
+    report("loading data", 0.0)
+    data = _data(job.data)
+    if data.sha256 != job.data_sha256:
+        raise DataError("the data changed since this run began", next_step="start a new run, or put the old data back")
+    if job.network.file is not None:
+        return run_fixed(job, key, data, networks, report)
+    subject = _subject(job.network, job, data, job.parent)
+    if job.widened_from is not None:
+        small = _trained_subject(job.widened_from, data)
+        assert isinstance(small.network, BuiltNetwork)
+        assert isinstance(subject.network, BuiltNetwork)
+        _widen(small.network, subject.network, network_io(data, job.task), job.network)
+        subject = replace(subject, started=True)
+    teacher = _teacher(job.teacher, data) if job.teacher is not None else None
+    return run_training(job, key, subject, teacher, data, networks, report)
+
+
+def describe(network: NetworkSpec, task: Task, data: Data, channel_multiple: int) -> NetworkSizes:
+    """What a network would cost. Raises UserError where it can't be built or exported, ModelError where channels are
+    to be removed and can't be."""
+    from edgeloop.data import network_io
+    from edgeloop.models.build import build_network
+    from edgeloop.models.describe import describe as sizes
+    from edgeloop.training.prune import pruned
+
+    io = network_io(_data(data), task)
+    if network.file is not None:
+        return fixed_sizes(network, io)
+
+    def changed(built: BuiltNetwork) -> BuiltNetwork:
+        if network.widened_from is not None:  # with weights of nobody: whether it can be done is known before M1's are
+            _widen(build_network(_widened_spec(network), io, channel_multiple), built, io, network)
+        return pruned(built, _zeros(built, io), network.pruned_pct, channel_multiple) if network.pruned_pct else built
+
+    return sizes(network, io, channel_multiple, changed)
+
+
+def _widened_spec(network: NetworkSpec) -> NetworkSpec:
+    """The network that a wider one is widened from."""
+    assert network.widened_from is not None
+    return network.model_copy(update={"width": network.widened_from, "widened_from": None, "pruned_pct": 0})
+
+
+def _widen(small: BuiltNetwork, wide: BuiltNetwork, io: NetworkIO, network: NetworkSpec) -> None:
+    from edgeloop.models.widen import widen
+
+    widen(small, wide, io, seed=network.seed, source=network.factory or f"family {network.family!r}")
+
+
+def _zeros(built: BuiltNetwork, io: NetworkIO) -> list[torch.Tensor]:
+    """Two samples of zeros, in the order of the network's arguments."""
+    import torch
+
+    shapes = {tensor.name: tensor for tensor in io.inputs}
+    inputs = [shapes[name] for name in built.signature.inputs]
+    return [torch.zeros(2, *tensor.shape, dtype=getattr(torch, tensor.dtype)) for tensor in inputs]
+
+
+@functools.lru_cache(maxsize=1)
+def _data(data: Data) -> DataSet:
+    from edgeloop.data import load
+
+    return load(data)
+
+
+def _teacher(folder: str, data: DataSet) -> TrainableNetwork | TeacherOutputs:
+    """The network that was trained in a folder, or what M1 gave that is a file."""
+    trained = read_trained(Path(folder))
+    if trained is not None and trained[1].network.file is not None:
+        return read_opinions(Path(folder))
+    return _trained_subject(folder, data)
+
+
+def _trained_subject(folder: str, data: DataSet) -> TrainableNetwork:
+    """The float network that was trained in a folder. Raises HarnessError where none was."""
+    trained = read_trained(Path(folder))
+    if trained is None:
+        raise HarnessError(f"{folder}: the folder has no finished training in it")
+    return _subject(trained[1].network, trained[1], data, folder)
+
+
+def _subject(spec: NetworkSpec, job: TrainingJob, data: DataSet, folder: str | None) -> TrainableNetwork:
+    """Build a network; with a folder, with the float weights that were trained there."""
+    import torch
+
+    from edgeloop.data import network_io
+    from edgeloop.models.build import build_network
+
+    if folder is not None:  # its weights replace those that the specification names
+        spec = spec.model_copy(update={"weights": None, "weights_sha256": None})
+    built = build_network(spec, network_io(data, job.task), job.channel_multiple)
+    if folder is not None:
+        file = Path(folder) / "weights.pt"
+        try:
+            built.network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+            raise HarnessError(f"{file}: does not fit the network that it was trained as: {error}") from error
+    return TrainableNetwork(
+        built, built.network, built.signature, started=folder is not None or spec.weights is not None
+    )
