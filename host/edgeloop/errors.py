@@ -147,6 +147,29 @@ class StationError(LabError):
     """No room, or a folder that can't be written. A run stops here and goes on with --resume."""
 
 
+FOREIGN_LINE_MAX = 300
+
+
+def one_line(error: BaseException) -> str:
+    """Return the kind of a foreign error and the begin of its message, in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:FOREIGN_LINE_MAX]}" + ("..." if len(text) > FOREIGN_LINE_MAX else "")
+
+
+@contextmanager
+def translated(kind: type[EdgeloopError], what: str, *, next_step: str | None = None) -> Iterator[None]:
+    """Raise what foreign code raises as an error of ours: `what` says where it happened, the cause is kept.
+
+    Our own errors pass as they are. This is the one place for a broad `except` around a library or a user's code.
+    """
+    try:
+        yield
+    except EdgeloopError:
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {one_line(error)}", next_step=next_step) from error
+
+
 @contextmanager
 def kept_on_disk(path: Path) -> Iterator[None]:
     """Translate what the file system of this machine refuses, with the path that a run's files go to."""
