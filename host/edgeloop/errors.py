@@ -4,7 +4,8 @@
     ├── UserError                what the user gave us can't be used (2)
     │   ├── ConfigError          a file the user wrote: all its faults at once
     │   ├── DataError            arrays of a wrong shape, type or content
-    │   └── MissingExtraError    a toolchain that is not installed, with the command that installs it
+    │   ├── MissingExtraError    a package that is not installed, with the command that installs it
+    │   └── MissingExtrasError   several of them
     ├── ModelError               the network or the model file itself is unusable (2)
     ├── BoardError               the board could not be measured (3)
     │   ├── UnreachableError     no answer before the deadline, or the connection was refused
@@ -23,12 +24,92 @@ Only measured numbers say anything about a network: none of these is ever turned
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+
+class Field(str):
+    """A field of a request: `plan.profile`, or with what to give it, `engine='exec'`.
+
+    As a string it is spelled as Python spells it. The command line has a table of its own (`cli.words`).
+    """
+
+    __slots__ = ("path", "value")
+    path: str
+    value: object
+
+    def __new__(cls, path: str, value: object = None) -> Self:
+        field = super().__new__(cls, path if value is None else f"{path}={value!r}")
+        field.path, field.value = path, value
+        return field
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.value)
+
+
+Spell = Callable[[Field], str]
+"""How a caller's own language spells a field."""
+
+
+class Sentence(str):
+    """A text that names fields of the request, so that each caller may read it in words of its own.
+
+    `Sentence("leave out {}, or use standard", Field("limits"))`: each `{}` takes an argument. As a string it is spelled
+    as Python spells it, and what is made of that string is plain text.
+    """
+
+    __slots__ = ("parts",)
+    parts: tuple[str, ...]
+
+    def __new__(cls, template: str, *arguments: object) -> Self:
+        texts = template.split("{}")
+        if len(texts) != len(arguments) + 1:
+            raise ValueError(f"{template!r} has {len(texts) - 1} places for {len(arguments)} arguments")
+        parts: list[str] = [texts[0]]
+        for argument, text in zip(arguments, texts[1:], strict=True):
+            parts += [*_parts(argument), text]
+        return cls.of(parts)
+
+    @classmethod
+    def of(cls, parts: Sequence[str]) -> Self:
+        """Return the sentence that texts and fields make together."""
+        sentence = super().__new__(cls, "".join(parts))
+        sentence.parts = tuple(parts)
+        return sentence
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).of, (self.parts,)
+
+
+def _parts(text: object) -> tuple[str, ...]:
+    if isinstance(text, Sentence):
+        return text.parts
+    return (text,) if isinstance(text, Field) else (str(text),)
+
+
+def spelled_by(spell: Spell, text: str) -> str:
+    """Return a text with the fields that it names as a caller spells them."""
+    return "".join(spell(part) if isinstance(part, Field) else part for part in _parts(text))
+
+
+def names_field(text: str | None, *paths: str) -> bool:
+    """Return True where a text names one of the fields."""
+    return text is not None and any(isinstance(part, Field) and part.path in paths for part in _parts(text))
+
+
+def command_line(command: str, *words: str, **options: str | bool) -> str:
+    """Return a command of ours as a shell takes it: `edgeloop targets clean pi4 --all`.
+
+    A test compares every command and option that is named this way with those that there are.
+    """
+    parts = ["edgeloop", command, *words]
+    for name, value in options.items():
+        parts += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return " ".join(parts)
 
 
 class Owner(StrEnum):
@@ -52,18 +133,18 @@ class EdgeloopError(Exception):
         self.message = message
         self.next_step = next_step
 
-    def lines(self) -> list[str]:
-        """The error as the user reads it, one line for each fault."""
-        return [self.message if self.next_step is None else f"{self.message}; {self.next_step}"]
+    def lines(self, spell: Spell = str) -> list[str]:
+        """Return the error as a reader of `spell` has it, one line for each fault."""
+        return ["; ".join(spelled_by(spell, text) for text in (self.message, self.next_step) if text is not None)]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Errors cross process boundaries; their constructors differ, what they hold is what is sent."""
-        return _restored, (type(self), self.args, dict(self.__dict__))
+        """Errors cross process boundaries; their constructors differ, so their attributes are sent."""
+        return _restore, (type(self), self.args, dict(self.__dict__))
 
 
-def _restored(kind: type[EdgeloopError], args: tuple[Any, ...], held: dict[str, Any]) -> EdgeloopError:
+def _restore(kind: type[EdgeloopError], args: tuple[Any, ...], attributes: dict[str, Any]) -> EdgeloopError:
     error = kind.__new__(kind, *args)
-    error.__dict__.update(held)
+    error.__dict__.update(attributes)
     return error
 
 
@@ -74,32 +155,37 @@ class UserError(EdgeloopError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong in a file: where (file and dotted path), what, and what to try next."""
+    """One thing wrong: where (a file and a dotted path in it, or a `Field` of the request), what, and what to try."""
 
     where: str
     what: str
     next_step: str | None = None
 
+    def line(self, spell: Spell = str) -> str:
+        """Return the fault as a reader of `spell` has it."""
+        where, what = spelled_by(spell, self.where), spelled_by(spell, self.what)
+        return f"{where}: {what}" + (f"; {spelled_by(spell, self.next_step)}" if self.next_step else "")
+
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" + (f"; {self.next_step}" if self.next_step else "")
+        return self.line()
 
 
 class ConfigError(UserError):
-    """All faults of the files that the user wrote, at once."""
+    """All faults of a request and of the files that the user wrote, at once."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__("\n".join(map(str, faults)))
         self.faults = tuple(faults)
 
-    def lines(self) -> list[str]:
-        return [str(fault) for fault in self.faults]
+    def lines(self, spell: Spell = str) -> list[str]:
+        return [fault.line(spell) for fault in self.faults]
 
 
 class DataError(UserError):
-    """What is wrong with arrays; the message has a line for each fault."""
+    """Arrays that can't be used; the message has a line for each fault."""
 
-    def lines(self) -> list[str]:
-        return [line for text in super().lines() for line in text.splitlines()]
+    def lines(self, spell: Spell = str) -> list[str]:
+        return [line for text in super().lines(spell) for line in text.splitlines()]
 
 
 class MissingExtraError(UserError):
@@ -112,6 +198,17 @@ class MissingExtraError(UserError):
         )
         self.package = package
         self.extra = extra
+
+
+class MissingExtrasError(UserError):
+    """Several packages that the base install does not bring, at once."""
+
+    def __init__(self, errors: Sequence[MissingExtraError]) -> None:
+        super().__init__("\n".join(line for error in errors for line in error.lines()))
+        self.errors = tuple(errors)
+
+    def lines(self, spell: Spell = str) -> list[str]:
+        return [line for error in self.errors for line in error.lines(spell)]
 
 
 class ModelError(EdgeloopError):
@@ -144,7 +241,7 @@ class LeaseError(LabError):
 
 
 class StationError(LabError):
-    """No room, or a folder that can't be written. A run stops here and goes on with --resume."""
+    """No room, or a folder that can't be written. A run stops here and can be resumed."""
 
 
 FOREIGN_LINE_MAX = 300
@@ -178,7 +275,7 @@ def kept_on_disk(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StationError(
             f"{path}: can't be written on this machine: {error.strerror or error}",
-            next_step="make room, then repeat the command; a run goes on with --resume",
+            next_step="make room",
         ) from error
 
 

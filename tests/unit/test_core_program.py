@@ -7,9 +7,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from known_systems import known_systems
 
-from edgeloop.board.wheels import Interpreter, known_systems, program_support, wheels_for
+from edgeloop.board.wheels import Interpreter, support_of, wheels_for
 from edgeloop.core.campaign import Reference, Search
+from edgeloop.engines.registry import EXEC
 from edgeloop.errors import BoardError, ConfigError, UserError
 from edgeloop.ready_models.exec_program import pack_program, read_program
 from edgeloop_agent import wire
@@ -98,9 +100,9 @@ def test_a_campaign_says_that_no_builder_makes_programs() -> None:
 
 @pytest.mark.parametrize(("name", "system"), known_systems())
 def test_every_system_with_numpy_can_run_a_program_even_where_no_engine_can(name: str, system: Interpreter) -> None:
-    assert program_support(system).usable, name
-    assert all(wheel.distribution == "numpy" for wheel in program_support(system).wheels)
-    assert program_support(system, "system").wheels == ()
+    assert support_of(EXEC.name, system).usable, name
+    assert all(wheel.distribution == "numpy" for wheel in support_of(EXEC.name, system).wheels)
+    assert support_of(EXEC.name, system, "system").wheels == ()
 
 
 def test_without_numpy_the_next_step_is_said() -> None:

@@ -1,11 +1,10 @@
 """What of a rung is real on an engine, and what an engine can't run."""
 
-from typing import get_args
-
 import pytest
 
 from edgeloop.core.lightening import LADDER, Lightening
 from edgeloop.core.network import Engine, LayerSize, NetworkSizes
+from edgeloop.engines.registry import build_engines
 from edgeloop.search.engine_rungs import answers_latency, builds, capability, refusal
 
 RUNGS = [*LADDER, Lightening.parse("w8a8-p25"), Lightening.parse("w4a8:50-p50")]
@@ -25,7 +24,7 @@ def sizes(*layers: tuple[str, bool]) -> NetworkSizes:
     )
 
 
-@pytest.mark.parametrize("engine", get_args(Engine))
+@pytest.mark.parametrize("engine", build_engines())
 def test_every_rung_says_what_is_real_on_every_engine(engine: Engine) -> None:
     for rung in (rung for rung in RUNGS if builds(engine, rung)):
         found = capability(engine, rung)
@@ -45,10 +44,10 @@ def test_half_floats_are_real_in_size_and_accuracy_and_as_fast_as_floats() -> No
     found = capability("litert", fp16)
     assert (found.size_real, found.latency_real, found.accuracy_real) == (True, False, True)
     assert found.summary.startswith("size and accuracy real; ")
-    assert not answers_latency("litert", failed=fp32, answer=fp16)
-    assert answers_latency("litert", failed=fp32, answer=w8a8)
-    assert answers_latency("litert", failed=w8a8, answer=fp16)
-    assert answers_latency("litert", failed=fp32, answer=Lightening.parse("fp16-p25"))
+    assert not answers_latency("litert", failure=fp32, answer=fp16)
+    assert answers_latency("litert", failure=fp32, answer=w8a8)
+    assert answers_latency("litert", failure=w8a8, answer=fp16)
+    assert answers_latency("litert", failure=fp32, answer=Lightening.parse("fp16-p25"))
 
 
 def test_tflite_runtime_refuses_hidden_fully_connected_layers_of_4_bit() -> None:

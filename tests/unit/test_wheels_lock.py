@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from known_systems import known_systems
 
 from edgeloop.board import wheels
 from edgeloop.board.wheels import (
@@ -17,12 +18,12 @@ from edgeloop.board.wheels import (
     cached_wheel,
     engine_support,
     interpreter_of,
-    known_systems,
     pip_download,
     wheel_lock,
     wheels_for,
 )
 from edgeloop.errors import BoardError, LabError
+from edgeloop.processes.files import sha256_of
 
 BOOKWORM: dict[str, Any] = {"python": "3.11.2", "machine": "aarch64", "glibc": "2.36", "abi_tag": "cp311"}
 REFERENCE = Path(__file__).parents[2] / "docs/reference/targets.md"
@@ -231,7 +232,7 @@ def test_of_a_wheel_that_is_mostly_a_compiler_a_board_gets_what_it_needs(tmp_pat
     locked = wheel_lock().find("apache-tvm", "cp311", "aarch64")
     assert locked is not None
     whole(locked, tmp_path)
-    wheel = locked.model_copy(update={"sha256": wheels._sha256(tmp_path / locked.file)})
+    wheel = locked.model_copy(update={"sha256": sha256_of(tmp_path / locked.file)})
     kept = wheels._for_board(wheel, tmp_path / wheel.file)
     with zipfile.ZipFile(kept) as archive:
         assert archive.namelist() == ["tvm/lib/libtvm_runtime.so"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from edgeloop.core.board import NO_DELEGATE, Board
 from edgeloop.core.campaign import Campaign
-from edgeloop.core.network import DELEGATING
+from edgeloop.engines.registry import ENGINES
 from edgeloop.errors import ConfigError, Fault
 
 _NOTHING: Mapping[str, bool] = {}
@@ -64,8 +64,8 @@ def asked_delegate(
     """
     if word == NO_DELEGATE:
         return None
-    if engine not in DELEGATING:
-        step = f"engines that do: {', '.join(sorted(DELEGATING))}"
+    if engine in ENGINES and not ENGINES[engine].delegates:
+        step = f"engines that do: {', '.join(sorted(name for name, row in ENGINES.items() if row.delegates))}"
         faults.append(Fault(option, f"{engine} takes no delegate", step))
     faults += undeclared(word, boards, option)
     for other, given in beside.items():

@@ -96,7 +96,7 @@ class Checks:
         """The engine that was said, else the one that runs this file."""
         said = value or ("tvm" if model.suffix in _TVM_ONLY else "litert")
         self._one_of(said, get_args(BoardEngine), option)
-        return cast("BoardEngine", said)
+        return said
 
     def plan(self, words: PlanWords) -> Plan:
         """The plan; a standard one in its place where a word was wrong."""

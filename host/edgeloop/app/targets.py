@@ -17,6 +17,7 @@ from edgeloop.config.board_files import BoardListing, find_model, inventory, par
 from edgeloop.config.board_models import GENERIC, LOCAL, detect_model, model_names
 from edgeloop.core.board import Board
 from edgeloop.core.check import Check, printable
+from edgeloop.engines.registry import wheel_engines
 from edgeloop.errors import BoardError, HostKeyError, LabError, UserError
 from edgeloop.wiring.benches import open_board
 
@@ -192,11 +193,11 @@ def provision(target: str, engines: Sequence[str], beside: Path | None, say: Cal
     Raises UserError for an unknown engine, BoardError for one that can't run or does not load there.
     """
     from edgeloop.board.doctor import import_check
-    from edgeloop.board.wheels import ENGINE_DISTRIBUTIONS, engine_support, interpreter_of
+    from edgeloop.board.wheels import engine_support, interpreter_of
 
-    unknown = [engine for engine in engines if engine not in ENGINE_DISTRIBUTIONS]
+    unknown = [engine for engine in engines if engine not in wheel_engines()]
     if unknown:
-        raise UserError(f"no engine {unknown[0]!r}", next_step=f"engines are {', '.join(ENGINE_DISTRIBUTIONS)}")
+        raise UserError(f"no engine {unknown[0]!r}", next_step=f"engines are {', '.join(wheel_engines())}")
     board = one_board(target, beside)
     with closing(open_board(board)) as bench:
         support = engine_support(interpreter_of(bench.facts()), board.runtime.source)

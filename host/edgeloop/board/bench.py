@@ -30,6 +30,7 @@ from edgeloop.core.board import Board, Runtime
 from edgeloop.core.board import PowerMeterSpec as DeclaredMeter
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Attempt, MeasureRequest
+from edgeloop.engines.registry import ENGINES
 from edgeloop.errors import (
     BoardError,
     DataError,
@@ -157,7 +158,7 @@ class BoardBench:
 
     def _unpack_programs(self, request: MeasureRequest, watch: Watch) -> None:
         """Unpack what the user's own programs need, where the board has not done so before."""
-        programs = {s.artifact.sha256: s.artifact for s in request.subjects if s.engine == wire.EXEC}
+        programs = {s.artifact.sha256: s.artifact for s in request.subjects if ENGINES[s.engine].unpacks}
         packed = self.agent.missing((), sorted(programs))[1] if programs else frozenset[str]()
         for sha256 in sorted(packed):
             watch(f"unpacking {Path(programs[sha256].shown).name}", 0, len(request.schedule))

@@ -16,18 +16,17 @@ from typing import Any
 from edgeloop.board.agent import BoardAgent
 from edgeloop.board.meter import open_meter
 from edgeloop.board.wheels import (
-    ENGINE_DISTRIBUTIONS,
-    EXEC,
     EngineSupport,
     engine_support,
     interpreter_of,
-    program_support,
+    support_of,
 )
 from edgeloop.config.board_models import GENERIC, LOCAL, detect_model
 from edgeloop.core.board import Board
 from edgeloop.core.board import PowerMeterSpec as DeclaredMeter
 from edgeloop.core.check import Check, note, ok, printable, wrong
-from edgeloop.errors import EdgeloopError
+from edgeloop.engines.registry import ENGINES, wheel_engines
+from edgeloop.errors import EdgeloopError, command_line
 from edgeloop.ports import PowerMeter
 from edgeloop_agent import wire
 
@@ -48,14 +47,13 @@ def diagnose(board: Board, agent: BoardAgent, now: Callable[[], datetime]) -> li
     meter = board.power_meter
     sensor = meter.hwmon if meter is not None else None
     facts = agent.probe(
-        engines=tuple(ENGINE_DISTRIBUTIONS) if system else (),
+        engines=wheel_engines() if system else (),
         power_sensor=sensor,
         libraries=sorted({delegate.library for delegate in board.delegate}),
     )
     answered = now()
     interpreter = interpreter_of(facts)
     support = engine_support(interpreter, board.runtime.source)
-    own = program_support(interpreter, board.runtime.source)
     return [
         *declared_checks(board, facts),
         *state_checks(board, facts),
@@ -64,7 +62,7 @@ def diagnose(board: Board, agent: BoardAgent, now: Callable[[], datetime]) -> li
         *(sensor_checks(facts) if sensor is not None else ()),
         *(meter_checks(meter, open_meter(meter)) if meter is not None and meter.on_host else ()),
         *delegate_checks(board, facts),
-        *support_checks({**support, EXEC: own}),
+        *support_checks({name: support_of(name, interpreter, board.runtime.source) for name in ENGINES}),
         *(() if system else import_checks(board, agent, support)),
         *lease_checks(agent),
     ]
@@ -81,7 +79,7 @@ def declared_checks(board: Board, facts: Mapping[str, Any]) -> Iterator[Check]:
         step = (
             f'write extends = "{detected}" in {board.path}'
             if board.path
-            else f"name it: edgeloop targets add NAME --ssh ... --model {detected}"
+            else f"name it: {command_line('targets add', 'NAME', ssh='...', model=detected)}"
         )
         yield note("model", f"{calls_itself} ({detected})", step, board.model.name)
     else:
@@ -94,7 +92,7 @@ def declared_checks(board: Board, facts: Mapping[str, Any]) -> Iterator[Check]:
             step = f"another board answers at this address; correct serial in {board.path} if that is meant"
             yield wrong("serial", serial or "does not say", step, board.serial)
     interpreter = interpreter_of(facts)
-    found = f"{interpreter.shown}, {_text(facts, 'executable') or board.runtime.python}"
+    found = f"{interpreter}, {_text(facts, 'executable') or board.runtime.python}"
     kinds = board.model.architectures
     if kinds and interpreter.machine not in kinds:
         step = "set extends or runtime.python in the board's file"
@@ -134,7 +132,7 @@ def state_checks(board: Board, facts: Mapping[str, Any]) -> Iterator[Check]:
             "disk", f"{path} can't be written", "name another folder with runtime.state_dir in the board's file"
         )
     elif free_mib is not None and free_mib < PROVISIONED_MIB:
-        step = f"make room there: edgeloop targets clean {board.name} --all"
+        step = f"make room there: {command_line('targets clean', board.name, all=True)}"
         yield note("disk", found, step, f"{PROVISIONED_MIB} MiB to be provisioned")
     elif free_mib is not None and free_mib < board.runtime.cache_max_mib:
         step = f"set runtime.cache_max_mib to less than {free_mib:.0f} in the board's file"
@@ -295,7 +293,7 @@ def import_checks(board: Board, agent: BoardAgent, support: Mapping[str, EngineS
         _, missing = agent.missing((), runtimes)
         name = f"runtime {item.engine}"
         if missing:
-            step = f"the first measurement pushes it, or: edgeloop targets provision {board.name}"
+            step = f"the first measurement pushes it, or: {command_line('targets provision', board.name)}"
             yield note(name, "not provisioned yet", step)
         else:
             yield import_check(name, board, agent, item)
@@ -303,7 +301,11 @@ def import_checks(board: Board, agent: BoardAgent, support: Mapping[str, EngineS
 
 def import_check(name: str, board: Board, agent: BoardAgent, support: EngineSupport) -> Check:
     """Load an engine there, out of its unpacked runtimes."""
-    step = f"provision it anew: edgeloop targets clean {board.name} --all, then edgeloop targets provision {board.name}"
+    clean, provision = (
+        command_line("targets clean", board.name, all=True),
+        command_line("targets provision", board.name),
+    )
+    step = f"provision it anew: {clean}, then {provision}"
     engine = support.engine
     folders = [f"{board.runtime.state_dir}/{wire.RUNTIMES_DIR}/{wheel.runtime}" for wheel in support.wheels]
     try:

@@ -26,9 +26,9 @@ def bring_runtimes(agent: Receiver, wheels: WheelSet, say: Callable[[str], Any])
     if not wheels.paths:
         return ()
     names = [cache_name(sha256, path) for sha256, path in zip(wheels.sha256, wheels.paths, strict=True)]
-    absent, packed = agent.missing(names, wheels.runtimes)
+    absent, packages = agent.missing(names, wheels.runtimes)
     for name, sha256, runtime, path in zip(names, wheels.sha256, wheels.runtimes, wheels.paths, strict=True):
-        if runtime in packed:
+        if runtime in packages:
             if name in absent:
                 say(f"pushing {path.name} ({path.stat().st_size / 2**20:.0f} MiB)")
                 agent.push(path, sha256)

@@ -20,6 +20,7 @@ from edgeloop.config.board_models import GENERIC, LOCAL, load_model, model_names
 from edgeloop.core.board import Board, BoardEnvironment, BoardModel, Delegate, Delegates, PowerMeterSpec, Runtime, Ssh
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.parse import parse_toml, validated
+from edgeloop.engines.registry import EXEC
 from edgeloop.errors import ConfigError, Fault, UserError
 
 _UNBUILT = {
@@ -242,9 +243,11 @@ def _unbuilt(plain: dict[str, Any], where: str) -> Iterator[Fault]:
         if plain.pop(key, None) is not None:
             yield Fault(f"{where}: {key}", what, "remove it")
     runtime = plain.get("runtime")
-    if isinstance(runtime, dict) and runtime.get("source") == "exec":
+    if isinstance(runtime, dict) and runtime.get("source") == EXEC.name:
         runtime.pop("source")
-        yield Fault(f"{where}: runtime.source", "exec is an engine, not a source of runtimes", "use pushed or system")
+        yield Fault(
+            f"{where}: runtime.source", f"{EXEC.name} is an engine, not a source of runtimes", "use pushed or system"
+        )
 
 
 def _ad_hoc(address: str) -> Board:

@@ -5,18 +5,20 @@ Paths in a loaded campaign are absolute: bootstrap resolves them against the fil
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from edgeloop.core.board import NO_DELEGATE
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.function_path import FunctionPath
 from edgeloop.core.lightening import DYNAMIC, Lightening
 from edgeloop.core.limits import LimitSet
-from edgeloop.core.network import DELEGATING, Engine, Setting, Teacher
+from edgeloop.core.network import Engine, Setting, Teacher
 from edgeloop.core.plan import Environment, Plan
+from edgeloop.engines.registry import DEFAULT, ENGINES, engine_for, engines_that_run
 
 
 def _form(name: str) -> str:
@@ -33,13 +35,6 @@ Form = Annotated[str, AfterValidator(_form)]
 Rung = Annotated[str, AfterValidator(_rung)]
 
 
-def _built_for(name: Any) -> Any:
-    if name == "exec":
-        raise ValueError("exec runs a program of your own, which no builder makes: edgeloop measure --engine exec")
-    return name
-
-
-BuiltFor = Annotated[Engine, BeforeValidator(_built_for)]
 DelegateName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """As the board's file calls it, or `none`."""
 
@@ -64,7 +59,7 @@ class Reference(Frozen):
     a list of factories, each called with width 1 and depth 0."""
     lightening: Form = "fp32"
     """What M1 is measured as. A .tflite is measured as it is."""
-    engine: BuiltFor = "litert"
+    engine: Engine = DEFAULT.name
     threads: int = Field(default=1, ge=1)
     delegate: DelegateName = NO_DELEGATE
 
@@ -77,7 +72,7 @@ class Reference(Frozen):
     def _one_source(self) -> Self:
         if Lightening.parse(self.lightening).pruned_pct:
             raise ValueError(f"lightening {self.lightening}: M1 is measured with all its channels")
-        if self.delegate != NO_DELEGATE and self.engine not in DELEGATING:
+        if self.delegate != NO_DELEGATE and not ENGINES[self.engine].delegates:
             raise ValueError(f"engine {self.engine} takes no delegate: leave it out")
         if self.file is not None:
             self._fixed(self.file)
@@ -104,15 +99,19 @@ class Reference(Frozen):
             raise ValueError(
                 "with a file, name where M2 comes from: one of family and factory, or larger as a list of factories"
             )
-        compiled = file.endswith(".onnx")
-        if compiled and self.engine != "tvm":
-            raise ValueError('an .onnx is compiled by TVM: say engine = "tvm"')
-        if self.engine == "tvm" and not compiled:
-            raise ValueError("of files engine tvm compiles an .onnx: this one is measured by litert or tflite-runtime")
-        if compiled and self.lightening != "fp32":
-            raise ValueError("an .onnx is compiled in float: leave out lightening")
-        if file.endswith(".tflite") and "lightening" in self.model_fields_set:
-            raise ValueError("a .tflite is measured as it is: leave out lightening")
+        suffix = PurePath(file).suffix
+        compiler, row = engine_for(suffix), ENGINES[self.engine]
+        needs_compiler = suffix in compiler.compiles
+        if needs_compiler and row is not compiler:
+            raise ValueError(f'an {suffix} is compiled by {compiler.title}: say engine = "{compiler.name}"')
+        if row.compiled and not needs_compiler:
+            sources = " or ".join(one for one in row.compiles if one in row.claims)
+            others = " or ".join(engines_that_run(DEFAULT.runs))
+            raise ValueError(f"of files engine {row.name} compiles an {sources}: this one is measured by {others}")
+        if needs_compiler and self.lightening != "fp32":
+            raise ValueError(f"an {suffix} is compiled in float: leave out lightening")
+        if suffix == DEFAULT.runs and "lightening" in self.model_fields_set:
+            raise ValueError(f"a {suffix} is measured as it is: leave out lightening")
 
 
 class Task(Frozen):
@@ -165,7 +164,7 @@ class Search(Frozen):
     """Depth steps of M2 beyond M1."""
     lightenings: tuple[Rung, ...] = Field(default=("fp32", "fp16", "w8a16", "w8a8", "w4a8:50", "w4a8"), min_length=1)
     """Rungs that may be asked, pruned ones as `w8a8-p25`. Each costs a training of every network it is asked of."""
-    engines: tuple[BuiltFor, ...] = Field(default=("litert",), min_length=1)
+    engines: tuple[Engine, ...] = Field(default=(DEFAULT.name,), min_length=1)
     threads: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
     delegates: tuple[DelegateName, ...] = Field(default=(NO_DELEGATE,), min_length=1)
     """By their names in the files of the boards; tvm takes none."""
@@ -186,7 +185,7 @@ class Search(Frozen):
             for engine in dict.fromkeys(self.engines)
             for threads in dict.fromkeys(self.threads)
             for delegate in dict.fromkeys(self.delegates)
-            if delegate == NO_DELEGATE or engine in DELEGATING
+            if delegate == NO_DELEGATE or ENGINES[engine].delegates
         ]
 
     @model_validator(mode="after")
@@ -329,10 +328,12 @@ class Campaign(Frozen):
             raise ValueError("search.widths, search.depths: networks of a list have sizes of their own; leave both out")
         if self.reference.file is not None:
             self._untrained()
-        trained = search.engines if self.reference.file is not None else (self.reference.engine, *search.engines)
-        if "tuning" in self.model_fields_set and "tvm" not in trained:
+        engines = search.engines if self.reference.file is not None else (self.reference.engine, *search.engines)
+        if "tuning" in self.model_fields_set and not any(ENGINES[engine].tunes for engine in engines):
+            row = next(row for row in ENGINES.values() if row.tunes)
             raise ValueError(
-                "tuning is of trained networks that TVM compiles: add tvm to search.engines, or leave [tuning] out"
+                f"tuning is of trained networks that {row.title} compiles: add {row.name} to search.engines, "
+                "or leave [tuning] out"
             )
         if larger != "widen" and self.training.widened_epochs is not None:
             raise ValueError("training.widened_epochs goes with reference.larger = 'widen'")

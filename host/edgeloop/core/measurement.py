@@ -16,6 +16,7 @@ from edgeloop.core.frozen import Frozen
 from edgeloop.core.network import BoardEngine
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.profile import Parts, Profile, ProfileSamples
+from edgeloop.engines.registry import DEFAULT
 
 Arrays = Mapping[str, NDArray[Any]]
 """Arrays by tensor name; the first axis is the sample."""
@@ -29,7 +30,7 @@ class Subject:
 
     label: str
     artifact: Artifact
-    engine: BoardEngine = "litert"
+    engine: BoardEngine = DEFAULT.name
     threads: int = 1
     parts: Parts | None = None
     """The model cut into its operators; needed where a step profiles it."""

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from edgeloop.core.frozen import Frozen, key_of
+from edgeloop.core.frozen import Frozen, OneOf, key_of
 from edgeloop.core.lightening import PRUNED_PCT_MAX, Lightening
+from edgeloop.engines.registry import DEFAULT, ENGINES, build_engines
+from edgeloop.errors import command_line
 
-Engine = Literal["litert", "tflite-runtime", "tvm"]
-"""Runtimes that models are built for."""
-BoardEngine = Literal[Engine, "exec"]
-"""What runs a ready model on a board: a runtime, or the user's own program."""
-DELEGATING: frozenset[str] = frozenset({"litert", "tflite-runtime"})
-"""Engines that give operators to a delegate."""
+
+def _has_builder(name: object) -> object:
+    row = ENGINES.get(name) if isinstance(name, str) else None
+    if row is not None and not row.builds:
+        command = command_line("measure", engine=row.name)
+        raise ValueError(f"{row.name} runs {row.title}, which no builder makes: {command}")
+    return name
+
+
+BoardEngine = Annotated[str, OneOf(lambda: tuple(ENGINES))]
+"""Name of the engine that runs a ready model on a board."""
+Engine = Annotated[str, OneOf(build_engines), BeforeValidator(_has_builder)]
+"""Name of an engine that networks are built for."""
 Teacher = Literal["none", "m1", "m1-distilled", "m2"]
 """Who teaches M3: nobody, M1, M1 after M2 was distilled into it, or M2."""
 
@@ -139,7 +148,7 @@ class NetworkSizes(Frozen):
 class Setting(Frozen):
     """What runs a built network on a board."""
 
-    engine: Engine = "litert"
+    engine: Engine = DEFAULT.name
     threads: int = Field(default=1, ge=1)
     delegate: str | None = None
     """By its name in the board's file; None: only what the engine adds by itself."""
@@ -155,7 +164,7 @@ class Candidate(Frozen):
     network: NetworkSpec
     lightening: str
     teacher: Teacher = "none"
-    engine: Engine = "litert"
+    engine: Engine = DEFAULT.name
     threads: int = Field(default=1, ge=1)
     delegate: str | None = None
     """By its name in the board's file; None: only what the engine adds by itself."""
@@ -166,7 +175,7 @@ class Candidate(Frozen):
 
     def __str__(self) -> str:
         text = f"{self.network.label} {self.lightening}"
-        if self.engine != "litert":
+        if self.engine != DEFAULT.name:
             text += f" on {self.engine}"
         if self.delegate is not None:
             text += f" with {self.delegate}"

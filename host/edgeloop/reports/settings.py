@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from edgeloop.core.board import NO_DELEGATE
+from edgeloop.core.network import Setting
 from edgeloop.core.verdict import Outcome
 from edgeloop.reports.run_view import RunView, TrialRow, latency_with_interval
 
@@ -87,7 +88,7 @@ def same_network(run: RunView) -> list[SettingRow]:
     for row in run.rows:
         if row.trial.role == "candidate" and row.latency is not None:
             candidate = row.trial.candidate
-            alike = candidate.model_copy(update={"engine": "litert", "threads": 1, "delegate": None})
+            alike = candidate.model_copy(update=Setting().model_dump())
             groups.setdefault((alike.key, row.target), []).append(row)
     return [
         SettingRow(row, f"{row.trial.candidate.network.label} {row.trial.candidate.lightening}", _ratio(row, rows[0]))

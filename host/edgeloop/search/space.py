@@ -18,6 +18,7 @@ from edgeloop.core.limits import LimitSet
 from edgeloop.core.mixed_precision import LayerChoice, Sensitivity, least_sensitive, sensitivities
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec, Setting, Teacher
 from edgeloop.core.verdict import Family
+from edgeloop.engines.registry import ENGINES
 from edgeloop.errors import ConfigError, Fault, ModelError
 from edgeloop.search.engine_rungs import refusal
 from edgeloop.search.larger_networks import Larger, Origin, determine, evaluated, interpolated, parity_delta, shape_of
@@ -184,7 +185,7 @@ class SearchSpace:
         return prediction.bytes_of(self.sizes(point), self.rungs[point.rung], low=self._low(point))
 
     def _prediction(self, setting: Setting) -> Prediction:
-        if setting.engine == "tvm":
+        if ENGINES[setting.engine].compiled:
             return self._compiled.setdefault(setting.engine, Prediction(compiled=True))
         if setting.delegate is not None and setting.delegate in self._compiling:
             return self._compiled.setdefault(f"delegate {setting.delegate}", Prediction())

@@ -11,7 +11,9 @@ from edgeloop.core.campaign import Task, Training
 from edgeloop.core.frozen import key_of
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkSpec
+from edgeloop.engines.registry import engine_for
 from edgeloop.errors import MissingExtraError, UserError
+from edgeloop.host_runtime.model_files import ONNX
 from edgeloop.ports import TrainingJob
 
 _METHOD = 3
@@ -73,7 +75,9 @@ def _fixed_key(job: TrainingJob, file: str) -> str:
 
 def _runner_of(file: str) -> list[str]:
     """Versions of what runs M1's file on this host. Raises MissingExtraError."""
-    extras = {"apache-tvm": "tvm", "onnx": "onnx"} if file.endswith(".onnx") else {"ai-edge-litert": "tflite"}
+    suffix = Path(file).suffix
+    row = engine_for(suffix)
+    extras = {row.wheels[0].distribution: str(row.extra)} | ({"onnx": "onnx"} if suffix == ONNX else {})
     try:
         return [metadata.version(package) for package in extras]
     except metadata.PackageNotFoundError as error:

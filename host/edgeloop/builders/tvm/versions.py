@@ -7,8 +7,9 @@ import platform
 from edgeloop.builders.tvm.processor import this_processor
 from edgeloop.builders.versions import installed
 from edgeloop.core.frozen import Frozen
+from edgeloop.engines.registry import TVM
 
-PACKAGES = ("apache-tvm", "apache-tvm-ffi", "tflite", "ziglang")
+PACKAGES = TVM.packages
 GLIBC = "2.31"
 """The oldest that a built library runs with: Debian 11, Raspberry Pi OS Bullseye."""
 NATIVE = "native"
@@ -44,7 +45,7 @@ def on_host() -> str:
 
 def tool_versions() -> dict[str, str]:
     """Return installed versions by package. Raises MissingExtraError where one is absent."""
-    return installed(PACKAGES, "tvm", "building a model.so (docs/how-to/tvm.md)")
+    return installed(PACKAGES, str(TVM.extra), f"{TVM.purpose} ({TVM.manual})")
 
 
 def onnx_versions(purpose: str) -> dict[str, str]:
