@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeloop.app.measure import MeasurementResult, measure
-    from edgeloop.app.preview import RunResult
     from edgeloop.app.request import PlanWords
+    from edgeloop.app.run_result import RunResult
     from edgeloop.app.study import Study, run
     from edgeloop.config.campaign_file import load_campaign
     from edgeloop.core.campaign import Campaign
@@ -52,7 +52,7 @@ _HOME = {
     "MeasurementResult": "app.measure",
     "Outcome": "core.verdict",
     "PlanWords": "app.request",
-    "RunResult": "app.preview",
+    "RunResult": "app.run_result",
     "Study": "app.study",
     "TimedSession": "loop.external_measurements",
     "Trial": "core.events",

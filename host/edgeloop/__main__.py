@@ -8,41 +8,38 @@ from pathlib import Path
 from typing import NoReturn
 
 _TYPER_INTERRUPTED = 130
-"""What typer makes of Ctrl-C."""
+"""The exit code that typer makes of Ctrl-C."""
 
 
 def main() -> None:
     """Run the command line. Exit codes: 0 passed, 1 none passed, 2 bad input, 3 could not tell."""
     from edgeloop.cli import app
-    from edgeloop.errors import EdgeloopError
+    from edgeloop.cli.words import spell
+    from edgeloop.errors import EdgeloopError, one_line
 
     try:
         app(prog_name="edgeloop")
     except EdgeloopError as error:
-        for line in error.lines():
+        for line in error.lines(spell):
             print(f"edgeloop: {line}", file=sys.stderr)  # noqa: T201 -- the last word, before any console exists
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _interrupted()
+        _interrupt()
     except SystemExit as end:
         if end.code == _TYPER_INTERRUPTED:
-            _interrupted()
+            _interrupt()
         raise
     except Exception as error:
-        print(f"edgeloop: crashed: {_one_line(error)}; {_kept(error)}", file=sys.stderr)  # noqa: T201 -- as above
+        print(f"edgeloop: crashed: {one_line(error)}; {_keep_traceback(error)}", file=sys.stderr)  # noqa: T201 -- as above
         sys.exit(3)
 
 
-def _interrupted() -> NoReturn:
-    print("edgeloop: interrupted; a run goes on with --resume", file=sys.stderr)  # noqa: T201 -- as above
+def _interrupt() -> NoReturn:
+    print("edgeloop: interrupted", file=sys.stderr)  # noqa: T201 -- as above
     sys.exit(3)
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
-
-
-def _kept(error: Exception) -> str:
+def _keep_traceback(error: Exception) -> str:
     """Keep the traceback in a file and say where; a full or read-only disk must not hide the crash itself."""
     from platformdirs import user_state_path
 

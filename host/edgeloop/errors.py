@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any, Self
 
 
-class Field(str):
-    """A field of a request: `plan.profile`, or with what to give it, `engine='exec'`.
+class Argument(str):
+    """An argument of a request by its path: `plan.profile`, or with what to give it, `engine='exec'`.
 
     As a string it is spelled as Python spells it. The command line has a table of its own (`cli.words`).
     """
@@ -43,40 +43,40 @@ class Field(str):
     value: object
 
     def __new__(cls, path: str, value: object = None) -> Self:
-        field = super().__new__(cls, path if value is None else f"{path}={value!r}")
-        field.path, field.value = path, value
-        return field
+        argument = super().__new__(cls, path if value is None else f"{path}={value!r}")
+        argument.path, argument.value = path, value
+        return argument
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.value)
 
 
-Spell = Callable[[Field], str]
-"""How a caller's own language spells a field."""
+Spell = Callable[[Argument], str]
+"""Spells an argument as a caller has it."""
 
 
 class Sentence(str):
-    """A text that names fields of the request, so that each caller may read it in words of its own.
+    """A text that names arguments of the request, so that each caller may read it in words of its own.
 
-    `Sentence("leave out {}, or use standard", Field("limits"))`: each `{}` takes an argument. As a string it is spelled
-    as Python spells it, and what is made of that string is plain text.
+    `Sentence("leave out {}, or use standard", Argument("limits"))`: each `{}` takes one value. As a string it is
+    spelled as Python spells it, and whatever is made of that string is plain text.
     """
 
     __slots__ = ("parts",)
     parts: tuple[str, ...]
 
-    def __new__(cls, template: str, *arguments: object) -> Self:
+    def __new__(cls, template: str, *values: object) -> Self:
         texts = template.split("{}")
-        if len(texts) != len(arguments) + 1:
-            raise ValueError(f"{template!r} has {len(texts) - 1} places for {len(arguments)} arguments")
+        if len(texts) != len(values) + 1:
+            raise ValueError(f"{template!r} has {len(texts) - 1} places for {len(values)} values")
         parts: list[str] = [texts[0]]
-        for argument, text in zip(arguments, texts[1:], strict=True):
-            parts += [*_parts(argument), text]
+        for value, text in zip(values, texts[1:], strict=True):
+            parts += [*_parts(value), text]
         return cls.of(parts)
 
     @classmethod
     def of(cls, parts: Sequence[str]) -> Self:
-        """Return the sentence that texts and fields make together."""
+        """Return the sentence that texts and arguments make together."""
         sentence = super().__new__(cls, "".join(parts))
         sentence.parts = tuple(parts)
         return sentence
@@ -88,23 +88,37 @@ class Sentence(str):
 def _parts(text: object) -> tuple[str, ...]:
     if isinstance(text, Sentence):
         return text.parts
-    return (text,) if isinstance(text, Field) else (str(text),)
+    return (text,) if isinstance(text, Argument) else (str(text),)
 
 
 def spelled_by(spell: Spell, text: str) -> str:
-    """Return a text with the fields that it names as a caller spells them."""
-    return "".join(spell(part) if isinstance(part, Field) else part for part in _parts(text))
+    """Return a text with the arguments that it names as a caller spells them."""
+    return "".join(spell(part) if isinstance(part, Argument) else part for part in _parts(text))
 
 
-def names_field(text: str | None, *paths: str) -> bool:
-    """Return True where a text names one of the fields."""
-    return text is not None and any(isinstance(part, Field) and part.path in paths for part in _parts(text))
+def names_argument(text: str | None, *paths: str) -> bool:
+    """Return True where a text names one of the arguments."""
+    return text is not None and any(isinstance(part, Argument) and part.path in paths for part in _parts(text))
+
+
+def text_to_json(text: str | None) -> str | list[str | list[object]] | None:
+    """Return a text so that it comes out of JSON with the arguments that it names."""
+    if not isinstance(text, Argument | Sentence):
+        return text
+    return [[part.path, part.value] if isinstance(part, Argument) else part for part in _parts(text)]
+
+
+def text_from_json(value: str | list[str | list[Any]] | None) -> str | None:
+    """Return the text that `text_to_json` was given."""
+    if not isinstance(value, list):
+        return value
+    return Sentence.of([part if isinstance(part, str) else Argument(*part) for part in value])
 
 
 def command_line(command: str, *words: str, **options: str | bool) -> str:
     """Return a command of ours as a shell takes it: `edgeloop targets clean pi4 --all`.
 
-    A test compares every command and option that is named this way with those that there are.
+    A test compares each command and option that is named this way with those that there are.
     """
     parts = ["edgeloop", command, *words]
     for name, value in options.items():
@@ -137,6 +151,10 @@ class EdgeloopError(Exception):
         """Return the error as a reader of `spell` has it, one line for each fault."""
         return ["; ".join(spelled_by(spell, text) for text in (self.message, self.next_step) if text is not None)]
 
+    def at(self, where: str) -> list[Fault]:
+        """Return the error as faults of a file, or of an argument of the request."""
+        return [Fault(where, self.message, self.next_step)]
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Errors cross process boundaries; their constructors differ, so their attributes are sent."""
         return _restore, (type(self), self.args, dict(self.__dict__))
@@ -155,7 +173,10 @@ class UserError(EdgeloopError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong: where (a file and a dotted path in it, or a `Field` of the request), what, and what to try."""
+    """One thing wrong: where it is, what it is, and what to try next.
+
+    `where` is a file with a dotted path in it, or an `Argument` of the request.
+    """
 
     where: str
     what: str
@@ -180,12 +201,25 @@ class ConfigError(UserError):
     def lines(self, spell: Spell = str) -> list[str]:
         return [fault.line(spell) for fault in self.faults]
 
+    def at(self, where: str) -> list[Fault]:
+        return [Fault(where, Sentence("{}: {}", fault.where, fault.what), fault.next_step) for fault in self.faults]
+
+
+def raise_faults(faults: Sequence[Fault]) -> None:
+    """Raise ConfigError with all faults, if there are any."""
+    if faults:
+        raise ConfigError(faults)
+
 
 class DataError(UserError):
     """Arrays that can't be used; the message has a line for each fault."""
 
     def lines(self, spell: Spell = str) -> list[str]:
         return [line for text in super().lines(spell) for line in text.splitlines()]
+
+    def at(self, where: str) -> list[Fault]:
+        *others, last = self.message.splitlines()
+        return [*(Fault(where, line) for line in others), Fault(where, last, self.next_step)]
 
 
 class MissingExtraError(UserError):
@@ -209,6 +243,9 @@ class MissingExtrasError(UserError):
 
     def lines(self, spell: Spell = str) -> list[str]:
         return [line for error in self.errors for line in error.lines(spell)]
+
+    def at(self, where: str) -> list[Fault]:
+        return [fault for error in self.errors for fault in error.at(where)]
 
 
 class ModelError(EdgeloopError):

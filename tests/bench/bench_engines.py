@@ -42,6 +42,7 @@ from edgeloop.core.campaign import Tuning
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
 from edgeloop.core.plan import Environment
+from edgeloop.engines.registry import TVM
 from edgeloop.host_runtime.tflite import read_tflite
 from edgeloop.ports import Bench
 from edgeloop.ready_models.tvm_torch_export import TorchProgram
@@ -170,7 +171,7 @@ def main() -> int:
         (board,) = resolve_all(["local"], Path(folder))
         bench = open_board(board)
         old = tflite_runtime(bench, Path(folder))
-        timer = BoardTimer(bench, Path(folder) / "samples", Environment(), lambda *_said: None)
+        timer = BoardTimer(bench, TVM.name, Path(folder) / "samples", Environment(), lambda *_said: None)
         tuner = Tuner(Tuning(trials=asked.trials, minutes=30), timer, Path(folder) / "tuning", SystemClock())
         for family, width, shape in NETWORKS:
             for rung in RUNGS:

@@ -59,7 +59,7 @@ def runs_of(model: Path, target: str, runs: int) -> list[Run]:
     for number in range(runs):
         busy = network.load()
         (measured,) = measuring.measure(model, target)
-        summary = measured.judged.summary
+        summary = measured.judgement.summary
         assert summary is not None
         assert summary.latency is not None
         sessions = read_attempt(max(measured.folders[-1].glob("attempt-*"))).sessions

@@ -13,12 +13,13 @@ import campaigns
 import numpy as np
 import pytest
 
-from edgeloop.app.request import Checks, PlanWords
+from edgeloop.app.request import ModelOptions, RequestChecks
 from edgeloop.builders.tvm.versions import TvmTarget, this_host
 from edgeloop.config.campaign_file import load_campaign
 from edgeloop.core.campaign import Data
 from edgeloop.data.load import load
-from edgeloop.errors import EdgeloopError, ModelError, UserError
+from edgeloop.engines.registry import TVM
+from edgeloop.errors import Argument, EdgeloopError, ModelError, UserError
 from edgeloop.host_runtime.model_files import digest
 from edgeloop.host_runtime.tflite import read_library
 from edgeloop.ready_models.converted import Conversion
@@ -323,8 +324,9 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return here(package)
 
     monkeypatch.setattr(metadata, "version", without_onnx)
-    checks = Checks()
-    assert checks.artifact(small(tmp_path / "m.onnx"), "tvm", "MODEL", words=PlanWords(), threads=1) is None
+    checks = RequestChecks()
+    model = ModelOptions("candidate", small(tmp_path / "m.onnx"), Argument("model"), "tvm", threads=1, delegate="none")
+    assert checks.open_model(model, TVM, {}) is None
     (fault,) = checks.faults
     assert "reading m.onnx needs the package" in str(fault)
     assert "pip install 'edgeloop[onnx]'" in str(fault)

@@ -14,19 +14,21 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from edgeloop.app import request as ready
-from edgeloop.app.request import Checks, PlanWords
+from edgeloop.app.request import ModelOptions, RequestChecks
+from edgeloop.cli.words import spell
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Data, Task
 from edgeloop.core.network import NetworkSpec, TensorShape
 from edgeloop.data.load import load
 from edgeloop.data.shapes import network_io
-from edgeloop.errors import EdgeloopError, ModelError, UserError
+from edgeloop.engines.registry import LITERT
+from edgeloop.errors import Argument, EdgeloopError, ModelError, UserError
 from edgeloop.host_runtime.model_files import digest
 from edgeloop.host_runtime.tflite import count_tflite, predict_tflite, read_tflite
 from edgeloop.ready_models import converted as conversions
 from edgeloop.ready_models.converted import Conversion, converted
 from edgeloop.ready_models.reference_file import fixed_sizes, open_fixed
+from edgeloop.wiring.host_engines import ModelFile, open_tflite
 
 QUICK = ("--profile", "quick", "--sessions", "2", "--time-s-min", "0.05")
 
@@ -183,8 +185,9 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
         raise metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr(metadata, "version", absent)
-    checks = Checks()
-    assert checks.artifact(path, "litert", "MODEL", words=PlanWords(), threads=1) is None
+    checks = RequestChecks()
+    model = ModelOptions("candidate", path, Argument("model"), "litert", threads=1, delegate="none")
+    assert checks.open_model(model, LITERT, {}) is None
     (fault,) = checks.faults
     assert f"reading {name} needs the package" in str(fault)
     assert f"pip install 'edgeloop[{extra}]'" in str(fault)
@@ -193,7 +196,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
 @pytest.mark.parametrize(("name", "said"), [("none.keras", "no such file"), ("none.pt2", "no such file")])
 def test_what_is_not_read_says_what_to_do(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(EdgeloopError, match=said):
-        ready._ready(tmp_path / name, {})
+        open_tflite(ModelFile(tmp_path / name))
 
 
 @pytest.mark.train
@@ -217,7 +220,8 @@ def test_an_archive_of_torch_export_is_converted_and_takes_channel_last_data(tmp
     torch.export.save(program, path)
     with pytest.raises(ModelError) as caught:
         converted(path, Conversion(), tmp_path / "cache")
-    assert "--shape image=1,3,32,6" in caught.value.lines()[0]
+    assert "shapes=['image=1,3,32,6']" in caught.value.lines()[0]
+    assert "--shape image=1,3,32,6" in caught.value.lines(spell)[0]
     with pytest.raises(UserError, match="no input 'x'"):
         converted(path, Conversion(shapes={"x": (1, 3, 8, 6)}), tmp_path / "cache")
     artifact = converted(path, Conversion(shapes={"image": (1, 3, 8, 6)}), tmp_path / "cache")

@@ -212,9 +212,9 @@ def test_a_board_that_does_not_come_up_leaves_nothing(
         ({"name": "../up"}, "can't be a board's name"),
         ({"name": "local"}, "has a meaning of its own"),
         ({"name": "raspberry-pi-4"}, "has a meaning of its own"),
-        ({"cpu": "cortex-a57"}, "--cpu 'cortex-a57' is unknown"),
-        ({"arch": "x86_64"}, "--arch 'x86_64' is unknown"),
-        ({"memory_mib": 12}, "--memory 12"),
+        ({"cpu": "cortex-a57"}, "cpu 'cortex-a57' is unknown"),
+        ({"arch": "x86_64"}, "arch 'x86_64' is unknown"),
+        ({"memory_mib": 12}, "memory_mib 12"),
         ({"mirror": "nowhere"}, "is not a mirror"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from edgeloop.cli.display import Display
-from edgeloop.cli.output import measured
+from edgeloop.cli.output import print_measurements
 from edgeloop.core.campaign import Budget
 
 SAID = ("connecting", "waiting for the board, held by ann", "waiting for the board, held by bob", "measuring")
@@ -26,7 +26,7 @@ class Nothing:
     def document(self) -> dict[str, Any]:
         return {}
 
-    def rendered(self) -> str:
+    def report(self) -> str:
         return ""
 
 
@@ -51,7 +51,7 @@ def test_a_measurement_without_a_terminal_says_where_a_waiting_begins(
             watch(what, 0, 8)
         return [Nothing()]
 
-    assert measured(carry_out, json=True) == 0
+    assert print_measurements(carry_out, json=True) == 0
     assert sys.stderr.getvalue().splitlines() == [  # type: ignore[attr-defined]
         "waiting for the board, held by ann",
         "no connection to pi4, trying again",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from edgeloop.app.preview import needs_toolchain
+from edgeloop.app.run_checks import check_toolchain
 from edgeloop.core.campaign import Campaign, Training
 from edgeloop.errors import ConfigError
 
@@ -28,10 +28,10 @@ def test_a_training_may_take_the_runs_own_time_unless_the_toolchain_says_less() 
 @pytest.mark.skipif(importlib.util.find_spec("litert_torch") is None, reason="asks for extras first")
 def test_a_bound_on_memory_is_refused_where_the_system_keeps_none(monkeypatch: pytest.MonkeyPatch) -> None:
     bounded = campaign(toolchain={"memory_max_mib": 4096})
-    needs_toolchain(bounded)
+    check_toolchain(bounded)
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(ConfigError, match=r"toolchain\.memory_max_mib: Linux alone holds a process to it"):
-        needs_toolchain(bounded)
+        check_toolchain(bounded)
 
 
 @pytest.mark.parametrize(

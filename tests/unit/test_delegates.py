@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgeloop.analysis.delegation import least_taken, short_of_share
-from edgeloop.app.delegate_checks import compilers_of
+from edgeloop.app.delegate_checks import delegate_compilers
 from edgeloop.board.job import job_id_of, wire_job
 from edgeloop.board.surroundings import faults
 from edgeloop.config.board_models import load_model
@@ -240,9 +240,9 @@ def campaign(**search: Any) -> Campaign:
 
 def test_a_delegate_that_a_board_does_not_declare_is_one_line_before_the_run() -> None:
     asked = campaign(delegates=("none", "coral"))
-    assert compilers_of(asked, [board(CORAL)]) == {}
+    assert delegate_compilers(asked, [board(CORAL)]) == {}
     with pytest.raises(ConfigError) as caught:
-        compilers_of(asked, [board(CORAL), board(name="other")])
+        delegate_compilers(asked, [board(CORAL), board(name="other")])
     (line,) = caught.value.lines()
     step = "add [[delegate]] to its file, or leave it out"
     assert line == f"search.delegates: other declares no delegate 'coral'; it has none; {step}"
@@ -252,8 +252,8 @@ def test_what_compiles_has_to_be_on_this_host_and_the_same_for_all_boards() -> N
     asked = campaign(delegates=("coral",))
     compiled = CORAL.model_copy(update={"compile_command": ("no-such-compiler", "{model}")})
     with pytest.raises(ConfigError, match="pi: no-such-compiler, which compiles for coral, is not on this host"):
-        compilers_of(asked, [board(compiled)])
+        delegate_compilers(asked, [board(compiled)])
     with pytest.raises(ConfigError, match="pi and other have other compilers for coral"):
-        compilers_of(asked, [board(CORAL), board(compiled, name="other")])
+        delegate_compilers(asked, [board(CORAL), board(compiled, name="other")])
     here = CORAL.model_copy(update={"compile_command": ("true", "{model}")})
-    assert compilers_of(asked, [board(here)]) == {"coral": ("true", "{model}")}
+    assert delegate_compilers(asked, [board(here)]) == {"coral": ("true", "{model}")}

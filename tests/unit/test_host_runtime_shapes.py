@@ -31,7 +31,7 @@ def test_a_shape_is_what_is_told_then_what_the_data_have_and_an_untold_batch_is_
 @pytest.mark.parametrize(
     ("declared", "told", "samples", "kind", "said"),
     [
-        ((-1, -1, 8, 1), None, None, ModelError, r"\(\?, \?, 8, 1\), .*--shape x=1,32,8,1"),
+        ((-1, -1, 8, 1), None, None, ModelError, r"\(\?, \?, 8, 1\), .*shapes=\['x=1,32,8,1'\]"),
         ((-1, -1, -1, 1), None, (8, 8, 3), ModelError, r"the data have samples of \(8, 8, 3\)"),
         ((1, 28, 28, 1), (1, 32, 32, 1), None, UserError, r"takes the shape \(1, 28, 28, 1\), not \(1, 32, 32, 1\)"),
         ((-1, -1, 8, 1), (8, 8, 1), None, UserError, r"takes the shape \(\?, \?, 8, 1\), not"),

@@ -254,7 +254,7 @@ def test_a_toolchain_that_fails_for_want_of_room_stops_the_run_and_says_nothing_
     ledger = MemoryLedger(FakeClock())
     with pytest.raises(StationError, match="no room left") as caught:
         walk(controller(Shop(broken=frozenset({2.0, 1.5}), room=False), ledger))
-    assert "--resume" in str(caught.value.next_step)
+    assert "resume=True" in str(caught.value.next_step)
     assert {"errored", "finished"}.isdisjoint(kinds(ledger))
     assert walk(controller(Shop(), MemoryLedger(FakeClock(), ledger.entries()))).exit_code == 0
 

@@ -11,7 +11,7 @@ from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.limits import LimitSet
 from edgeloop.errors import ConfigError
-from edgeloop.wiring.builders import check_processors
+from edgeloop.wiring.processors import check_processors
 
 
 def campaign(*engines: str) -> Campaign:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgeloop.core.board import Board
 from edgeloop.core.limits import LimitSet
-from edgeloop.errors import Fault
+from edgeloop.errors import Fault, Sentence
 
 
 def refused_when_emulated(limits: LimitSet, boards: Sequence[Board], allow: str) -> list[Fault]:
@@ -22,7 +22,7 @@ def refused_when_emulated(limits: LimitSet, boards: Sequence[Board], allow: str)
         Fault(
             f"limit {limit.id} ({limit})",
             f"{where}, and times there mean nothing as times",
-            f"limit a ratio to the reference, measure on hardware, or allow it with {allow}",
+            Sentence("limit a ratio to the reference, measure on hardware, or allow it with {}", allow),
         )
         for limit in limits.limit
         if limit.is_about_hardware

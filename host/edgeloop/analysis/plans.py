@@ -15,7 +15,7 @@ from edgeloop.core.limits import Limit, LimitSet
 from edgeloop.core.measurement import ScheduleStep, StepKind
 from edgeloop.core.plan import ENERGY_PERIODS_MIN, Plan
 from edgeloop.core.verdict import Family
-from edgeloop.errors import Fault
+from edgeloop.errors import Argument, Fault, Sentence
 
 PROCESS_START_S = 0.8
 """Estimate for starting one session: interpreter, numpy, runtime, model, and the calibration loops; a Pi 4 takes
@@ -181,7 +181,8 @@ def _lacks(
     if limit.needs_reference and not has_reference:
         return "compares with a reference, and there is none", "give an absolute bound instead"
     if limit.needs_data and not data_n:
-        return "is about results, and there are no data to run on", "give data, as --data FILE.npz with x and y"
+        step = Sentence("give data, as {} with x and y", Argument("data", "FILE.npz"))
+        return "is about results, and there are no data to run on", step
     if limit.needs_labels and not has_labels:
         return "compares results with labels, and the data have none", "put the labels into the data as y"
     scored = limit.family is Family.ACCURACY and limit.metric != "agreement"

@@ -1,9 +1,10 @@
-"""Wiring `edgeloop compare`: two ready models, interleaved on one board under one lease, without torch."""
+"""`edgeloop compare`: two ready models, interleaved on one board under one lease, without torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -15,31 +16,18 @@ from edgeloop.analysis.judge_job import judge_attempts
 from edgeloop.analysis.plans import undecidable
 from edgeloop.analysis.scoring import Scorer, infer_task
 from edgeloop.analysis.subject_data import SubjectData
-from edgeloop.app.delegate_checks import asked_delegate
-from edgeloop.app.request import (
-    Checks,
-    MeasurementJob,
-    PlanCost,
-    PlanWords,
-    RequestSamples,
-    board_names,
-    exit_code,
-    fits,
-    for_board,
-    run_job,
-)
+from edgeloop.app.measurement_job import MeasurementJob, exit_code, run_job, subject_for
+from edgeloop.app.request import ModelOptions, PlanWords, Request, RequestOptions, RequestSamples, read_request
 from edgeloop.board.retry import RetryingBench
-from edgeloop.config.board_files import resolve
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import NO_DELEGATE, Board
 from edgeloop.core.campaign import Task
 from edgeloop.core.events import Judgement
 from edgeloop.core.limits import LimitSet
-from edgeloop.core.measurement import PipelineFile, Subject
-from edgeloop.core.plan import Environment, Plan
-from edgeloop.errors import ConfigError, DataError, Fault
+from edgeloop.errors import Argument, DataError, Fault, Sentence, raise_faults
 from edgeloop.ports import Bench, Watch
 from edgeloop.reports import comparison, document
+from edgeloop.reports.plan_cost import PlanCost
 from edgeloop.wiring.benches import open_board
 from edgeloop.wiring.clock import SystemClock
 
@@ -48,7 +36,7 @@ _A, _B = "a", "b"
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """What the command line asked for, as words."""
+    """A comparison as it is asked for, in words."""
 
     a: Path
     b: Path
@@ -57,9 +45,9 @@ class CompareOptions:
     shapes: tuple[str, ...] = ()
     """`NAME=1,28,28,1`: the shapes of inputs that leave dimensions open, of A and B alike."""
     engine: str | None = None
-    """None: tvm for a file that only it runs, else litert."""
+    """None: the engine that alone takes such a file, else LiteRT."""
     engine_b: str | None = None
-    """None: what was said of A, and what runs B where nothing was."""
+    """None: that of A where one is named, else the one that B's file chooses."""
     threads: int = 1
     threads_b: int | None = None
     delegate: str = NO_DELEGATE
@@ -69,129 +57,124 @@ class CompareOptions:
     """A file with what is declared; None declares the defaults."""
     worse_by_min_pct: float | None = None
     statistic: str = "p50"
-    """What `worse_by_min_pct` is about."""
+    """The one that `worse_by_min_pct` is about."""
+
+    @property
+    def request(self) -> RequestOptions:
+        """The part that every request has."""
+        a = ModelOptions(_A, self.a, Argument("a"), self.engine, self.threads, self.delegate)
+        b = ModelOptions(
+            _B,
+            self.b,
+            Argument("b"),
+            self.engine_b or self.engine,
+            self.threads_b or self.threads,
+            self.delegate if self.delegate_b is None else self.delegate_b,
+            suffix="_b",
+        )
+        return RequestOptions((a, b), self.target, self.data, self.shapes, self.plan, self.environment)
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonResult:
     """Two models, compared on one board."""
 
-    judged: Judgement
+    judgement: Judgement
     """Of B, with A as the reference."""
     comparison: Comparison
     a: Artifact
     b: Artifact
-    asked: bool
-    """Whether a verdict was asked for."""
+    limits_given: bool
+    """A verdict was asked for."""
     folders: tuple[Path, ...]
     """Of raw samples."""
 
     @property
     def exit_code(self) -> int:
-        return exit_code(self.judged.verdict.outcome, asked=self.asked)
+        return exit_code(self.judgement.verdict.outcome, limits_given=self.limits_given)
 
     def document(self) -> dict[str, Any]:
-        return document.comparison(self.judged, self.comparison, self.a, self.b, limits_given=self.asked)
+        """The JSON document of the comparison."""
+        return document.comparison(self.judgement, self.comparison, self.a, self.b, limits_given=self.limits_given)
 
-    def rendered(self) -> RenderableType:
-        return comparison.report(self.judged, self.comparison, self.a, self.b, limits_given=self.asked)
+    def report(self) -> RenderableType:
+        """The comparison as a terminal shows it."""
+        return comparison.report(self.judgement, self.comparison, self.a, self.b, limits_given=self.limits_given)
 
 
 @dataclass(frozen=True, slots=True)
-class _CheckedComparison:
-    boards: tuple[Board, ...]
-    subjects: tuple[Subject, Subject]
-    delegates: tuple[str | None, str | None]
-    plan: Plan
-    environment: Environment
+class ComparisonPlan:
+    """A request of two models that was checked, with all that is decided before a board is reached."""
+
+    request: Request
     limits: LimitSet
     worse_by_min_pct: float
-    samples: RequestSamples
-    pipeline: PipelineFile | None
     scorer: Scorer
     undecidable: tuple[Fault, ...]
+    """Of limits that no result could decide."""
+
+    @property
+    def cost(self) -> PlanCost:
+        request = self.request
+        return PlanCost(request.board_names, request.plan, 2, request.samples.n, 1, self.undecidable)
 
 
-def compare_models(asked: CompareOptions, watch: Watch) -> list[ComparisonResult]:
+def compare_models(options: CompareOptions, watch: Watch) -> list[ComparisonResult]:
     """Compare on every board that the target names. Raises UserError and its kind before anything is sent."""
-    checked = _checked(asked)
-    if checked.undecidable:
-        raise ConfigError(checked.undecidable)
-    return [_on(board, checked, watch) for board in checked.boards]
+    plan = comparison_plan(options)
+    raise_faults(plan.undecidable)
+    return [_compare_on(board, plan, watch) for board in plan.request.boards]
 
 
-def dry_run(asked: CompareOptions) -> PlanCost:
-    """Samples, minutes and undecidable limits. Reads models and data, reaches no board."""
-    checked = _checked(asked)
-    return PlanCost(board_names(checked.boards), checked.plan, 2, checked.samples.n, 1, checked.undecidable)
+def dry_run(options: CompareOptions) -> PlanCost:
+    """Return samples, minutes and undecidable limits. Reads models and data, reaches no board."""
+    return comparison_plan(options).cost
 
 
-def _checked(asked: CompareOptions) -> _CheckedComparison:
-    boards = resolve(asked.target, Path.cwd())
-    checks = Checks()
-    engines = (
-        checks.engine(asked.engine, "--engine", asked.a),
-        checks.engine(asked.engine_b or asked.engine, "--engine-b", asked.b),
-    )
-    plan = checks.plan(asked.plan)
-    environment = checks.environment(asked.environment)
-    threads, shapes = (asked.threads, asked.threads_b or asked.threads), checks.shapes(asked.shapes)
-    word_b = asked.delegate if asked.delegate_b is None else asked.delegate_b
-    delegates = (
-        asked_delegate(asked.delegate, boards, engines[0], "--delegate", checks.faults),
-        asked_delegate(word_b, boards, engines[1], "--delegate-b", checks.faults),
-    )
-    models = tuple(
-        checks.artifact(
-            model,
-            engines[i],
-            "AB"[i],
-            words=asked.plan,
-            threads=threads[i],
-            shapes=shapes,
-            delegated=delegates[i] is not None,
-        )
-        for i, model in enumerate((asked.a, asked.b))
-    )
-    samples = checks.samples(asked.data)
-    pipeline = checks.pipeline(asked.plan, asked.data)
-    if asked.statistic not in get_args(RatioStatistic):
-        known = ", ".join(get_args(RatioStatistic))
-        checks.faults.append(Fault("--statistic", f"{asked.statistic!r} is unknown", f"it is one of {known}"))
-    checks.raise_all()
-    a, b = models
-    assert a is not None, "what could not be read is a fault"
-    assert b is not None, "what could not be read is a fault"
-    bare = samples.n is not None and pipeline is None
-    for artifact in (a, b) if bare else ():
-        fits(artifact, samples.x, str(asked.data))
-    if bare and _sample_shapes(a) != _sample_shapes(b):
-        shown = " and ".join(", ".join(map(str, _sample_shapes(artifact))) for artifact in (a, b))
-        raise DataError(f"A and B give outputs of different shapes, {shown}", next_step="compare them without --data")
-    limits, undecided = LimitSet(confidence=plan.confidence), []
-    if asked.worse_by_min_pct is not None:
-        limits = worse_by(asked.worse_by_min_pct, cast("RatioStatistic", asked.statistic), plan.confidence)
-        undecided = undecidable(limits, plan, samples.n, has_reference=True, has_labels=bool(samples.y), looks=1)
-        if not plan.may_pass:
-            step = "leave out --worse-by-min-pct, or use standard"
-            undecided.append(Fault("--profile", "a quick plan passes nothing", step))
-    return _CheckedComparison(
-        boards=tuple(boards),
-        subjects=(Subject(_A, a, engines[0], threads[0]), Subject(_B, b, engines[1], threads[1])),
-        delegates=delegates,
-        plan=plan,
-        environment=environment,
+def comparison_plan(options: CompareOptions) -> ComparisonPlan:
+    """Read and check a comparison. Raises ConfigError with all faults at once, DataError for data that don't fit."""
+    request = read_request(options.request)
+    raise_faults([*request.faults, *_own_faults(options)])
+    request.check_data()
+    a, b = (model.artifact for model in request.models)
+    samples, plan = request.samples, request.plan
+    if samples.n is not None and request.pipeline is None and _sample_shapes(a) != _sample_shapes(b):
+        shapes = " and ".join(", ".join(map(str, _sample_shapes(artifact))) for artifact in (a, b))
+        step = Sentence("compare them without {}", Argument("data"))
+        raise DataError(f"A and B give outputs of different shapes, {shapes}", next_step=step)
+    limits = LimitSet(confidence=plan.confidence)
+    if options.worse_by_min_pct is not None:
+        limits = worse_by(options.worse_by_min_pct, cast("RatioStatistic", options.statistic), plan.confidence)
+    return ComparisonPlan(
+        request=request,
         limits=limits,
-        worse_by_min_pct=asked.worse_by_min_pct or 0.0,
-        samples=samples,
-        pipeline=pipeline,
+        worse_by_min_pct=options.worse_by_min_pct or 0.0,
         scorer=Scorer(_task(samples, a, b)),
-        undecidable=tuple(undecided),
+        undecidable=tuple(_undecidable(request, limits)),
     )
+
+
+def _own_faults(options: CompareOptions) -> Iterator[Fault]:
+    """What of this command's own options can't be used."""
+    statistics = get_args(RatioStatistic)
+    if options.statistic not in statistics:
+        step = f"it is one of {', '.join(statistics)}"
+        yield Fault(Argument("statistic"), f"{options.statistic!r} is unknown", step)
+
+
+def _undecidable(request: Request, limits: LimitSet) -> Iterator[Fault]:
+    """The limit, where no result under this plan could settle it."""
+    if not limits.limit:
+        return
+    samples, plan = request.samples, request.plan
+    yield from undecidable(limits, plan, samples.n, has_reference=True, has_labels=bool(samples.y), looks=1)
+    if not plan.may_pass:
+        step = Sentence("leave out {}, or use standard", Argument("worse_by_min_pct"))
+        yield Fault(Argument("plan.profile"), "a quick plan passes nothing", step)
 
 
 def _task(samples: RequestSamples, a: Artifact, b: Artifact) -> Task:
-    """What both models are for. Without labels nothing is scored, and they agree where their outputs are near."""
+    """The task of both models. Without labels nothing is scored, and they agree where their outputs are near."""
     if not samples.y:
         return Task(kind="regression")
     of_a, of_b = (infer_task(samples.y, artifact.outputs) for artifact in (a, b))
@@ -204,47 +187,38 @@ def _sample_shapes(artifact: Artifact) -> list[tuple[int, ...]]:
     return [tuple(spec.shape[1:]) for spec in artifact.outputs]
 
 
-def _on(board: Board, checked: _CheckedComparison, watch: Watch) -> ComparisonResult:
-    subjects = [
-        replace(subject, delegate=board.delegate_named(name))
-        for subject, name in zip(checked.subjects, checked.delegates, strict=True)
-    ]
+def _compare_on(board: Board, plan: ComparisonPlan, watch: Watch) -> ComparisonResult:
+    """Carry a plan out on one board: one job of both models, and a judgement of B beside A."""
+    request = plan.request
     with closing(RetryingBench(open_board(board))) as bench:
-        a, b = (for_board(subject, bench, watch) for subject in subjects)
-        job = run_job(
-            bench,
-            (a, b),
-            checked.plan,
-            checked.environment,
-            checked.samples,
-            SystemClock(),
-            watch,
-            pipeline=checked.pipeline,
-        )
-        of_a, of_b = (_observed(job, label, checked) for label in (_A, _B))
-        judged = _judged(bench, job, checked, of_a, of_b)
-    comparison = compare(of_a, of_b, checked.plan.confidence)
+        a, b = (subject_for(model, board, bench, watch) for model in request.models)
+        job = run_job(bench, (a, b), request, SystemClock(), watch)
+        of_a, of_b = (_subject_data(job, label, plan) for label in (_A, _B))
+        judgement = _judge(bench, job, plan, of_a, of_b)
     return ComparisonResult(
-        judged, comparison, a.artifact, b.artifact, bool(checked.limits.limit), (job.request.folder,)
+        judgement,
+        compare(of_a, of_b, request.plan.confidence),
+        a.artifact,
+        b.artifact,
+        bool(plan.limits.limit),
+        (job.request.folder,),
     )
 
 
-def _observed(job: MeasurementJob, label: str, checked: _CheckedComparison) -> SubjectData:
+def _subject_data(job: MeasurementJob, label: str, plan: ComparisonPlan) -> SubjectData:
     outputs, beside = job.attempt.outputs.get(label), job.attempt.outputs.get(_A)
     agreement: Scores | None = None
     if label == _B and outputs and beside:
-        agreement = checked.scorer.agreement_scores(outputs, beside)
-    return job.observed(label, job.scores(label, checked.samples, checked.scorer), agreement)
+        agreement = plan.scorer.agreement_scores(outputs, beside)
+    return job.subject_data(label, job.scores(label, plan.request.samples, plan.scorer), agreement)
 
 
-def _judged(
-    bench: Bench, job: MeasurementJob, checked: _CheckedComparison, a: SubjectData, b: SubjectData
-) -> Judgement:
-    judged = judge_attempts(
+def _judge(bench: Bench, job: MeasurementJob, plan: ComparisonPlan, a: SubjectData, b: SubjectData) -> Judgement:
+    judgement = judge_attempts(
         job.request,
         bench.board,
         [job.attempt],
-        checked.limits,
+        plan.limits,
         b,
         a,
         trial=0,
@@ -253,4 +227,4 @@ def _judged(
         looks=1,
         seconds=job.seconds,
     )
-    return judged.model_copy(update={"verdict": in_words(judged.verdict, checked.worse_by_min_pct)})
+    return judgement.model_copy(update={"verdict": in_words(judgement.verdict, plan.worse_by_min_pct)})

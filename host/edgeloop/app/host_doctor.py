@@ -19,6 +19,7 @@ from platformdirs import user_cache_path
 
 from edgeloop.board.virtual import needs
 from edgeloop.core.check import Check, note, ok, wrong
+from edgeloop.errors import command_line
 
 _EXTRAS = {
     "train": "training",
@@ -137,7 +138,9 @@ def disk_checks(folder: Path) -> Iterator[Check]:
         found = f"{free_mib} MiB free at {place}"
         wanted = f"{_DISK_MIB_MIN} MiB"
         if free_mib < _DISK_MIB_MIN:
-            yield note(name, found, "make room there, or give --out another folder", wanted)
+            yield note(
+                name, found, f"make room there, or give `{command_line('run', out=True)}` another folder", wanted
+            )
         else:
             yield ok(name, found, wanted)
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from edgeloop.core.events import Entry
-from edgeloop.errors import UserError
+from edgeloop.errors import UserError, command_line
 from edgeloop.records.ledger import LEDGER, read_ledger
 from edgeloop.reports import csv as csv_report
 from edgeloop.reports import document as documents
@@ -21,7 +21,10 @@ from edgeloop.reports import text
 def read(folder: Path) -> list[Entry]:
     """The entries of a run folder. Raises UserError where it is none, or holds nothing yet."""
     if not (folder / LEDGER).is_file():
-        raise UserError(f"{folder}: no {LEDGER} in it", next_step="name the folder that `edgeloop run --out` was given")
+        raise UserError(
+            f"{folder}: no {LEDGER} in it",
+            next_step=f"name the folder that `{command_line('run', out=True)}` was given",
+        )
     entries = read_ledger(folder)
     if not entries:
         raise UserError(f"{folder}: its ledger is empty", next_step="start the run again")
@@ -45,5 +48,5 @@ def document(entries: Sequence[Entry]) -> dict[str, Any]:
     return documents.run(entries)
 
 
-def rendered(entries: Sequence[Entry]) -> RenderableType:
+def terminal_report(entries: Sequence[Entry]) -> RenderableType:
     return text.run_report(entries)

@@ -1,4 +1,4 @@
-"""What a campaign's search would ask: its networks in four sizes under every rung, and what is real of the rungs.
+"""The candidates of a campaign before it is carried out: its networks in four sizes under every rung, and the rungs.
 
 Describing a network runs the user's code in a process of its own, as a run does; nothing is trained.
 """
@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeloop.config.campaign_file import larger_networks, reference_network
-from edgeloop.core.artifact import Artifact
-from edgeloop.core.campaign import Campaign
+from edgeloop.config.campaign_file import reference_network
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.engines.capabilities import Capability
 from edgeloop.search.engine_rungs import builds, capability
 from edgeloop.search.size_model import degree, predicted_bytes
-from edgeloop.search.space import SearchSpace
-from edgeloop.training.pool import TrainingPool
+from edgeloop.wiring.controller import CheckedRun, search_space, training_pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,75 +69,52 @@ class SearchPreview:
         return [
             f"  {self.points} candidates: parameters, MACs, predicted bytes, bytes of activations at the peak",
             *_table(self.networks),
-            *(f"  {', '.join(rungs)} on {engine}: {told}" for (engine, told), rungs in self._alike().items()),
+            *(f"  {', '.join(rungs)} on {engine}: {real}" for (engine, real), rungs in self._alike().items()),
             *(f"  {sentence}" for sentence in self.left_out),
         ]
 
     def _alike(self) -> dict[tuple[str, str], list[str]]:
         """Rungs by engine and by what is real of them."""
-        found: dict[tuple[str, str], list[str]] = {}
+        rungs: dict[tuple[str, str], list[str]] = {}
         for row in self.rungs:
-            found.setdefault((row.engine, row.real.summary), []).append(row.lightening)
-        return found
+            rungs.setdefault((row.engine, row.real.summary), []).append(row.lightening)
+        return rungs
 
 
-def searched(
-    campaign: Campaign, channel_multiple: int, baseline: Artifact | None = None, compiling: Collection[str] = ()
-) -> SearchPreview | None:
-    """Return what would be asked; None where torch is not installed, which describing a network needs. `baseline` is
-    M1 where it is a file; `compiling` are the delegates that have a compiler.
+def preview_search(run: CheckedRun) -> SearchPreview | None:
+    """Return the candidates of a run; None where torch is not installed, which describing a network needs.
 
     Raises UserError where a network can't be built, exported or widened, ConfigError where no candidate is left.
     """
     if importlib.util.find_spec("torch") is None:
         return None
+    campaign = run.campaign
     with tempfile.TemporaryDirectory() as folder:
-        toolchain = campaign.toolchain
-        pool = TrainingPool(
-            Path(folder),
-            describe_deadline_s=toolchain.build_deadline_s,
-            memory_max_bytes=toolchain.memory_max_bytes,
-        )
+        pool = training_pool(campaign, Path(folder))
         try:
 
             def sizes_of(network: NetworkSpec) -> NetworkSizes:
                 plain = network.model_copy(update={"weights": None, "weights_sha256": None})
-                return pool.describe(plain, campaign.task, campaign.data, channel_multiple)
+                return pool.describe(plain, campaign.task, campaign.data, run.channel_multiple)
 
-            return _preview(campaign, sizes_of, baseline, compiling)
+            return _preview(run, sizes_of)
         finally:
             pool.close()
 
 
-def _preview(
-    campaign: Campaign,
-    sizes_of: Callable[[NetworkSpec], NetworkSizes],
-    baseline: Artifact | None,
-    compiling: Collection[str],
-) -> SearchPreview:
-    m1 = reference_network(campaign)
-    m1_sizes, deployed = sizes_of(m1), Lightening.parse(campaign.reference.lightening)
-    m1_bytes = predicted_bytes(m1_sizes, deployed) if baseline is None else baseline.deployed_bytes
-    space = SearchSpace(
-        search=campaign.search,
-        m1=m1,
-        m1_sizes=m1_sizes,
-        m1_lightening=deployed.name,
-        m1_setting=campaign.reference.setting,
-        compiling=compiling,
-        m1_bytes=m1_bytes,
-        larger=larger_networks(campaign),
-        teacher=campaign.training.teacher,
-        limits=campaign.limits,
-        sizes_of=sizes_of,
-    )
-    rows = [_row("M1", m1.label, deployed, m1_sizes, m1_sizes, m1_bytes, None)]
+def _preview(run: CheckedRun, sizes_of: Callable[[NetworkSpec], NetworkSizes]) -> SearchPreview:
+    campaign = run.campaign
+    m1, form = reference_network(campaign), Lightening.parse(campaign.reference.lightening)
+    m1_sizes = sizes_of(m1)
+    m1_bytes = predicted_bytes(m1_sizes, form) if run.baseline is None else run.baseline.deployed_bytes
+    space = search_space(run, m1, m1_sizes, m1_bytes, sizes_of)
+    rows = [_row("M1", m1.label, form, m1_sizes, m1_sizes, m1_bytes, None)]
     for point in {(p.network, p.rung): p for p in space.points}.values():
         network = space.networks[point.network]
-        predicted, evaluation = space.predicted(point), space.evaluation(point)
+        size, evaluation = space.predicted(point), space.evaluation(point)
         role = "M1" if evaluation is None else "M2"
         rung = space.rungs[point.rung]
-        rows.append(_row(role, network.label, rung, space.sizes(point), network.sizes, predicted, evaluation))
+        rows.append(_row(role, network.label, rung, space.sizes(point), network.sizes, size, evaluation))
     engines = dict.fromkeys(setting.engine for setting in space.settings)
     rungs = [
         RungRow(rung.name, engine, capability(engine, rung))
@@ -157,7 +131,7 @@ def _row(
     rung: Lightening,
     sizes: NetworkSizes,
     before: NetworkSizes,
-    predicted: int,
+    predicted_bytes: int,
     evaluation: float | None,
 ) -> NetworkRow:
     return NetworkRow(
@@ -166,7 +140,7 @@ def _row(
         lightening=rung.name,
         parameters=sizes.parameters,
         macs=sizes.macs,
-        predicted_bytes=predicted,
+        predicted_bytes=predicted_bytes,
         peak_activation_bytes=sizes.peak_activation_bytes(rung),
         degree=degree(sizes, rung, before=before),
         evaluation=evaluation,
@@ -174,10 +148,10 @@ def _row(
 
 
 def _table(rows: Sequence[NetworkRow]) -> Iterator[str]:
-    named = [f"{row.role} {row.network} {row.lightening}" for row in rows]
-    wide = max(map(len, named), default=0)
-    for name, row in zip(named, rows, strict=True):
+    names = [f"{row.role} {row.network} {row.lightening}" for row in rows]
+    wide = max(map(len, names), default=0)
+    for name, row in zip(names, rows, strict=True):
         figures = (row.parameters, row.macs, row.predicted_bytes, row.peak_activation_bytes)
-        told = "".join(f"{figure:14,}" for figure in figures)
-        evaluated = f"  E {row.evaluation:.2f}" if row.evaluation is not None else ""
-        yield f"    {name:{wide}}{told}  G {row.degree:.3f}{evaluated}"
+        columns = "".join(f"{figure:14,}" for figure in figures)
+        evaluation = f"  E {row.evaluation:.2f}" if row.evaluation is not None else ""
+        yield f"    {name:{wide}}{columns}  G {row.degree:.3f}{evaluation}"

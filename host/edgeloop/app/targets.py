@@ -18,7 +18,7 @@ from edgeloop.config.board_models import GENERIC, LOCAL, detect_model, model_nam
 from edgeloop.core.board import Board
 from edgeloop.core.check import Check, printable
 from edgeloop.engines.registry import wheel_engines
-from edgeloop.errors import BoardError, HostKeyError, LabError, UserError
+from edgeloop.errors import Argument, BoardError, HostKeyError, LabError, Sentence, UserError
 from edgeloop.wiring.benches import open_board
 
 
@@ -104,7 +104,7 @@ def meet(
         raise UserError(f"{name!r} has a meaning of its own", next_step="choose another name")
     ssh = parse_address(address).model_copy(update={"identity_file": identity_file, "jump": jump})
     if identity_file is not None and not Path(identity_file).expanduser().is_file():
-        raise UserError(f"--identity-file {identity_file}: no such file")
+        raise UserError(Sentence("{} {}: no such file", Argument("identity_file"), identity_file))
     if jump is not None:
         parse_address(jump)
     chosen = find_model(model or GENERIC)

@@ -46,11 +46,12 @@ def compare(
     json: options.Json = False,
 ) -> None:
     """Measure two ready models in turn on a board, and tell B beside A: latency, memory, accuracy, bytes."""
-    from edgeloop.app import compare as comparing
+    from edgeloop.app.compare import CompareOptions, compare_models
+    from edgeloop.app.compare import dry_run as cost_of
     from edgeloop.app.request import PlanWords
-    from edgeloop.cli.output import measured, print_cost
+    from edgeloop.cli.output import print_cost, print_measurements
 
-    asked = comparing.CompareOptions(
+    comparison = CompareOptions(
         a=a,
         b=b,
         target=target,
@@ -68,5 +69,5 @@ def compare(
         statistic=statistic,
     )
     if dry_run:
-        raise typer.Exit(print_cost(comparing.dry_run(asked), json=json))
-    raise typer.Exit(measured(lambda watch: comparing.compare_models(asked, watch), json=json))
+        raise typer.Exit(print_cost(cost_of(comparison), json=json))
+    raise typer.Exit(print_measurements(lambda watch: compare_models(comparison, watch), json=json))

@@ -54,11 +54,12 @@ def measure(
     json: options.Json = False,
 ) -> None:
     """Measure a ready model on a board, and judge it where limits are given."""
-    from edgeloop.app import measure as measuring
+    from edgeloop.app.measure import MeasureOptions, measure_as
+    from edgeloop.app.measure import dry_run as cost_of
     from edgeloop.app.request import PlanWords
-    from edgeloop.cli.output import measured, print_cost
+    from edgeloop.cli.output import print_cost, print_measurements
 
-    asked = measuring.MeasureOptions(
+    measurement = MeasureOptions(
         model=model,
         target=target,
         data=data,
@@ -75,5 +76,5 @@ def measure(
         allow_emulated=allow_emulated,
     )
     if dry_run:
-        raise typer.Exit(print_cost(measuring.dry_run(asked), json=json))
-    raise typer.Exit(measured(lambda watch: measuring.carry_out(asked, watch), json=json))
+        raise typer.Exit(print_cost(cost_of(measurement), json=json))
+    raise typer.Exit(print_measurements(lambda watch: measure_as(measurement, watch), json=json))

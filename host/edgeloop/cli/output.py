@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from edgeloop.app.request import PlanCost
     from edgeloop.ports import Watch
+    from edgeloop.reports.plan_cost import PlanCost
 
 
 def print_json(document: Any) -> None:
@@ -24,6 +25,9 @@ def print_json(document: Any) -> None:
 
 def print_cost(cost: PlanCost, *, json: bool) -> int:
     """Print what a plan would cost; return the exit code, 2 where it leaves a limit undecidable."""
+    from edgeloop.cli.words import in_words
+
+    cost = replace(cost, faults=tuple(map(in_words, cost.faults)))
     if json:
         print_json(cost.document())
     else:
@@ -32,7 +36,7 @@ def print_cost(cost: PlanCost, *, json: bool) -> int:
 
 
 class Result(Protocol):
-    """What a measuring command has of one board."""
+    """One board of a measuring command."""
 
     @property
     def exit_code(self) -> int: ...
@@ -43,10 +47,10 @@ class Result(Protocol):
 
     def document(self) -> dict[str, Any]: ...
 
-    def rendered(self) -> RenderableType: ...
+    def report(self) -> RenderableType: ...
 
 
-def measured(carry_out: Callable[[Watch], Sequence[Result]], *, json: bool) -> int:
+def print_measurements(measure: Callable[[Watch], Sequence[Result]], *, json: bool) -> int:
     """Carry out a measurement with its progress on stderr, print what came of each board, return the exit code."""
     from rich.console import Console
 
@@ -60,16 +64,25 @@ def measured(carry_out: Callable[[Watch], Sequence[Result]], *, json: bool) -> i
             if waits.begins(text) and not stderr.is_terminal:
                 stderr.print(text, soft_wrap=True, highlight=False)
 
-        results = carry_out(watch)
+        results = measure(watch)
     if json:
         documents = [result.document() for result in results]
         print_json(documents[0] if len(documents) == 1 else documents)
     else:
         for result in results:
-            print_report(result.rendered())
+            print_report(result.report())
             for folder in result.folders:
                 stderr.print(f"raw samples: {folder}", soft_wrap=True, highlight=False)
     return max(result.exit_code for result in results)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print lines as long as they are."""
+    from rich.console import Console
+
+    stdout = Console()
+    for line in lines:
+        stdout.print(line, soft_wrap=True, highlight=False)
 
 
 def print_report(report: RenderableType) -> None:

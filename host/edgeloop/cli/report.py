@@ -25,4 +25,4 @@ def report(
     if json:
         print_json(reporting.document(entries))
     else:
-        print_report(reporting.rendered(entries))
+        print_report(reporting.terminal_report(entries))

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from edgeloop.cli import options
+
+if TYPE_CHECKING:
+    from edgeloop.app.preview import RunPreview
+    from edgeloop.app.run_result import RunResult
 
 
 def run(
@@ -15,36 +22,50 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME where absent.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print samples, minutes and undecidable limits; measure nothing.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
 ) -> None:
     """Lighten, train, build, push, measure and judge until a network passes on the board."""
     from rich.console import Console
 
     import edgeloop
-    from edgeloop.app import preview as running
+    from edgeloop.app.preview import preview
+    from edgeloop.app.run_checks import with_targets
     from edgeloop.cli.display import Display
-    from edgeloop.cli.output import print_json, print_report
-    from edgeloop.config.campaign_file import load_campaign
 
-    loaded = running.with_targets(load_campaign(campaign), tuple(target or ()))
-    stdout = Console()
+    whole, folder = with_targets(edgeloop.load_campaign(campaign), tuple(target or ())), campaign.resolve().parent
     if dry_run:
-        preview = running.preview(loaded, campaign.resolve().parent)
-        if json:
-            print_json(preview.document())
-        else:
-            for line in preview.lines():
-                stdout.print(line, soft_wrap=True, highlight=False)
-        raise typer.Exit(2 if preview.faults else 0)
-    with Display(Console(stderr=True), loaded.budget) as display:
-        result = edgeloop.run(loaded, beside=campaign.resolve().parent, out=out, resume=resume, observer=display)
+        raise typer.Exit(_print_preview(preview(whole, folder), json=json))
+    try:
+        with Display(Console(stderr=True), whole.budget) as display:
+            result = edgeloop.run(whole, beside=folder, out=out, resume=resume, observer=display)
+    except KeyboardInterrupt:
+        sys.stderr.write("edgeloop: interrupted; a run goes on with --resume\n")
+        raise typer.Exit(3) from None
+    _print_result(result, json=json)
+    raise typer.Exit(result.exit_code)
+
+
+def _print_preview(preview: RunPreview, *, json: bool) -> int:
+    """Print a preview; return the exit code, 2 where it leaves a limit undecidable."""
+    from dataclasses import replace
+
+    from edgeloop.cli.output import print_json, print_lines
+    from edgeloop.cli.words import in_words
+
+    preview = replace(preview, faults=tuple(map(in_words, preview.faults)))
+    if json:
+        print_json(preview.document())
+    else:
+        print_lines(preview.lines())
+    return 2 if preview.faults else 0
+
+
+def _print_result(result: RunResult, *, json: bool) -> None:
+    from edgeloop.cli.output import print_json, print_lines, print_report
+
     if json:
         print_json(result.document())
     else:
-        print_report(result.rendered())
-        for line in result.whereabouts():
-            stdout.print(line, soft_wrap=True, highlight=False)
-    raise typer.Exit(result.exit_code)
+        print_report(result.report())
+        print_lines(result.whereabouts())

@@ -21,7 +21,7 @@ from edgeloop.core.board import Board, BoardEnvironment, BoardModel, Delegate, D
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.parse import parse_toml, validated
 from edgeloop.engines.registry import EXEC
-from edgeloop.errors import ConfigError, Fault, UserError
+from edgeloop.errors import ConfigError, Fault, UserError, command_line
 
 _UNBUILT = {
     "power_switch": "power switches are not supported by this version",
@@ -97,12 +97,12 @@ def resolve(target: str, beside: Path | None = None) -> list[Board]:
     if target in model_names():
         raise UserError(
             f"{target} is a board model, not a board",
-            next_step=f"add a board of it: edgeloop targets add NAME --ssh user@host --model {target}",
+            next_step=f"add a board of it: {command_line('targets add', 'NAME', ssh='user@host', model=target)}",
         )
     known = [item.name for item in inventory(beside)]
     raise UserError(
         f"no board {target!r}; found {', '.join(known)}",
-        next_step=f"add it with: edgeloop targets add {target} --ssh user@host, or name it as user@host",
+        next_step=f"add it with: {command_line('targets add', target, ssh='user@host')}, or name it as user@host",
     )
 
 

@@ -101,7 +101,7 @@ def load_environment(path: Path) -> Environment:
 
 
 def campaign_key(campaign: Campaign) -> str:
-    """A digest of the campaign and of the content of every file it names: what `--resume` goes on with."""
+    """Return a digest of the campaign and of the content of every file it names: a run is resumed with the same."""
     # Where a study is written down for others to look at decides nothing, so it may move; nor does what a process may
     # take, so a run that had too little of it goes on with more.
     search = campaign.search.model_copy(update={"storage": None})

@@ -157,7 +157,8 @@ class Data(Frozen):
 
 
 class Search(Frozen):
-    strategy: Literal["patent", "optuna", "grid", "random"] = "patent"
+    strategy: str = Field(default="patent", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """One that edgeloop brings, or one that is installed."""
     widths: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.19, 1.41, 1.68, 2.0, 2.83), min_length=1)
     """Width multipliers of M2 over M1."""
     depths: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
@@ -199,7 +200,7 @@ class Search(Frozen):
 
     @model_validator(mode="after")
     def _means_something(self) -> Self:
-        if self.seed is not None and self.strategy not in {"optuna", "random"}:
+        if self.seed is not None and self.strategy in {"patent", "grid"}:
             raise ValueError(f"seed goes with strategy 'optuna' or 'random'; {self.strategy!r} draws nothing")
         if self.storage is None:
             return self
@@ -300,6 +301,16 @@ class Toolchain(Frozen):
         return None if self.memory_max_mib is None else self.memory_max_mib * 1024 * 1024
 
 
+class Plugins(Frozen):
+    """Installed adapters of third parties that a run uses in place of edgeloop's own, by the names of their entry
+    points; docs/how-to/adapters-of-your-own.md."""
+
+    builders: dict[Engine, str] = {}
+    """By engine."""
+    bench: str | None = None
+    trainer: str | None = None
+
+
 class Campaign(Frozen):
     schema_: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -313,6 +324,7 @@ class Campaign(Frozen):
     budget: Budget = Budget()
     tuning: Tuning = Tuning()
     toolchain: Toolchain = Toolchain()
+    plugins: Plugins = Plugins()
     plan: Plan = Plan.of("quick")
     """Of every candidate while searching; a quick plan's winner is confirmed at `standard`."""
     environment: Environment = Environment()
@@ -354,6 +366,16 @@ class Campaign(Frozen):
             raise ValueError("training.teacher: M2 is distilled into M1 there, and a file can't be trained")
         if self.training.teacher == "m1" and self.training.schedule == "qkd":
             raise ValueError("training.schedule: qkd trains the teacher too, and a file can't be trained")
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """Every engine that it builds for, M1's first."""
+        return tuple(dict.fromkeys((self.reference.engine, *self.search.engines)))
+
+    @property
+    def prunes(self) -> bool:
+        """True where a rung of the search removes channels."""
+        return any(Lightening.parse(name).pruned_pct for name in self.search.lightenings)
 
     @property
     def training_deadline_s(self) -> float:

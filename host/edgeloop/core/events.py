@@ -27,7 +27,7 @@ class RunStarted(Frozen):
     """Drawn once: another run of the same campaign measures anew, a resumed one finds its own jobs again."""
     campaign_name: str
     campaign_key: str
-    """Digest of the campaign and of every file it names; `--resume` with another one is refused."""
+    """Digest of the campaign and of every file it names; A run is not resumed with another one."""
     versions: dict[str, str]
     targets: tuple[str, ...]
 

@@ -45,6 +45,8 @@ class EngineRow:
     """One of its models, for sentences: `a compiled network`."""
     runs: str
     """Suffix of the file that it runs on a board."""
+    file_phrase: str = ""
+    """What such a file does, for sentences, where it is no model: `declares a program`."""
     compiles: tuple[str, ...] = ()
     """Suffixes of the files that are compiled for a board's processor when it measures them."""
     claims: tuple[str, ...] = ()
@@ -194,6 +196,7 @@ EXEC = EngineRow(
     title="a program of your own",
     model_noun="a program of your own",
     runs=".toml",
+    file_phrase="declares a program",
     unpacks=True,
     timings=("invoke", "copy_in_out"),
     energy=False,

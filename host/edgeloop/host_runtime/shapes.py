@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from edgeloop.errors import ModelError, UserError
+from edgeloop.errors import Argument, ModelError, Sentence, UserError
 
 DYNAMIC = -1
-_TELL = "tell it with --shape {name}={example}"
 
 Shape = tuple[int, ...]
 
@@ -48,7 +47,7 @@ def concrete(name: str, declared: Sequence[int], told: Sequence[int] | None, sam
         example = ",".join("32" if size == DYNAMIC else str(size) for size in batched)
         raise ModelError(
             f"input {name} has the shape {shown(declared)}, which leaves dimensions open",
-            next_step=_TELL.format(name=name, example=example),
+            next_step=Sentence("tell it with {}", Argument("shapes", [f"{name}={example}"])),
         )
     for sample in (tuple(samples), channels_first(samples)):
         if _fits(batched, (batched[0], *sample)):

@@ -17,14 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeloop.errors import ModelError
+from edgeloop.errors import Argument, ModelError, Sentence
 
 PARTS_FILE = "parts.json"
 _STAMP = (1980, 1, 1, 0, 0, 0)
 _PADDING = ("PAD", "PADV2")
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE", "HASHTABLE")
-_NEXT = "measure it without --per-op"
+_NEXT = Sentence("measure it without {}", Argument("per_op"))
 
 
 def cut(content: bytes, path: Path) -> dict[str, Any]:

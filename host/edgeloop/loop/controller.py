@@ -17,7 +17,16 @@ from edgeloop.core.events import RunFinished, RunStarted, SearchMoved, Split, Tr
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import Candidate, NetworkSpec
 from edgeloop.core.verdict import Outcome
-from edgeloop.errors import BuildError, EdgeloopError, HarnessError, ModelError, ParityError, UserError
+from edgeloop.errors import (
+    Argument,
+    BuildError,
+    EdgeloopError,
+    HarnessError,
+    ModelError,
+    ParityError,
+    Sentence,
+    UserError,
+)
 from edgeloop.loop.external_measurements import ExternalMeasurement, measured_by_owner
 from edgeloop.loop.measure_and_judge import Contender, ReferenceOnBoard, RunOn
 from edgeloop.loop.run_outcome import (
@@ -158,7 +167,7 @@ class Controller:
         if started.campaign_key != self._means.campaign_key:
             raise UserError(
                 "the campaign, or a file it names, is not the one this run was started with",
-                next_step="start another run with --out DIR, or put the files back",
+                next_step=Sentence("start another run with {}, or put the files back", Argument("out", "DIR")),
             )
 
     def _is_open(self, trial: Trial) -> None:
@@ -267,7 +276,9 @@ class Controller:
         if asked.candidate != candidate:
             raise HarnessError(
                 f"ledger: trial {number} was {asked.candidate}, this version would ask {candidate}",
-                next_step="resume with the version that began the run, or start another with --out DIR",
+                next_step=Sentence(
+                    "resume with the version that began the run, or start another with {}", Argument("out", "DIR")
+                ),
             )
         return self._trial(number)
 

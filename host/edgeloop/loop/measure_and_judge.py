@@ -26,7 +26,7 @@ from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, PipelineF
 from edgeloop.core.network import Candidate
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome
-from edgeloop.errors import BoardError, HarnessError, LabError, ModelError, Owner
+from edgeloop.errors import Argument, BoardError, HarnessError, LabError, ModelError, Owner, Sentence
 from edgeloop.loop.external_measurements import BASELINE, ExternalMeasurement, judged_figures
 from edgeloop.loop.replay import EventReplay
 from edgeloop.ports import Bench, Builder, Clock, Observer
@@ -129,12 +129,12 @@ class MeasurementPolicy:
             )
             raise BoardError(
                 f"{bench.board.name}: M1 was measured outside what is declared: {judged.verdict.reasons[0]}",
-                next_step=f"change {change}, and start again with another --out",
+                next_step=Sentence("change {}, and start again with another {}", change, Argument("out")),
             )
         if judged.verdict.outcome is Outcome.ERROR and judged.verdict.owner is Owner.LAB:
             raise LabError(
                 f"{bench.board.name}: M1 was not measured: {'; '.join(judged.verdict.reasons)}",
-                next_step="look at the lab's side of it, and start again with another --out",
+                next_step=Sentence("look at the lab's side of it, and start again with another {}", Argument("out")),
             )
         if judged.verdict.outcome is Outcome.ERROR:
             raise ModelError(f"{bench.board.name}: M1 does not run: {'; '.join(judged.verdict.reasons)}")

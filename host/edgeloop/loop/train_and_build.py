@@ -17,7 +17,7 @@ from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.measurement import Attempt
 from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec
-from edgeloop.errors import EdgeloopError, HarnessError, StationError
+from edgeloop.errors import Argument, EdgeloopError, HarnessError, Sentence, StationError
 from edgeloop.loop.external_measurements import ExternalMeasurement
 from edgeloop.loop.measure_and_judge import MeasurementPolicy
 from edgeloop.loop.replay import EventReplay
@@ -140,7 +140,8 @@ class TrainAndBuild:
             if self._means.has_room():
                 raise
             raise StationError(
-                f"no room left on this machine's disk: {error.message}", next_step="make room, then go on with --resume"
+                f"no room left on this machine's disk: {error.message}",
+                next_step=Sentence("make room, then go on with {}", Argument("resume", value=True)),
             ) from error
 
     def _trained_and_built(self, number: int, candidate: Candidate) -> ArtifactBuilt:

@@ -22,7 +22,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgeloop.errors import BuildError, DataError, EdgeloopError, ModelError, ParityError, UserError
+from edgeloop.errors import (
+    BuildError,
+    DataError,
+    EdgeloopError,
+    ModelError,
+    ParityError,
+    UserError,
+    text_from_json,
+    text_to_json,
+)
 from edgeloop.processes.memory_limit import apply_limit, describe_limit
 
 _GRACE_S = 2.0  # the parent kills first; this is for a child whose parent is gone
@@ -169,7 +178,13 @@ def serve(
     try:
         answer = dict(work(job))
     except EdgeloopError as error:
-        answer = {"error": {"kind": type(error).__name__, "message": error.message, "next_step": error.next_step}}
+        answer = {
+            "error": {
+                "kind": type(error).__name__,
+                "message": error.message,
+                "next_step": text_to_json(error.next_step),
+            }
+        }
     except Exception:  # noqa: BLE001 -- the boundary: what a toolchain raises is told by the log's last line
         traceback.print_exc()
         sys.stderr.flush()
@@ -189,7 +204,7 @@ def raise_told(answer: Mapping[str, Any], where: str = "", next_step: str | None
     nothing of that."""
     if error := answer.get("error"):
         message = f"{where}: {error['message']}" if where else str(error["message"])
-        raise _TOLD[error["kind"]](message, next_step=error["next_step"] or next_step)
+        raise _TOLD[error["kind"]](message, next_step=text_from_json(error["next_step"]) or next_step)
 
 
 def one_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeloop.engines.registry import DEFAULT
 from edgeloop.errors import ModelError
 from edgeloop.host_runtime import shapes
 from edgeloop.processes import json_child
@@ -44,7 +45,7 @@ class TorchProgram:
             return from_exported_program(self._program, unwrap_unit_return_tuple=True)
         except Exception as error:
             raise ModelError(
-                f"TVM's importer: {json_child.one_line(error)}", next_step="measure it with --engine litert"
+                f"TVM's importer: {json_child.one_line(error)}", next_step=f"measure it with the engine {DEFAULT.name}"
             ) from error
 
     def run(self, given: Sequence[NDArray[Any]]) -> list[NDArray[Any]] | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edgeloop.core.events import Entry, Event, TrialAsked
-from edgeloop.errors import UserError, kept_on_disk
+from edgeloop.errors import Argument, Sentence, UserError, kept_on_disk
 from edgeloop.ports import Clock
 
 LEDGER = "ledger.jsonl"
@@ -56,6 +56,9 @@ class Accounts:
         self._trials = entry.trials_spent
 
 
+_OTHER_RUN = Sentence("put the file back as it was, or start another run with {}", Argument("out"))
+
+
 class FileLedger:
     """The ledger of a run folder, opened for writing."""
 
@@ -70,7 +73,9 @@ class FileLedger:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder / LOCK)
         except OSError as error:
-            raise UserError(f"{folder}: can't be written: {error.strerror}", next_step="give another --out") from error
+            raise UserError(
+                f"{folder}: can't be written: {error.strerror}", next_step=Sentence("give another {}", Argument("out"))
+            ) from error
         try:
             self._entries, whole_bytes = _read(self._path)
             self._file = self._opened(whole_bytes)
@@ -153,7 +158,7 @@ def _read(path: Path) -> tuple[list[Entry], int]:
         if entry.seq != number:
             raise UserError(
                 f"{path}, line {number}: is number {entry.seq} of the run; lines were lost, added or moved",
-                next_step="put the file back as it was, or start another run with --out",
+                next_step=_OTHER_RUN,
             )
         entries.append(entry)
     return entries, len(data) - len(torn)
@@ -173,7 +178,7 @@ def _entry(line: bytes, where: str) -> Entry:
         place = "".join(f"{part}." for part in faults[0]["loc"]).rstrip(".")
         raise UserError(
             f"{where}: damaged: {place}{': ' if place else ''}{faults[0]['msg']}",
-            next_step="put the file back as it was, or start another run with --out",
+            next_step=_OTHER_RUN,
         ) from error
 
 
@@ -187,7 +192,7 @@ def _locked(path: Path) -> int:
         os.close(file)
         raise UserError(
             f"{path.parent}: another edgeloop writes this run (pid {pid or 'unknown'})",
-            next_step="wait for it, stop it, or give another --out",
+            next_step=Sentence("wait for it, stop it, or give another {}", Argument("out")),
         ) from error
     os.ftruncate(file, 0)
     os.pwrite(file, f"{os.getpid()}\n".encode(), 0)

@@ -1,4 +1,4 @@
-"""The JSON that commands print with --json: one shape for a measurement, nested by every other command."""
+"""The JSON documents that commands print: one shape for a measurement, nested by every other command."""
 
 from __future__ import annotations
 

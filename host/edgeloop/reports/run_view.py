@@ -12,6 +12,7 @@ from typing import Literal
 from edgeloop.core.events import Entry, Judgement, RunFinished, RunStarted, Trial, fold
 from edgeloop.core.measurement import EnergySummary, LatencySummary, MetricSummary, StageSummary, Summary
 from edgeloop.core.verdict import Finding, Outcome
+from edgeloop.errors import command_line
 
 MEASURED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 """Outcomes that say something about a network."""
@@ -172,7 +173,8 @@ class RunView:
         if self.finished is not None:
             return self.finished.sentence
         asked = len(self.candidates)
-        return f"the run stopped or goes on: {asked} candidate{'' if asked == 1 else 's'} so far; `--resume` goes on"
+        command = command_line("run", resume=True)
+        return f"the run stopped or goes on: {asked} candidate{'' if asked == 1 else 's'} so far; `{command}` goes on"
 
     @property
     def limits(self) -> list[LimitRow]:

@@ -67,7 +67,7 @@ class SettingRow:
         )
 
     def document(self) -> dict[str, Any]:
-        """For --json. Latency in ns."""
+        """For JSON. Latency in ns."""
         candidate, latency = self.row.trial.candidate, self.row.latency
         return {
             "network": self.network,

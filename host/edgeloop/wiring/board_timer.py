@@ -24,9 +24,15 @@ class BoardTimer:
     """A `ports.FunctionTimer` over a bench; raw samples stay in a folder for each library."""
 
     def __init__(
-        self, bench: Bench, folder: Path, environment: Environment, watch: Callable[[str, int, int], None]
+        self,
+        bench: Bench,
+        engine: str,
+        folder: Path,
+        environment: Environment,
+        watch: Callable[[str, int, int], None],
     ) -> None:
         self._bench = bench
+        self._engine = engine
         self._folder = folder
         # What is compared is interleaved within one session, and needs no board at rest.
         self._environment = environment.model_copy(update={"throttling": "allow"})
@@ -42,7 +48,7 @@ class BoardTimer:
         waiting_s = self._environment.on(self.board.environment).waiting_s_max
         request = MeasureRequest(
             key=key,
-            subjects=(Subject(_LABEL, library, engine="tvm"),),
+            subjects=(Subject(_LABEL, library, engine=self._engine),),
             schedule=(ScheduleStep(0, _LABEL, "tune"),),
             plan=plan,
             environment=self._environment,

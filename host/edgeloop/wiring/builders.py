@@ -1,104 +1,143 @@
-"""Which builder makes a network's file for which engine of a campaign."""
+"""The builders of a campaign: one for an engine on a board, shared by the boards that take the same file."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from edgeloop.builders.delegate import DelegateBuilder
 from edgeloop.builders.parity import Gate
 from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.builders.tvm.builder import TvmBuilder
 from edgeloop.builders.tvm.tuning import Tuner
-from edgeloop.builders.tvm.versions import NATIVE, TvmTarget
-from edgeloop.core.board import Board
-from edgeloop.core.campaign import Campaign, Toolchain
-from edgeloop.core.network import Engine
-from edgeloop.errors import ConfigError, Fault
+from edgeloop.core.campaign import Campaign
+from edgeloop.engines.registry import DEFAULT, ENGINES, TVM
 from edgeloop.ports import Bench, Builder, Observer
 from edgeloop.wiring.board_timer import BoardTimer
 from edgeloop.wiring.clock import SystemClock
-
-_ANY_CORE: Final = {"aarch64": "generic", "x86_64": "x86-64-v2"}
-"""Where a board's file names no core: what every one of the architecture runs, slower than need be."""
+from edgeloop.wiring.processors import tvm_target
 
 
-def engines_of(campaign: Campaign) -> tuple[Engine, ...]:
-    """Every engine that a campaign builds for, M1's first."""
-    return tuple(dict.fromkeys((campaign.reference.engine, *campaign.search.engines)))
+@dataclass(frozen=True, slots=True)
+class BuilderSite:
+    """What a builder is made for: an engine on one board of a run."""
+
+    campaign: Campaign
+    folder: Path
+    """The run's."""
+    gate: Gate
+    """What a built network has to agree with."""
+    bench: Bench
+    """For its processor and for tuning; where the engine's files fit every board, that of the first one."""
+    observer: Observer
+    builder_of: Callable[[str], Builder]
+    """The builder of another engine on the same board, whose files this one may start from."""
+
+    @property
+    def store(self) -> Path:
+        """The folder of all that is built."""
+        return self.folder / "artifacts"
 
 
-def builders_for(
-    campaign: Campaign, folder: Path, gate: Gate, benches: Sequence[Bench], observer: Observer
-) -> dict[tuple[Engine, str], Builder]:
-    """The builders of a campaign's engines by target, in one store; a board is asked for its processor when it is
-    needed, and boards of one kind get one file."""
-    root = folder / "artifacts"
-    deadline_s, memory = campaign.toolchain.build_deadline_s, campaign.toolchain.memory_max_bytes
-    tflite = TfliteBuilder(root, gate, deadline_s=deadline_s, memory_max_bytes=memory)
-    interpreters: tuple[Engine, ...] = ("litert", "tflite-runtime")
-    builders: dict[tuple[Engine, str], Builder] = {}
-    for bench in benches:
-        name = bench.board.name
-        builders |= {(engine, name): tflite for engine in interpreters}
-        if "tvm" in engines_of(campaign):
-            builders["tvm", name] = TvmBuilder(
-                root,
-                gate,
-                tflite,
-                functools.partial(tvm_target, bench),
-                tuner=tuner_for(campaign, folder / "tuning", bench, observer) if campaign.tuning.trials else None,
-                deadline_s=deadline_s,
-                memory_max_bytes=memory,
+BuilderFactory = Callable[[BuilderSite], Builder]
+BuilderWrapper = Callable[[Builder, Bench], Builder]
+"""Puts another builder around one."""
+
+
+class BuilderSet:
+    """The builders of a run by engine and board, each made when it is first asked for."""
+
+    def __init__(
+        self,
+        campaign: Campaign,
+        folder: Path,
+        gate: Gate,
+        observer: Observer,
+        factories: Mapping[str, BuilderFactory],
+        *,
+        wrap: BuilderWrapper | None = None,
+    ) -> None:
+        """`factories` are by the engines' names; `wrap` is put around every builder that is handed out."""
+        self._campaign, self._folder, self._gate, self._observer = campaign, folder, gate, observer
+        self._factories = factories
+        self._wrap = wrap
+        self._bare: dict[tuple[BuilderFactory, str], Builder] = {}
+        self._whole: dict[tuple[str, str], Builder] = {}
+
+    def of(self, engine: str, bench: Bench) -> Builder:
+        """Return the builder of an engine for a board."""
+        place = engine, bench.board.name
+        if place not in self._whole:
+            bare = self._bare_one(engine, bench)
+            self._whole[place] = bare if self._wrap is None else self._wrap(bare, bench)
+        return self._whole[place]
+
+    def close(self) -> None:
+        """Close every builder that was made."""
+        for builder in (*self._whole.values(), *self._bare.values()):
+            builder.close()
+
+    def _bare_one(self, engine: str, bench: Bench) -> Builder:
+        factory = self._factories[engine]
+        place = factory, bench.board.name if ENGINES[engine].compiled else ""
+        if place not in self._bare:
+            self._bare[place] = factory(
+                BuilderSite(
+                    campaign=self._campaign,
+                    folder=self._folder,
+                    gate=self._gate,
+                    bench=bench,
+                    observer=self._observer,
+                    builder_of=lambda name: self._bare_one(name, bench),
+                )
             )
-    return builders
+        return self._bare[place]
 
 
-def compilers_for(
-    tflite: Builder, root: Path, commands: Mapping[str, Sequence[str]], toolchain: Toolchain
+def tflite_builder(site: BuilderSite) -> Builder:
+    """Make the builder of .tflite files."""
+    limits = site.campaign.toolchain
+    return TfliteBuilder(
+        site.store, site.gate, deadline_s=limits.build_deadline_s, memory_max_bytes=limits.memory_max_bytes
+    )
+
+
+def tvm_builder(site: BuilderSite) -> Builder:
+    """Make the builder of libraries that TVM compiles, out of .tflite files, for the processor of the board."""
+    campaign = site.campaign
+    return TvmBuilder(
+        site.store,
+        site.gate,
+        site.builder_of(DEFAULT.name),
+        functools.partial(tvm_target, site.bench),
+        tuner=_tuner(site) if campaign.tuning.trials else None,
+        deadline_s=campaign.toolchain.build_deadline_s,
+        memory_max_bytes=campaign.toolchain.memory_max_bytes,
+    )
+
+
+def delegate_builders(
+    site: Path, tflite: Builder, commands: Mapping[str, Sequence[str]], campaign: Campaign
 ) -> dict[str, Builder]:
-    """The builders of delegates that have a compiler, by the delegates' names, in the same store as `tflite`."""
-    deadline_s, memory = toolchain.build_deadline_s, toolchain.memory_max_bytes
+    """Return the builders of delegates that have a compiler, by the delegates' names, in the same store as `tflite`."""
+    limits = campaign.toolchain
     return {
-        name: DelegateBuilder(root, tflite, name, command, deadline_s=deadline_s, memory_max_bytes=memory)
+        name: DelegateBuilder(
+            site,
+            tflite,
+            name,
+            command,
+            deadline_s=limits.build_deadline_s,
+            memory_max_bytes=limits.memory_max_bytes,
+        )
         for name, command in commands.items()
     }
 
 
-def tuner_for(campaign: Campaign, folder: Path, bench: Bench, observer: Observer) -> Tuner:
+def _tuner(site: BuilderSite) -> Tuner:
     """Tunes on one board, for all boards of its model."""
-    timer = BoardTimer(bench, folder / "samples", campaign.environment, observer.progress)
+    campaign, folder, observer = site.campaign, site.folder / "tuning", site.observer
+    timer = BoardTimer(site.bench, TVM.name, folder / "samples", campaign.environment, observer.progress)
     return Tuner(campaign.tuning, timer, folder, SystemClock(), lambda line: observer.progress(line, 0, 0))
-
-
-def check_processors(campaign: Campaign, boards: Sequence[Board]) -> None:
-    """Raise ConfigError where a board's file says that TVM can't compile for it: before hours of training."""
-    if "tvm" in engines_of(campaign):
-        where = "reference.engine" if campaign.reference.engine == "tvm" else "search.engines"
-        if faults := [fault for board in boards for fault in _not_compiled_for(board, where)]:
-            raise ConfigError(faults)
-
-
-def _not_compiled_for(board: Board, where: str) -> Iterator[Fault]:
-    model = board.model
-    if model.architectures and not set(model.architectures) & set(_ANY_CORE):
-        yield _no_wheel(board, " or ".join(model.architectures), where)
-    if model.mcpu == NATIVE and board.kind != "local":
-        what = f"{board.name} is another machine, and mcpu of {model.name} is {NATIVE}, which is this one"
-        yield Fault(where, what, "give its file LLVM's name of its cores, as cortex-a72")
-
-
-def tvm_target(bench: Bench, where: str = "search.engines") -> TvmTarget:
-    """The processor of a board; `where` names what asked for tvm. Raises ConfigError where its runtime is not there."""
-    board, machine = bench.board, str(bench.facts().get("machine"))
-    if machine not in _ANY_CORE:
-        raise ConfigError([_no_wheel(board, machine, where)])
-    if faults := list(_not_compiled_for(board, where)):
-        raise ConfigError(faults)
-    return TvmTarget(machine=machine, mcpu=board.model.mcpu or _ANY_CORE[machine])
-
-
-def _no_wheel(board: Board, machine: str, where: str) -> Fault:
-    return Fault(where, f"{board.name} is {machine}, which TVM's runtime has no wheel for", "leave tvm out")

@@ -30,7 +30,7 @@ from edgeloop.board.virtual.rootfs import USER
 from edgeloop.config.board_files import user_folder
 from edgeloop.config.board_models import LOCAL, model_names
 from edgeloop.core.frozen import Frozen
-from edgeloop.errors import LabError, UserError
+from edgeloop.errors import Argument, LabError, Sentence, UserError
 
 Cpu = Literal["cortex-a53", "cortex-a72", "cortex-a76"]
 MEMORY_MIB_MIN, MEMORY_MIB_MAX = 256, 16384
@@ -219,13 +219,15 @@ _NAMES = "use letters, digits, dots, dashes and underscores, at most 64"
 
 
 def _declared(name: str, arch: str, cpu: str, memory_mib: int) -> Declaration:
-    for value, allowed, option in ((arch, get_args(image.Arch), "--arch"), (cpu, get_args(Cpu), "--cpu")):
-        if value not in allowed:
-            raise UserError(f"{option} {value!r} is unknown", next_step=f"it is one of {', '.join(allowed)}")
+    for value, names, place in ((arch, get_args(image.Arch), Argument("arch")), (cpu, get_args(Cpu), Argument("cpu"))):
+        if value not in names:
+            what = Sentence("{} {} is unknown", place, repr(value))
+            raise UserError(what, next_step=f"it is one of {', '.join(names)}")
     if not _is_name(name):
         raise UserError(f"{name!r} can't be a board's name", next_step=_NAMES)
     if not MEMORY_MIB_MIN <= memory_mib <= MEMORY_MIB_MAX:
-        raise UserError(f"--memory {memory_mib}: it is {MEMORY_MIB_MIN} to {MEMORY_MIB_MAX} MiB")
+        bounds = f"{MEMORY_MIB_MIN} to {MEMORY_MIB_MAX} MiB"
+        raise UserError(Sentence("{} {}: it is {}", Argument("memory_mib"), memory_mib, bounds))
     return Declaration.model_validate(
         {"name": name, "arch": arch, "cpu": cpu, "memory_mib": memory_mib, "port": free_port()}
     )

@@ -22,7 +22,7 @@ from typing import Literal
 from edgeloop.board.virtual import needs, rootfs
 from edgeloop.board.virtual.mirror import checked_mirror, mirror_of_host, proxies_of_host
 from edgeloop.core.frozen import Frozen, key_of
-from edgeloop.errors import HarnessError, LabError
+from edgeloop.errors import Argument, HarnessError, LabError, Sentence
 
 Arch = Literal["arm64", "armhf"]
 SUITE = "bookworm"
@@ -158,7 +158,7 @@ def _build(spec: Spec, folder: Path, mirror: str) -> None:
         if status is None:
             raise LabError(
                 f"the image was not built within {BUILD_DEADLINE_S:g} s",
-                next_step=f"see whether {mirror} answers, or name another one with --mirror",
+                next_step=_other_mirror(mirror),
             )
         if status != 0:
             raise _failure(said, mirror)
@@ -180,12 +180,16 @@ def _run(argv: list[str], log: int) -> int | None:
                 os.killpg(process.pid, 9)
 
 
+def _other_mirror(mirror: str) -> str:
+    return Sentence("see whether {} answers, or name another one with {}", mirror, Argument("mirror"))
+
+
 def _failure(said: list[str], mirror: str) -> HarnessError | LabError:
     errors = [line for line in said if line.startswith(("E:", "E ", "Err:"))] or said or ["no message"]
     text = f"the image could not be built: {' '.join(errors[-1].split())[:300]}"
     fetching = ("fetch", "resolve", "connect", "404", "signature", "NO_PUBKEY", "update")
     if any(word.lower() in line.lower() for line in errors for word in fetching):
-        return LabError(text, next_step=f"see whether {mirror} answers, or name another one with --mirror")
+        return LabError(text, next_step=_other_mirror(mirror))
     return HarnessError(text, next_step="see whether mmdebstrap, fakeroot and e2fsprogs are whole and up to date")
 
 

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeloop.errors import UserError
+from edgeloop.errors import Argument, Sentence, UserError
 
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 """Debian's own, as its installation manual names it."""
@@ -30,9 +30,8 @@ def mirror_of_host(root: Path = Path("/")) -> str:
 def checked_mirror(text: str) -> str:
     """A mirror that the user named. Raises UserError."""
     if not _URI.match(text):
-        raise UserError(
-            f"--mirror {text!r} is not a mirror of Debian", next_step=f"write for instance {DEFAULT_MIRROR}"
-        )
+        what = Sentence("{} {} is not a mirror of Debian", Argument("mirror"), repr(text))
+        raise UserError(what, next_step=f"write for instance {DEFAULT_MIRROR}")
     return text.rstrip("/")
 
 

@@ -1,21 +1,37 @@
-"""Strategies: which candidate is asked next. One port (ports.Strategy), four ways to fill it.
+"""Strategies: which candidate is asked next. One port (ports.Strategy), and a table of the ways to fill it.
 
 `patent` turns the claimed moves into questions, `optuna` samples where earlier trials were good, `grid` and `random`
 sweep without listening. All of them ask every point of the search space at most once, in an order that is a function
-of the trials told alone: a run that is walked again asks what the first one asked.
+of the trials told alone: a run that is walked again asks what the first one asked. A package that is installed may add
+one of its own, as an entry point of the group `edgeloop.strategies`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from edgeloop.core.limits import LimitSet
 from edgeloop.ports import Strategy
 from edgeloop.search.space import SearchSpace
 from edgeloop.search.strategies.grid_random import SweepStrategy, in_order, shuffled
 from edgeloop.search.strategies.patent import PatentStrategy
+from edgeloop.user_code import entry_points
 
-__all__ = ["PatentStrategy", "StudyStorage", "SweepStrategy", "in_order", "shuffled", "strategy_for"]
+__all__ = [
+    "STRATEGIES",
+    "PatentStrategy",
+    "SearchProblem",
+    "StrategyFactory",
+    "StudyStorage",
+    "SweepStrategy",
+    "find_strategy",
+    "in_order",
+    "shuffled",
+    "strategy_for",
+    "strategy_names",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +44,51 @@ class StudyStorage:
     """The study's name; one run's own."""
 
 
+@dataclass(frozen=True, slots=True)
+class SearchProblem:
+    """All that a strategy is made of."""
+
+    space: SearchSpace
+    """Its points, and what is predicted of each; `space.search` has the campaign's own table."""
+    limits: LimitSet
+    lower_is_better: frozenset[str] = frozenset()
+    """Metrics of the task where small is good."""
+    storage: StudyStorage | None = None
+
+
+StrategyFactory = Callable[[SearchProblem], Strategy]
+
+
+def _optuna(problem: SearchProblem) -> Strategy:
+    from edgeloop.search.strategies.optuna import OptunaStrategy
+    from edgeloop.search.strategies.optuna_storage import Publisher
+
+    storage = problem.storage
+    publisher = Publisher(storage.storage, storage.study) if storage else None
+    return OptunaStrategy(problem.space, problem.limits, lower_is_better=problem.lower_is_better, publisher=publisher)
+
+
+STRATEGIES: dict[str, StrategyFactory] = {
+    "patent": lambda problem: PatentStrategy(problem.space),
+    "optuna": _optuna,
+    "grid": lambda problem: SweepStrategy(problem.space, in_order),
+    "random": lambda problem: SweepStrategy(problem.space, shuffled),
+}
+"""Those that edgeloop brings, by the name that `search.strategy` has."""
+
+
+def strategy_names() -> tuple[str, ...]:
+    """Return every name that `search.strategy` may have here: edgeloop's own, then those that are installed."""
+    installed = entry_points.installed_names(entry_points.STRATEGIES)
+    return tuple(dict.fromkeys((*STRATEGIES, *installed)))
+
+
+def find_strategy(name: str) -> StrategyFactory:
+    """Return what makes the strategy of a name. Raises UserError where there is none, or where it can't be loaded."""
+    own = STRATEGIES.get(name)
+    return own or cast("StrategyFactory", entry_points.load_installed(entry_points.STRATEGIES, name))
+
+
 def strategy_for(
     space: SearchSpace,
     limits: LimitSet,
@@ -38,19 +99,6 @@ def strategy_for(
     """Return the strategy that the search of `space` names.
 
     `lower_is_better`: metrics of the task where small is good. Raises MissingExtraError where optuna is asked for and
-    not installed.
+    not installed, UserError as `find_strategy`.
     """
-    search = space.search
-    match search.strategy:
-        case "patent":
-            return PatentStrategy(space)
-        case "grid":
-            return SweepStrategy(space, in_order)
-        case "random":
-            return SweepStrategy(space, shuffled)
-        case "optuna":
-            from edgeloop.search.strategies.optuna import OptunaStrategy
-            from edgeloop.search.strategies.optuna_storage import Publisher
-
-            publisher = Publisher(published.storage, published.study) if published else None
-            return OptunaStrategy(space, limits, lower_is_better=lower_is_better, publisher=publisher)
+    return find_strategy(space.search.strategy)(SearchProblem(space, limits, lower_is_better, published))

@@ -1,0 +1,129 @@
+"""What the host does with each engine: one entry for each row of `engines.registry`.
+
+An entry says how a ready model is opened, what compiles it for a board's processor where that is needed, and what
+makes the builder of a campaign's networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from edgeloop.core.artifact import Artifact
+from edgeloop.core.program import ProgramSpec
+from edgeloop.engines.registry import ENGINES, EXEC, LITERT, TFLITE_RUNTIME, TVM
+from edgeloop.errors import Argument, Fault, ModelError
+from edgeloop.host_runtime.tflite import read_library, read_tflite
+from edgeloop.ports import Bench, Watch
+from edgeloop.ready_models.converted import Conversion, converted, converted_root, is_convertible
+from edgeloop.ready_models.exec_program import pack_program, read_program
+from edgeloop.ready_models.tvm import compiled, compiled_root, inspected, is_compilable
+from edgeloop.wiring.builders import BuilderFactory, tflite_builder, tvm_builder
+from edgeloop.wiring.processors import tvm_target
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of inputs by name, batch included."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A file that a request names as a ready model."""
+
+    path: Path
+    shapes: Shapes = field(default_factory=dict)
+    """For inputs that leave dimensions open."""
+    for_delegate: bool = False
+    """A delegate may know operators that this host doesn't, so it need not run here."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A ready model as a board is sent it, or as it is compiled for one."""
+
+    artifact: Artifact
+    program: ProgramSpec | None = None
+    """What a program of the user's own declares."""
+    faults: tuple[Fault, ...] = ()
+    """What of the request does not go with it."""
+
+
+ModelOpener = Callable[[ModelFile], OpenModel]
+"""Raises UserError and its kind, ModelError, BuildError."""
+ModelCompiler = Callable[[Artifact, Bench, str, Watch], Artifact]
+"""(model, board, where the request names the engine, progress) -> the model for that board. Raises as `ModelOpener`."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostEngine:
+    """What the host does with the models of one engine."""
+
+    open_model: ModelOpener
+    make_builder: BuilderFactory | None = None
+    """None where campaigns build nothing for it."""
+    compile_model: ModelCompiler | None = None
+    """Of files whose suffix is in the row's `compiles`."""
+
+
+def open_tflite(file: ModelFile) -> OpenModel:
+    """A .tflite as it is, or one that another format is converted to."""
+    if is_convertible(file.path):
+        artifact = converted(file.path, Conversion(shapes=file.shapes), converted_root())
+    else:
+        artifact = read_tflite(file.path, shapes=file.shapes, delegated=file.for_delegate)
+    if not (artifact.resized and file.for_delegate):
+        return OpenModel(artifact)
+    raise ModelError(
+        f"{file.path} leaves dimensions open, which a delegate does not take",
+        next_step="give it shapes of its own when it is converted",
+    )
+
+
+def open_for_tvm(file: ModelFile) -> OpenModel:
+    """A library that was compiled before, or a file that is compiled once the board is known."""
+    if is_compilable(file.path):
+        return OpenModel(inspected(file.path, Conversion(shapes=file.shapes))[0])
+    if file.path.suffix != TVM.runs:
+        raise ModelError(
+            f"{file.path}: {TVM.name} compiles no such file",
+            next_step="give an .onnx, a .pt2 or a model.so that edgeloop built, or say another engine",
+        )
+    return OpenModel(read_library(file.path), faults=_shapes_of_its_own(file, "is compiled for shapes of its own"))
+
+
+def compile_with_tvm(artifact: Artifact, bench: Bench, where: str, watch: Watch) -> Artifact:
+    """Compile a file that was opened for the processor of a board, or find it compiled."""
+    shapes = {spec.name: spec.shape for spec in artifact.inputs}
+    path, target = Path(artifact.path), tvm_target(bench, where)
+    watch(f"compiling {path.name} for {target}", 0, 1)
+    return compiled(path, Conversion(shapes=shapes), target, compiled_root())
+
+
+def open_program(file: ModelFile) -> OpenModel:
+    """A program of the user's own, packed with all that it needs."""
+    program = read_program(file.path)
+    artifact = pack_program(file.path, program, user_cache_path("edgeloop") / "programs")
+    return OpenModel(artifact, program, _shapes_of_its_own(file, "declares the shapes of a program itself"))
+
+
+def _shapes_of_its_own(file: ModelFile, why: str) -> tuple[Fault, ...]:
+    return (Fault(Argument("shapes"), f"{file.path} {why}", "leave it out"),) if file.shapes else ()
+
+
+HOST_ENGINES: dict[str, HostEngine] = {
+    LITERT.name: HostEngine(open_tflite, tflite_builder),
+    TFLITE_RUNTIME.name: HostEngine(open_tflite, tflite_builder),
+    TVM.name: HostEngine(open_for_tvm, tvm_builder, compile_with_tvm),
+    EXEC.name: HostEngine(open_program),
+}
+"""By the engines' names."""
+
+
+def model_for_board(artifact: Artifact, engine: str, bench: Bench, watch: Watch, where: str) -> Artifact:
+    """Return a model as a board runs it: compiled for its processor where the engine needs that."""
+    compile_model = HOST_ENGINES[engine].compile_model
+    if compile_model is None or Path(artifact.path).suffix not in ENGINES[engine].compiles:
+        return artifact
+    return compile_model(artifact, bench, where, watch)
