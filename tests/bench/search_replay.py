@@ -242,7 +242,7 @@ def simulated_table(seed: int, widths: Sequence[float] = (1.19, 1.41, 1.68, 2.0,
     loss = {"fp32": 0.0, "fp16": 0.0, "w8a16": 0.002, "w8a8": 0.004, "w4a8": float(draw.uniform(0.006, 0.03))}
     scale, power = float(draw.uniform(0.08, 0.2)), float(draw.uniform(0.4, 0.9))
     rows: dict[Key, Truth] = {}
-    sizes = {(width, 0, 0): simulated_sizes(m1.resized(width, 0)) for width in widths}
+    sizes = {(width, 0, 0): simulated_sizes(m1.in_size(width, 0)) for width in widths}
     for width, rung, threads in itertools.product(widths, speed, (1, 2)):
         size = sizes[width, 0, 0]
         rows[width, 0, rung, "litert", threads] = Truth(

@@ -257,7 +257,7 @@ def test_a_channel_first_file_can_be_m1_and_gets_the_data_turned(tmp_path: Path)
     sizes = fixed_sizes(NetworkSpec(file=file), io)
     assert (sizes.parameters, sizes.macs) == (6 * 10 + 10 * 217, 36 * 6 * 9 + 2160)
     with pytest.raises(ModelError, match=r"is a file: no channels are removed from it"):
-        fixed_sizes(NetworkSpec(file=file).pruned(25), io)
+        fixed_sizes(NetworkSpec(file=file).without_channels(25), io)
     with pytest.raises(UserError, match=r"takes the shape \(1, 1, 8, 8\), the data have samples of \(9, 8, 1\)"):
         open_fixed(NetworkSpec(file=file), io.model_copy(update={"inputs": (TensorShape(name="x", shape=(9, 8, 1)),)}))
 

@@ -24,7 +24,7 @@ from edgeloop.wiring import training_worker  # noqa: E402
 pytestmark = pytest.mark.train
 
 M1 = NetworkSpec(family="ds_cnn", width=0.5)
-M2 = M1.resized(1.0, 0)
+M2 = M1.in_size(1.0, 0)
 DIGITS = Data(provider="digits")
 
 

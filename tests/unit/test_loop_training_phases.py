@@ -10,7 +10,7 @@ from edgeloop.loop.training_phases import TrainingPhase, phases
 from edgeloop.testing.fakes.simulated_board import simulated_sizes
 
 M1 = NetworkSpec(family="ds_cnn")
-M2 = M1.resized(2.0, 0)
+M2 = M1.in_size(2.0, 0)
 
 
 def made(teacher: Teacher, lightening: str = "w8a8", network: NetworkSpec = M2) -> list[TrainingPhase]:

@@ -26,7 +26,7 @@ def test_the_example_has_two_inputs_and_grows_with_width_and_depth() -> None:
     reference = reference_network(campaign)
     signature = build_network(reference, io, 4).signature
     assert (signature.inputs, signature.outputs) == (("image", "metadata"), ("digit",))
-    found = [describe(reference.resized(width, depth), io, 4) for width, depth in ((1.0, 0), (1.41, 0), (1.41, 1))]
+    found = [describe(reference.in_size(width, depth), io, 4) for width, depth in ((1.0, 0), (1.41, 0), (1.41, 1))]
     assert [sizes.parameters for sizes in found] == sorted({sizes.parameters for sizes in found})
     assert [sizes.macs for sizes in found] == sorted({sizes.macs for sizes in found})
     assert all(sizes.other_parameters == 0 for sizes in found)

@@ -28,7 +28,7 @@ def sizes_of(network: NetworkSpec) -> NetworkSizes:
 def truth_of(speed: Mapping[str, float], loss: Mapping[str, float]) -> Callable[[Candidate], Truth]:
     def truth(candidate: Candidate) -> Truth:
         rung = Lightening.parse(candidate.lightening)
-        sizes = sizes_of(candidate.network.pruned(rung.pruned_pct))
+        sizes = sizes_of(candidate.network.without_channels(rung.pruned_pct))
         return Truth(
             latency_ms=sizes.macs / 1e5 * speed.get(rung.base, 1.0),
             accuracy=0.95 - loss.get(rung.name, 0.0),
@@ -45,7 +45,9 @@ def layers(candidate: Candidate) -> tuple[LayerChoice, ...]:
     if rung.weight_bits == 8:
         return ()
     taken = {25: 1, 50: 2, 75: 3, 100: 3}[rung.share_pct]
-    weights = next(x.weights for x in sizes_of(candidate.network.pruned(rung.pruned_pct)).layers if x.name == "pw0")
+    weights = next(
+        x.weights for x in sizes_of(candidate.network.without_channels(rung.pruned_pct)).layers if x.name == "pw0"
+    )
     return tuple(
         LayerChoice(
             name=f"pw{n}",
@@ -135,7 +137,7 @@ def test_what_is_left_out_is_said_when_the_search_begins() -> None:
 
 
 def test_a_size_failure_asks_the_least_lightened_rung_that_is_predicted_to_fit() -> None:
-    wide = sizes_of(M1.resized(2.0, 0))
+    wide = sizes_of(M1.in_size(2.0, 0))
     bound = sum(predicted_bytes(wide, Lightening.parse(name)) for name in ("w4a8:25", "w4a8:50")) // 2
     (first, _), (second, _) = play([f"size_bytes={bound}", "top1=0.5"], truth_of({}, {}), 2)
     assert (first.lightening, second.lightening) == ("w8a8", "w4a8:50")

@@ -65,7 +65,7 @@ def test_the_search_begins_at_a_rung_that_keeps_all_channels() -> None:
 def test_a_pruned_rung_has_the_sizes_of_the_pruned_network() -> None:
     found = space(perceptron, lightenings=("w8a8", "w8a8-p50"))
     whole, less = found.points[:2]
-    assert found.sizes(less) == perceptron(found.networks[0].spec.pruned(50))
+    assert found.sizes(less) == perceptron(found.networks[0].spec.without_channels(50))
     assert found.predicted(less) < found.predicted(whole)
     assert found.networks[0].sizes == found.sizes(whole)
 
@@ -159,7 +159,7 @@ def test_where_m1_is_a_file_the_evaluation_of_pruned_rungs_is_that_of_networks_t
             m1_sizes=sizes_of(m1),
             m1_lightening="w8a8",
             m1_bytes=predicted_bytes(sizes_of(m1), START),
-            larger=tuple(M1.resized(width, 0) for width in (1.19, 1.41, 2.0)),
+            larger=tuple(M1.in_size(width, 0) for width in (1.19, 1.41, 2.0)),
             teacher="none",
             limits=parse_limits(["top1=0.9"]),
             sizes_of=sizes_of,

@@ -1,4 +1,4 @@
-"""This host as found: Python, toolchains and their versions against what edgeloop asks for, disk, programs.
+"""This host: Python, toolchains and their versions against what edgeloop asks for, disk, programs.
 
 Nothing heavy is imported: versions come from what the installer recorded, so a broken toolchain can't break this.
 """
@@ -19,17 +19,18 @@ from platformdirs import user_cache_path
 
 from edgeloop.board.virtual import needs
 from edgeloop.core.check import Check, note, ok, wrong
+from edgeloop.engines.registry import DEFAULT, ENGINES
 from edgeloop.errors import command_line
 
+_TRAIN = "train"
 _EXTRAS = {
-    "train": "training",
-    "tflite": "building .tflite files",
+    _TRAIN: "training",
     "tensorflow": "Keras and SavedModel references",
-    "tvm": "building for TVM",
     "onnx": "ONNX files, compiled by TVM",
     "search": "Optuna as the strategy",
     "ray": "fan-out over several hosts",
 }
+"""Beside those of the engines."""
 _PROGRAMS = {
     "ssh": "logging in by hand; edgeloop itself does not use it",
     "ssh-keygen": "making keys and reading fingerprints: apt-get install openssh-client",
@@ -38,11 +39,12 @@ _PROGRAMS = {
 }
 _DISK_MIB_MIN = 2048
 
-Installed = Callable[[str], str | None]
-"""The version of an installed distribution, or None."""
+VersionOf = Callable[[str], str | None]
+"""Gives the version of an installed distribution, or None."""
 
 
-def installed(distribution: str) -> str | None:
+def version_here(distribution: str) -> str | None:
+    """Return the version that is installed on this host."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -54,8 +56,8 @@ def host_checks(folder: Path) -> list[Check]:
     requirements = importlib.metadata.requires("edgeloop") or []
     return [
         *interpreter_checks(),
-        *package_checks(requirements, installed),
-        *pair_checks(installed),
+        *package_checks(requirements, version_here),
+        *pair_checks(version_here),
         *program_checks(),
         *virtual_board_checks(),
         *disk_checks(folder),
@@ -68,23 +70,25 @@ def interpreter_checks() -> Iterator[Check]:
         step = f"{sys.executable} -m ensurepip; boards get their runtimes through pip's download"
         yield note("pip", "not in this environment", step)
     else:
-        yield ok("pip", installed("pip") or "found")
+        yield ok("pip", version_here("pip") or "found")
     yield ok("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
 
 
-def package_checks(requirements: list[str], version_of: Installed) -> Iterator[Check]:
-    """Compare what edgeloop asks for with what is there, the base install first, then each extra."""
-    parsed = [Requirement(text) for text in requirements]
-    for extra in ("", *_EXTRAS):
+def package_checks(requirements: list[str], version_of: VersionOf) -> Iterator[Check]:
+    """Compare the packages that edgeloop asks for with those that are there, the base install first, then extras."""
+    items = [Requirement(text) for text in requirements]
+    of_engines = {row.extra: row.purpose for row in ENGINES.values() if row.extra is not None}
+    purposes = {_TRAIN: _EXTRAS[_TRAIN], **of_engines, **_EXTRAS}
+    for extra in ("", *purposes):
         name = f"extra {extra}" if extra else "base install"
-        wanted = [item for item in parsed if _belongs(item, extra)]
+        needs_of_extra = [item for item in items if _belongs(item, extra)]
         command = f"pip install 'edgeloop[{extra}]'" if extra else "pip install --force-reinstall edgeloop"
-        versions = {item.name: version_of(item.name) for item in wanted}
-        absent = [item.name for item in wanted if versions[item.name] is None]
+        versions = {item.name: version_of(item.name) for item in needs_of_extra}
+        absent = [item.name for item in needs_of_extra if versions[item.name] is None]
         unfit = [
-            f"{item.name} {found} (wanted {item.specifier})"
-            for item in wanted
-            if (found := versions[item.name]) is not None and not item.specifier.contains(found, prereleases=True)
+            f"{item.name} {version} (wanted {item.specifier})"
+            for item in needs_of_extra
+            if (version := versions[item.name]) is not None and not item.specifier.contains(version, prereleases=True)
         ]
         present = ", ".join(f"{package} {version}" for package, version in versions.items() if version)
         if unfit:
@@ -92,29 +96,32 @@ def package_checks(requirements: list[str], version_of: Installed) -> Iterator[C
         elif absent and not extra:
             yield wrong(name, f"missing: {', '.join(absent)}", command)
         elif absent:
-            yield note(name, f"missing: {', '.join(absent)}", f"for {_EXTRAS[extra]}: {command}")
+            yield note(name, f"missing: {', '.join(absent)}", f"for {purposes[extra]}: {command}")
         else:
             yield ok(name, present)
 
 
-def pair_checks(version_of: Installed) -> Iterator[Check]:
+def pair_checks(version_of: VersionOf) -> Iterator[Check]:
     """Combinations that install without complaint and then crash, or cost gigabytes for nothing."""
-    ffi = version_of("apache-tvm-ffi")
-    if ffi == "0.1.15.post2":
-        step = "pip install apache-tvm-ffi==0.1.14.post1"
-        yield wrong("apache-tvm-ffi", f"{ffi} segfaults in MetaSchedule with apache-tvm 0.27.0.post1", step)
+    for bad in (bad for row in ENGINES.values() for bad in row.bad_versions):
+        if version_of(bad.distribution) == bad.version:
+            yield wrong(bad.distribution, f"{bad.version} {bad.problem}", bad.next_step)
     numpy = version_of("numpy")
-    if version_of("tflite-runtime") and numpy and int(numpy.partition(".")[0]) >= 2:
-        step = "pip uninstall tflite-runtime: the engine litert is in the base install"
-        yield wrong("tflite-runtime", f"crashes beside numpy {numpy}; it needs numpy below 2", step)
+    for row in ENGINES.values():
+        package = row.wheels[0].distribution if row.wheels else None
+        if numpy is None or row.numpy_below is None or package is None or version_of(package) is None:
+            continue
+        if int(numpy.partition(".")[0]) >= row.numpy_below:
+            step = f"pip uninstall {package}: the engine {DEFAULT.name} is in the base install"
+            yield wrong(package, f"crashes beside numpy {numpy}; it needs numpy below {row.numpy_below}", step)
     torch = importlib.util.find_spec("torch") if version_of("torch") else None
     if torch is not None and torch.origin is not None:
         cuda = (Path(torch.origin).parent / "lib" / "libtorch_cuda.so").exists()
-        found = f"{version_of('torch')}, {'a CUDA build' if cuda else 'a CPU build'}"
+        build = f"{version_of('torch')}, {'a CUDA build' if cuda else 'a CPU build'}"
         if cuda:
-            yield note("torch", found, "a CPU build is enough for small networks and takes several GB less")
+            yield note("torch", build, "a CPU build is enough for small networks and takes several GB less")
         else:
-            yield ok("torch", found)
+            yield ok("torch", build)
 
 
 def program_checks() -> Iterator[Check]:
@@ -124,7 +131,7 @@ def program_checks() -> Iterator[Check]:
 
 
 def virtual_board_checks() -> Iterator[Check]:
-    """What `edgeloop board` needs of this host."""
+    """The programs that virtual boards need of this host."""
     for need in needs.ALL:
         path = needs.find(need.program)
         step = f"for {need.use}: apt-get install {need.package}"
@@ -135,14 +142,12 @@ def disk_checks(folder: Path) -> Iterator[Check]:
     for name, place in (("disk for runs", folder), ("disk for wheels", user_cache_path("edgeloop"))):
         nearest = next(path for path in (place.absolute(), *place.absolute().parents) if path.is_dir())
         free_mib = shutil.disk_usage(nearest).free >> 20
-        found = f"{free_mib} MiB free at {place}"
-        wanted = f"{_DISK_MIB_MIN} MiB"
+        free, least = f"{free_mib} MiB free at {place}", f"{_DISK_MIB_MIN} MiB"
         if free_mib < _DISK_MIB_MIN:
-            yield note(
-                name, found, f"make room there, or give `{command_line('run', out=True)}` another folder", wanted
-            )
+            step = f"make room there, or give `{command_line('run', out=True)}` another folder"
+            yield note(name, free, step, least)
         else:
-            yield ok(name, found, wanted)
+            yield ok(name, free, least)
 
 
 def _belongs(requirement: Requirement, extra: str) -> bool:

@@ -142,7 +142,7 @@ def measure(
     allow_emulated: bool = False,
     energy: bool = False,
     extend: bool = False,
-    watch: Watch = lambda _what, _done, _total: None,
+    watch: Watch = lambda _text, _sessions, _total: None,
 ) -> list[MeasurementResult]:
     """Measure a ready model on every board that `target` names, one result each, in the order of the inventory.
 
@@ -209,7 +209,7 @@ def _own_faults(options: MeasureOptions, model: RequestModel) -> Iterator[Fault]
     row, per_op, out = model.engine, Argument("per_op"), "leave it out"
     if options.per_op and model.delegate is not None:
         yield Fault(per_op, "does not go with a delegate", Sentence("leave it out, or {}", Argument("delegate")))
-    if options.per_op and model.opened is not None and model.opened.artifact.resized:
+    if options.per_op and model.content is not None and model.content.artifact.resized:
         yield Fault(per_op, "a model whose inputs are resized can't be cut into its operators", out)
     if options.per_op and not row.cuts:
         yield Fault(per_op, f"{row.model_noun} can't be cut into its operators", out)
@@ -222,7 +222,8 @@ def _own_faults(options: MeasureOptions, model: RequestModel) -> Iterator[Fault]
 
 def _undecidable(options: MeasureOptions, request: Request, limits: LimitSet, scorer: Scorer | None) -> Iterator[Fault]:
     """Limits and options that no result under this plan could settle."""
-    unmetered, row = [board.name for board in request.boards if board.power_meter is None], request.models[0].engine
+    row = request.models[0].engine
+    meterless = [board.name for board in request.boards if board.power_meter is None]
     yield from undecidable(
         limits,
         request.plan,
@@ -231,10 +232,10 @@ def _undecidable(options: MeasureOptions, request: Request, limits: LimitSet, sc
         has_labels=bool(request.samples.y),
         metrics=tuple(scorer.metrics) if scorer else None,
         looks=2 if options.extend else 1,
-        unmetered=unmetered,
+        unmetered=meterless,
     )
-    if options.energy and unmetered:
-        what = f"{', '.join(unmetered)} has no power meter"
+    if options.energy and meterless:
+        what = f"{', '.join(meterless)} has no power meter"
         yield Fault(Argument("energy"), what, "add [power_meter] to its board file")
     if limits.needs_energy and not row.energy:
         yield Fault(Argument("limits"), f"energy of {row.model_noun} is not measured", "leave that limit out")

@@ -52,7 +52,7 @@ def subject_for(model: RequestModel, board: Board, bench: Bench, watch: Watch) -
 
     Raises as `wiring.host_engines.ModelCompiler`, and UserError where the board declares no such delegate.
     """
-    subject, place = model.subject_on(board), model.options.named("engine")
+    subject, place = model.subject_on(board), model.options.argument_for("engine")
     return replace(subject, artifact=model_for_board(model.artifact, subject.engine, bench, watch, place))
 
 

@@ -72,7 +72,7 @@ class ModelOptions:
     suffix: str = ""
     """Of the request's arguments for this model: `_b` for `engine_b`."""
 
-    def named(self, name: str, value: object = None) -> Argument:
+    def argument_for(self, name: str, value: object = None) -> Argument:
         """Return an argument of the request that is about this model."""
         return Argument(f"{name}{self.suffix}", value)
 
@@ -116,13 +116,13 @@ class RequestModel:
     """The default's row where the word was wrong."""
     delegate: str | None
     """By its name in the boards' files."""
-    opened: OpenModel | None
+    content: OpenModel | None
     """None where it can't be read."""
 
     @property
     def artifact(self) -> Artifact:
-        assert self.opened is not None, "what could not be read is a fault"
-        return self.opened.artifact
+        assert self.content is not None, "what could not be read is a fault"
+        return self.content.artifact
 
     @property
     def subject(self) -> Subject:
@@ -179,8 +179,8 @@ def read_request(options: RequestOptions) -> Request:
         for model, row, delegate in zip(options.models, rows, delegates, strict=True)
     )
     for model in models:
-        if model.opened is not None and model.opened.program is not None:
-            checks.faults += _beyond_program(model.opened.program, model.options, options.plan)
+        if model.content is not None and model.content.program is not None:
+            checks.faults += _beyond_program(model.content.program, model.options, options.plan)
     samples = checks.samples(options.data)
     pipeline = checks.pipeline(options.plan, options.data)
     return Request(boards, models, plan, environment, options.data, samples, pipeline, tuple(checks.faults))
@@ -195,17 +195,17 @@ class RequestChecks:
     def engine(self, model: ModelOptions) -> EngineRow:
         """The engine that is named, else the one that the file chooses."""
         name = model.engine or engine_for(model.path.suffix).name
-        return ENGINES[name] if self._one_of(name, tuple(ENGINES), model.named("engine")) else DEFAULT
+        return ENGINES[name] if self._one_of(name, tuple(ENGINES), model.argument_for("engine")) else DEFAULT
 
     def plan(self, words: PlanWords) -> Plan:
         """The plan; a standard one in its place where a word was wrong."""
-        known = [
+        names_are_known = [
             self._one_of(words.profile, get_args(ProfileName), Argument("plan.profile")),
             self._one_of(words.timing, get_args(Timing), Argument("plan.timing")),
         ]
         conflicts = list(_pipeline_conflicts(words))
         self.faults += conflicts
-        if conflicts or not all(known):
+        if conflicts or not all(names_are_known):
             return Plan()
         pipeline = str(Path(words.pipeline).resolve()) if words.pipeline is not None else None
         try:
@@ -247,7 +247,7 @@ class RequestChecks:
 
     def delegate(self, model: ModelOptions, row: EngineRow, boards: Sequence[Board]) -> str | None:
         """The delegate that is named; None for `none`."""
-        name, place = model.delegate, model.named("delegate")
+        name, place = model.delegate, model.argument_for("delegate")
         if name == NO_DELEGATE:
             return None
         if not row.delegates:
@@ -265,10 +265,10 @@ class RequestChecks:
             self.faults.append(_taken_by_other(model, row, other))
             return None
         file = ModelFile(model.path, shapes, for_delegate)
-        opened = self._read(lambda: HOST_ENGINES[row.name].open_model(file), model.argument)
-        if opened is not None:
-            self.faults += opened.faults
-        return opened
+        content = self._read(lambda: HOST_ENGINES[row.name].open_model(file), model.argument)
+        if content is not None:
+            self.faults += content.faults
+        return content
 
     def samples(self, path: Path | None) -> RequestSamples:
         """The arrays of an .npz; none without a file."""
@@ -321,7 +321,7 @@ def _engine_of_other_file(suffix: str, row: EngineRow) -> EngineRow | None:
 
 def _taken_by_other(model: ModelOptions, row: EngineRow, other: EngineRow) -> Fault:
     path, suffix = model.path, model.path.suffix
-    step = Sentence("say {}", model.named("engine", other.name))
+    step = Sentence("say {}", model.argument_for("engine", other.name))
     if suffix in other.claims:
         step = Sentence("{} for a {}, or leave it out", step, suffix)
     says = f" {other.file_phrase}," if other.file_phrase else ":"

@@ -75,7 +75,7 @@ def needed_packages(campaign: Campaign) -> Iterator[MissingExtraError]:
     yield MissingExtraError("torch", "train", "edgeloop run")
     for package in DEFAULT.packages:
         yield MissingExtraError(package, str(DEFAULT.extra), "edgeloop run")
-    for row in dict.fromkeys(ENGINES[engine] for engine in campaign.engines):
+    for row in (ENGINES[engine] for engine in campaign.engines):
         purpose = f"{row.purpose} ({row.manual})" if row.manual else row.purpose
         for package in row.packages:
             if package not in DEFAULT.packages:

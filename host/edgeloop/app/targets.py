@@ -1,8 +1,7 @@
-"""What `edgeloop targets` does: boards are met, written down, looked at, provisioned and cleaned."""
+"""`edgeloop targets`: boards are met, written down, looked at, provisioned and cleaned."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,24 +18,24 @@ from edgeloop.core.board import Board
 from edgeloop.core.check import Check, printable
 from edgeloop.engines.registry import wheel_engines
 from edgeloop.errors import Argument, BoardError, HostKeyError, LabError, Sentence, UserError
+from edgeloop.processes.files import write_whole
 from edgeloop.wiring.benches import open_board
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class BoardKey:
     """A host key as a board shows it, before anybody trusts it."""
 
     board: Board
     key_type: str
     fingerprint: str
-    key: str
-    """In base64."""
-    pinned: str | None
-    """What the board's file pins now."""
+    base64: str
+    pin: str | None
+    """The fingerprint that the board's file pins now."""
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class NewBoard:
     """A board that was written down."""
 
     board: Board
@@ -47,7 +46,7 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
-class Provisioned:
+class Provision:
     """What a board can now run, and the bytes that were sent for it."""
 
     engines: tuple[str, ...]
@@ -55,11 +54,13 @@ class Provisioned:
 
 
 @dataclass(frozen=True, slots=True)
-class Cleaned:
-    """What was freed on a board. `not_removed`: files of other users."""
+class Cleanup:
+    """What cleaning a board came to."""
 
-    removed: int
-    not_removed: int
+    files: int
+    """That were removed."""
+    files_of_others: int
+    """That stay: they belong to other users there."""
     freed_mib: float
     used_mib: float
 
@@ -70,7 +71,7 @@ def list_boards(beside: Path | None) -> list[BoardListing]:
 
 
 def boards_folder() -> Path:
-    """Where `add` writes."""
+    """The folder that `add` writes to."""
     return user_folder()
 
 
@@ -92,7 +93,7 @@ def meet(
     model: str | None = None,
     python: str | None = None,
     state_dir: str | None = None,
-) -> Shown:
+) -> BoardKey:
     """Ask an address for its host key, to be shown to the user before anything else is sent there.
 
     Raises UserError where the name is taken or something given can't be used, UnreachableError.
@@ -107,73 +108,71 @@ def meet(
         raise UserError(Sentence("{} {}: no such file", Argument("identity_file"), identity_file))
     if jump is not None:
         parse_address(jump)
-    chosen = find_model(model or GENERIC)
-    if chosen.name == LOCAL:
+    board_model = find_model(model or GENERIC)
+    if board_model.name == LOCAL:
         raise UserError("this machine is the target `local`; it is not added")
     own = {key: value for key, value in (("python", python), ("state_dir", state_dir)) if value is not None}
-    runtime = chosen.runtime.model_copy(update=own)
+    runtime = board_model.runtime.model_copy(update=own)
     try:
-        board = Board(name=name, model=chosen, ssh=ssh, runtime=runtime, environment=chosen.environment)
+        board = Board(name=name, model=board_model, ssh=ssh, runtime=runtime, environment=board_model.environment)
     except ValueError:
         message = f"{name!r} can't be a board's name"
         raise UserError(message, next_step="use letters, digits, dots, dashes and underscores") from None
     return look(board)
 
 
-def look(board: Board) -> Shown:
+def look(board: Board) -> BoardKey:
     """Ask a board for its host key. Nothing is trusted by that."""
     from edgeloop.board.ssh import scan_host_key
 
     if board.ssh is None:
         raise UserError(f"{board.name} is this machine: there is no host key to trust")
     key = scan_host_key(board.ssh)
-    return Shown(board, key.type, key.fingerprint, key.base64, board.ssh.host_key)
+    return BoardKey(board, key.type, key.fingerprint, key.base64, board.ssh.host_key)
 
 
-def check_fingerprint(shown: Shown, expected: str) -> None:
-    """Raises HostKeyError where the board shows another key than the user expects."""
-    wanted = expected if expected.startswith("SHA256:") else f"SHA256:{expected}"
-    if shown.fingerprint != wanted.rstrip("="):
+def check_fingerprint(key: BoardKey, fingerprint: str) -> None:
+    """Raise HostKeyError where the board shows another key than the user expects."""
+    own = fingerprint if fingerprint.startswith("SHA256:") else f"SHA256:{fingerprint}"
+    if key.fingerprint != own.rstrip("="):
         raise HostKeyError(
-            f"{shown.board.name} shows {shown.fingerprint}, not {wanted}",
+            f"{key.board.name} shows {key.fingerprint}, not {own}",
             next_step="compare with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the board itself",
         )
 
 
-def add(shown: Shown, *, model: str | None) -> Added:
+def add(key: BoardKey, *, model: str | None) -> NewBoard:
     """Ask the board whose key was accepted what it is, and write its file.
 
     A model that is given wins over the one that is detected. Raises BoardError or LabError where the board can't be
     asked; nothing is written then.
     """
-    assert shown.board.ssh is not None
-    ssh = shown.board.ssh.model_copy(update={"host_key": shown.fingerprint})
-    board = shown.board.model_copy(update={"ssh": ssh})
+    assert key.board.ssh is not None
+    ssh = key.board.ssh.model_copy(update={"host_key": key.fingerprint})
+    board = key.board.model_copy(update={"ssh": ssh})
     with closing(open_board(board)) as bench:
         facts = bench.facts()
     described_as = _words(facts.get("model"))
-    chosen = model or detect_model(described_as, _words(facts.get("machine"))) or GENERIC
+    model_name = model or detect_model(described_as, _words(facts.get("machine"))) or GENERIC
     path = boards_folder() / f"{board.name}.toml"
-    _write_new(path, _document(board, chosen, _words(facts.get("serial"))))
-    return Added(resolve(board.name)[0], path, chosen, described_as)
+    _write_new(path, _document(board, model_name, _words(facts.get("serial"))))
+    return NewBoard(resolve(board.name)[0], path, model_name, described_as)
 
 
-def pin(shown: Shown) -> Path:
+def pin(key: BoardKey) -> Path:
     """Trust the key from now on: in the board's file, or in known_hosts where no file declares it."""
     from edgeloop.board.known_hosts import host_key
     from edgeloop.board.ssh import trust_host_key
 
-    board = shown.board
+    board = key.board
     assert board.ssh is not None
     if board.path is None:
-        return trust_host_key(board.ssh, host_key(shown.key_type, shown.key))
+        return trust_host_key(board.ssh, host_key(key.key_type, key.base64))
     path = Path(board.path)
     try:
         document = tomlkit.parse(path.read_text(encoding="utf-8"))
-        document["ssh"]["host_key"] = shown.fingerprint
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-        temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
-        temporary.replace(path)
+        document["ssh"]["host_key"] = key.fingerprint
+        write_whole(path, tomlkit.dumps(document))
     except (OSError, TOMLKitError) as error:
         raise LabError(f"{path}: can't be rewritten: {error}") from error
     return path
@@ -187,7 +186,7 @@ def diagnose(target: str, beside: Path | None) -> list[Check]:
         return doctor.diagnose(bench.board, bench.agent, lambda: datetime.now(UTC))
 
 
-def provision(target: str, engines: Sequence[str], beside: Path | None, say: Callable[[str], None]) -> Provisioned:
+def provision(target: str, engines: Sequence[str], beside: Path | None, say: Callable[[str], None]) -> Provision:
     """Bring agent and runtimes to a board and load each engine there; without `engines`, all that it can run.
 
     Raises UserError for an unknown engine, BoardError for one that can't run or does not load there.
@@ -201,27 +200,27 @@ def provision(target: str, engines: Sequence[str], beside: Path | None, say: Cal
     board = one_board(target, beside)
     with closing(open_board(board)) as bench:
         support = engine_support(interpreter_of(bench.facts()), board.runtime.source)
-        wanted = list(dict.fromkeys(engines)) or [engine for engine, item in support.items() if item.usable]
-        wanted = wanted or list(support)  # none can run: provisioning says why, for each
-        bench.provision(wanted, lambda what, _done, _all: say(what))
-        for engine in wanted:
+        names = list(dict.fromkeys(engines)) or [engine for engine, item in support.items() if item.usable]
+        names = names or list(support)  # none can run: provisioning says why, for each
+        bench.provision(names, lambda what, _sessions, _all: say(what))
+        for engine in names:
             check = import_check(engine, bench.board, bench.agent, support[engine])
             if check.state == "wrong":
                 raise BoardError(f"{board.name}: {engine} {check.found}", next_step=check.next_step)
-        return Provisioned(tuple(wanted), bench.bytes_pushed)
+        return Provision(tuple(names), bench.bytes_pushed)
 
 
-def clean(target: str, beside: Path | None, *, everything: bool) -> Cleaned:
+def clean(target: str, beside: Path | None, *, everything: bool) -> Cleanup:
     """Free a board's folder down to its quota, or of everything that no running job needs."""
     board = one_board(target, beside)
     with closing(open_board(board)) as bench:
         answer = bench.agent.clean(
             max_mib=None if everything else bench.board.runtime.cache_max_mib, everything=everything
         )
-    removed, not_removed = answer.get("removed"), answer.get("not_removed")
-    return Cleaned(
-        removed=len(removed) if isinstance(removed, list) else 0,
-        not_removed=len(not_removed) if isinstance(not_removed, list) else 0,
+    files, others = answer.get("removed"), answer.get("not_removed")
+    return Cleanup(
+        files=len(files) if isinstance(files, list) else 0,
+        files_of_others=len(others) if isinstance(others, list) else 0,
         freed_mib=_mib(answer.get("freed_bytes")),
         used_mib=_mib(answer.get("used_bytes")),
     )
@@ -241,11 +240,11 @@ def _document(board: Board, model: str, serial: str | None) -> tomlkit.TOMLDocum
         document.add("serial", tomlkit.item(serial))
     document.add("tags", tomlkit.item([]))
     runtime = board.runtime.model_dump(mode="json")
-    shared = board.model.runtime.model_dump(mode="json")
+    of_model = board.model.runtime.model_dump(mode="json")
     assert board.ssh is not None
     tables = {
         "ssh": board.ssh.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
-        "runtime": {key: value for key, value in runtime.items() if value != shared[key]},
+        "runtime": {key: value for key, value in runtime.items() if value != of_model[key]},
     }
     for name, keys in tables.items():
         if keys:

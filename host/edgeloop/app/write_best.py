@@ -1,4 +1,4 @@
-"""The outputter (S706): the networks that passed, each with its proof, in folders of their own."""
+"""Puts out the networks that passed (S706), each with its proof, in folders of their own."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def write_best(entries: Sequence[Entry], folder: Path) -> Written:
     whole or not at all. A network that edgeloop did not build (its owner measured another file) has no file here.
     """
     events = [entry.event for entry in entries]
-    finished = next((event for event in events if isinstance(event, RunFinished)), None)
-    if finished is None or finished.exit_code != 0:
+    end = next((event for event in events if isinstance(event, RunFinished)), None)
+    if end is None or end.exit_code != 0:
         return Written(())
     trials = {trial.number: trial for trial in fold(events)}
-    best = trials[finished.best] if finished.best is not None else None
-    model = _written(folder / BEST, [(Path(), best)], finished) if best is not None else []
-    passed = [m.trial for m in finished.front.members if m.outcome is Outcome.PASS] if finished.front else []
-    places = [(Path(f"trial-{number}"), trials[number]) for number in passed]
-    front = _written(folder / FRONT, places, finished) if places else []
+    best = trials[end.best] if end.best is not None else None
+    model = _write_models(folder / BEST, [(Path(), best)], end) if best is not None else []
+    numbers = [m.trial for m in end.front.members if m.outcome is Outcome.PASS] if end.front else []
+    places = [(Path(f"trial-{number}"), trials[number]) for number in numbers]
+    front = _write_models(folder / FRONT, places, end) if places else []
     return Written(tuple(model), tuple(front))
 
 
-def _written(final: Path, places: Sequence[tuple[Path, Trial]], finished: RunFinished) -> list[Path]:
+def _write_models(final: Path, places: Sequence[tuple[Path, Trial]], end: RunFinished) -> list[Path]:
     """Make the folder `final` of models with their proofs."""
     making = final.with_name(f"{final.name}.making")
     shutil.rmtree(making, ignore_errors=True)
@@ -59,33 +59,33 @@ def _written(final: Path, places: Sequence[tuple[Path, Trial]], finished: RunFin
             (making / place / inner).mkdir(exist_ok=True)
             model = Path(artifact.path)
             shutil.copyfile(model, making / place / inner / model.name)
-            told = artifact.model_dump(mode="json") | {"path": model.name}
-            _write_json(making / place / inner / "artifact.json", told)
+            description = artifact.model_dump(mode="json") | {"path": model.name}
+            _write_json(making / place / inner / "artifact.json", description)
             models.append(final / place / inner / model.name)
-        _write_json(making / place / "proof.json", _proof(trial, finished))
+        _write_json(making / place / "proof.json", _proof(trial, end))
     shutil.rmtree(final, ignore_errors=True)
     if models:
         making.replace(final)
     return models
 
 
-def by_processor(built: ArtifactBuilt) -> dict[str, Artifact]:
+def by_processor(build: ArtifactBuilt) -> dict[str, Artifact]:
     """Files by the folders that they go to: one goes to none of its own, several as to `aarch64-cortex-a72`."""
-    if len(built.artifacts) == 1:
-        return {".": built.artifact}
-    named: dict[str, Artifact] = {}
-    for artifact in built.artifacts:
+    if len(build.artifacts) == 1:
+        return {".": build.artifact}
+    folders: dict[str, Artifact] = {}
+    for artifact in build.artifacts:
         triple, _, core = artifact.tools["processor"].partition(" ")
         name = f"{triple.partition('-')[0]}-{core}"
-        named[name if name not in named else f"{name}-{artifact.sha256[:8]}"] = artifact
-    return named
+        folders[name if name not in folders else f"{name}-{artifact.sha256[:8]}"] = artifact
+    return folders
 
 
-def _proof(trial: Trial, finished: RunFinished) -> dict[str, object]:
+def _proof(trial: Trial, end: RunFinished) -> dict[str, object]:
     assert trial.build is not None, "a trial that passed was built"
     return {
         "schema": 1,
-        "sentence": finished.sentence,
+        "sentence": end.sentence,
         "candidate": trial.candidate.model_dump(mode="json"),
         "measurements": [document.measurement(judged, trial.build.on(judged.target)) for judged in trial.judgements],
         "samples": [f"samples/{judged.job_key[:32]}" for judged in trial.judgements],

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from platformdirs import user_cache_path
 
 from edgeloop.core.frozen import Frozen, key_of
-from edgeloop.core.parse import validated
+from edgeloop.core.parse import parse_as
 from edgeloop.engines.registry import DEFAULT, ENGINES, EngineRow, wheel_engines
 from edgeloop.errors import BoardError, LabError, command_line
 from edgeloop.processes.files import sha256_of
@@ -79,7 +79,7 @@ class WheelLock(Frozen):
 def wheel_lock() -> WheelLock:
     """The lock that is shipped."""
     path = Path(__file__).with_name("wheels.lock.toml")
-    return validated(WheelLock, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+    return parse_as(WheelLock, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
 
 
 @dataclass(frozen=True, slots=True)

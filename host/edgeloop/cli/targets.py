@@ -12,7 +12,7 @@ from edgeloop.cli.output import print_json
 from edgeloop.errors import UserError
 
 if TYPE_CHECKING:
-    from edgeloop.app.targets import Shown
+    from edgeloop.app.targets import BoardKey
     from edgeloop.core.board import Board
 
 app = typer.Typer(help="Boards as declared and as found.", no_args_is_help=True)
@@ -40,14 +40,14 @@ def add(
     """Write down a board: show its host key, ask it what it is, write its file."""
     from edgeloop.app import targets
 
-    shown = targets.meet(
+    key = targets.meet(
         name, ssh, identity_file=identity_file, jump=jump, model=model, python=python, state_dir=state_dir
     )
-    _accept(shown, fingerprint, yes=yes)
-    added = targets.add(shown, model=model)
-    described = f" (it calls itself {added.described_as!r})" if added.described_as else ""
-    typer.echo(f"{name}: {added.model}{described}")
-    typer.echo(f"written to {added.path}")
+    _accept(key, fingerprint, yes=yes)
+    board = targets.add(key, model=model)
+    calls_itself = f" (it calls itself {board.described_as!r})" if board.described_as else ""
+    typer.echo(f"{name}: {board.model}{calls_itself}")
+    typer.echo(f"written to {board.path}")
     typer.echo(f"next: edgeloop targets doctor {name}")
 
 
@@ -56,7 +56,7 @@ def list_(as_json: _Json = False) -> None:
     """List the boards that have a file, and what is wrong with files."""
     from edgeloop.app import targets
 
-    listed = targets.list_boards(Path.cwd())
+    listings = targets.list_boards(Path.cwd())
     if as_json:
         boards = [
             {
@@ -67,19 +67,19 @@ def list_(as_json: _Json = False) -> None:
                 "tags": list(item.board.tags) if item.board else [],
                 "faults": list(item.faults),
             }
-            for item in listed
+            for item in listings
         ]
         print_json({"schema": 1, "folder": str(targets.boards_folder()), "boards": boards})
         return
     rows = [("NAME", "MODEL", "ADDRESS", "TAGS", "FILE")]
-    for item in listed:
+    for item in listings:
         if item.board is not None:
             tags = ", ".join(item.board.tags) or "-"
             rows.append((item.name, item.board.model.name, _address(item.board), tags, str(item.path or "shipped")))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         typer.echo("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4]]))
-    for item in listed:
+    for item in listings:
         for line in item.faults:
             typer.echo(line, err=True)
     typer.echo(f"boards are kept in {targets.boards_folder()}", err=True)
@@ -104,11 +104,11 @@ def trust(name: _Name, fingerprint: _Fingerprint = None, yes: _Yes = False) -> N
     """Pin the host key that a board shows now."""
     from edgeloop.app import targets
 
-    shown = targets.look(targets.one_board(name, Path.cwd()))
-    if shown.pinned is not None:
-        typer.echo(f"pinned now: {shown.pinned}", err=True)
-    _accept(shown, fingerprint, yes=yes)
-    typer.echo(f"{name}: {shown.fingerprint} is trusted, written to {targets.pin(shown)}")
+    key = targets.look(targets.one_board(name, Path.cwd()))
+    if key.pin is not None:
+        typer.echo(f"pinned now: {key.pin}", err=True)
+    _accept(key, fingerprint, yes=yes)
+    typer.echo(f"{name}: {key.fingerprint} is trusted, written to {targets.pin(key)}")
 
 
 @app.command()
@@ -137,8 +137,8 @@ def provision(
     """Push agent and runtime to a board ahead of the first measurement."""
     from edgeloop.app import targets
 
-    done = targets.provision(name, tuple(engine or ()), Path.cwd(), lambda text: typer.echo(text, err=True))
-    typer.echo(f"{name}: ready for {', '.join(done.engines)}; {done.bytes_pushed} bytes sent")
+    provision = targets.provision(name, tuple(engine or ()), Path.cwd(), lambda text: typer.echo(text, err=True))
+    typer.echo(f"{name}: ready for {', '.join(provision.engines)}; {provision.bytes_pushed} bytes sent")
 
 
 @app.command()
@@ -149,24 +149,24 @@ def clean(
     """Remove pushed files, runtimes and finished jobs from a board, the longest unused first."""
     from edgeloop.app import targets
 
-    done = targets.clean(name, Path.cwd(), everything=everything)
-    typer.echo(f"{name}: {done.removed} removed, {done.freed_mib:.0f} MiB freed, {done.used_mib:.0f} MiB in use")
-    if done.not_removed:
-        typer.echo(f"{done.not_removed} belong to other users there and were left", err=True)
+    cleanup = targets.clean(name, Path.cwd(), everything=everything)
+    typer.echo(f"{name}: {cleanup.files} removed, {cleanup.freed_mib:.0f} MiB freed, {cleanup.used_mib:.0f} MiB in use")
+    if cleanup.files_of_others:
+        typer.echo(f"{cleanup.files_of_others} belong to other users there and were left", err=True)
 
 
-def _accept(shown: Shown, fingerprint: str | None, *, yes: bool) -> None:
+def _accept(key: BoardKey, fingerprint: str | None, *, yes: bool) -> None:
     """Let the user judge a host key. Raises UserError where nobody can be asked, or says no."""
     from edgeloop.app import targets
 
-    address = _address(shown.board)
-    typer.echo(f"{address} shows the {shown.key_type} host key {shown.fingerprint}", err=True)
+    address = _address(key.board)
+    typer.echo(f"{address} shows the {key.key_type} host key {key.fingerprint}", err=True)
     if fingerprint is not None:
-        targets.check_fingerprint(shown, fingerprint)
+        targets.check_fingerprint(key, fingerprint)
     elif not yes:
         if not sys.stdin.isatty():
             raise UserError(
-                "nobody is here to judge this host key", next_step=f"repeat with --fingerprint {shown.fingerprint}"
+                "nobody is here to judge this host key", next_step=f"repeat with --fingerprint {key.fingerprint}"
             )
         if not typer.confirm("Is that the board's own? (ssh-keygen -lf on the board shows it)", err=True):
             raise UserError("the host key was not accepted; nothing was written")

@@ -19,7 +19,7 @@ from pydantic import Field
 from edgeloop.config.board_models import GENERIC, LOCAL, load_model, model_names, read_model
 from edgeloop.core.board import Board, BoardEnvironment, BoardModel, Delegate, Delegates, PowerMeterSpec, Runtime, Ssh
 from edgeloop.core.frozen import Frozen
-from edgeloop.core.parse import parse_toml, validated
+from edgeloop.core.parse import parse_as, parse_toml
 from edgeloop.engines.registry import EXEC
 from edgeloop.errors import ConfigError, Fault, UserError, command_line
 
@@ -162,7 +162,7 @@ def read_board(path: Path, beside: Path | None = None) -> Board:
     faults = list(_unbuilt(plain, where))
     declared: BoardFile | None = None
     try:
-        declared = validated(BoardFile, plain, where)
+        declared = parse_as(BoardFile, plain, where)
     except ConfigError as error:
         faults.extend(error.faults)
     extends = plain.get("extends")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeloop.core.board import BoardModel
-from edgeloop.core.parse import parse_toml, validated
+from edgeloop.core.parse import parse_as, parse_toml
 from edgeloop.errors import HarnessError, UserError
 
 LOCAL = "local"
@@ -37,7 +37,7 @@ def load_model(name: str) -> BoardModel:
 
 def read_model(path: Path) -> BoardModel:
     """Read one model file. Raises ConfigError with all its faults."""
-    return validated(BoardModel, parse_toml(path.read_text(encoding="utf-8"), str(path)), str(path))
+    return parse_as(BoardModel, parse_toml(path.read_text(encoding="utf-8"), str(path)), str(path))
 
 
 def detect_model(device_tree_model: str | None, machine: str | None = None) -> str | None:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from edgeloop.core.campaign import Campaign
+from edgeloop.core.campaign import Campaign, Plugins
 from edgeloop.core.frozen import key_of
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.network import NetworkSpec
-from edgeloop.core.parse import parse_toml, validated
+from edgeloop.core.parse import parse_as, parse_toml
 from edgeloop.core.plan import PLAN_KEYS, Environment, Plan
-from edgeloop.errors import ConfigError, Fault, UserError
+from edgeloop.errors import ConfigError, Fault, UserError, raise_faults
 from edgeloop.host_runtime.model_files import digest
 from edgeloop.models import FAMILIES
 from edgeloop.search.larger_networks import SHAPES, Origin, grid
+from edgeloop.search.strategies import STRATEGIES, strategy_names
+from edgeloop.user_code.entry_points import BENCHES, BUILDERS, TRAINERS, installed_names
 
 _FILES = {  # keys whose value is a file (or `file.py:name`), by table
     "reference": ("file", "factory", "weights"),
@@ -55,39 +57,51 @@ def load_campaign(path: Path) -> Campaign:
     elif "plan" not in plain:
         plain["plan"] = Plan.of("quick", confidence=plain["limits"].confidence)
     try:
-        campaign = validated(Campaign, plain, str(path))
+        campaign = parse_as(Campaign, plain, str(path))
     except ConfigError as error:
         raise ConfigError([*faults, *error.faults]) from error
     if faults:
-        raise ConfigError([*faults, *_unknown_family(campaign, f"{path}: ")])
+        raise ConfigError([*faults, *_unknown_names(campaign, f"{path}: ")])
     return checked_campaign(campaign, f"{path}: ")
 
 
 def checked_campaign(campaign: Campaign, where: str = "") -> Campaign:
-    """Return it. Raises ConfigError for what a campaign's own type lets through: an unknown family, no limit at all.
+    """Return it. Raises ConfigError for what a campaign's own type lets through: unknown names, no limit at all.
 
     `where` goes before each fault's place, such as `FILE: `.
     """
-    faults = _unknown_family(campaign, where)
+    faults = _unknown_names(campaign, where)
     if not campaign.limits.limit:
         faults.append(
             Fault(f"{where}limits", "no limit, so nothing could pass or fail", "add one, as in `edgeloop init`")
         )
-    if faults:
-        raise ConfigError(faults)
+    raise_faults(faults)
     return campaign
 
 
-def _unknown_family(campaign: Campaign, where: str) -> list[Fault]:
-    family = campaign.reference.family
-    if family is None or family in FAMILIES:
-        return []
-    return [Fault(f"{where}reference.family", f"unknown family {family!r}", f"known are {', '.join(FAMILIES)}")]
+def _unknown_names(campaign: Campaign, where: str) -> list[Fault]:
+    """Names that are looked up in a table, or among what is installed, and are not there."""
+    plugins, strategy = campaign.plugins, campaign.search.strategy
+    lookups: list[tuple[str, str, str | None, Callable[[], Collection[str]]]] = [
+        ("family", "reference.family", campaign.reference.family, lambda: FAMILIES),
+        ("strategy", "search.strategy", None if strategy in STRATEGIES else strategy, strategy_names),
+        ("bench", "plugins.bench", plugins.bench, lambda: installed_names(BENCHES)),
+        ("trainer", "plugins.trainer", plugins.trainer, lambda: installed_names(TRAINERS)),
+    ]
+    lookups += [
+        ("builder", f"plugins.builders.{engine}", name, lambda: installed_names(BUILDERS))
+        for engine, name in plugins.builders.items()
+    ]
+    return [
+        Fault(f"{where}{place}", f"unknown {what} {name!r}", f"known are {', '.join(names()) or 'none'}")
+        for what, place, name, names in lookups
+        if name is not None and name not in names()
+    ]
 
 
 def load_limits(path: Path) -> LimitSet:
     """Read a limits file. Raises UserError or ConfigError."""
-    return validated(LimitSet, parse_toml(read_text(path, "a limits file"), str(path)), str(path))
+    return parse_as(LimitSet, parse_toml(read_text(path, "a limits file"), str(path)), str(path))
 
 
 def load_environment(path: Path) -> Environment:
@@ -96,8 +110,8 @@ def load_environment(path: Path) -> Environment:
     Raises UserError or ConfigError with all faults at once.
     """
     plain = parse_toml(read_text(path, "a file with the keys of a campaign's [environment]"), str(path))
-    headed = set(plain) == {"environment"} and isinstance(plain["environment"], dict)
-    return validated(Environment, plain["environment"] if headed else plain, str(path))
+    has_heading = set(plain) == {"environment"} and isinstance(plain["environment"], dict)
+    return parse_as(Environment, plain["environment"] if has_heading else plain, str(path))
 
 
 def campaign_key(campaign: Campaign) -> str:
@@ -106,8 +120,10 @@ def campaign_key(campaign: Campaign) -> str:
     # take, so a run that had too little of it goes on with more.
     search = campaign.search.model_copy(update={"storage": None})
     campaign = campaign.model_copy(update={"search": search})
-    asked = campaign.model_dump(mode="json", exclude={"toolchain"})
-    return key_of("campaign", asked, [[name, digest(Path(name))] for name in sorted(set(_named(campaign)))])
+    plain = campaign.model_dump(mode="json", exclude={"toolchain"})
+    if campaign.plugins == Plugins():
+        del plain["plugins"]  # a run of before there were any goes on
+    return key_of("campaign", plain, [[name, digest(Path(name))] for name in sorted(set(_files_of(campaign)))])
 
 
 def reference_network(campaign: Campaign) -> NetworkSpec:
@@ -115,7 +131,7 @@ def reference_network(campaign: Campaign) -> NetworkSpec:
     reference = campaign.reference
     if reference.file is not None:
         return NetworkSpec(file=reference.file, file_sha256=digest(Path(reference.file)))
-    return _sized(campaign)
+    return _own_network(campaign)
 
 
 def larger_networks(campaign: Campaign) -> Origin:
@@ -126,7 +142,7 @@ def larger_networks(campaign: Campaign) -> Origin:
     larger = campaign.reference.larger
     if isinstance(larger, str):
         if campaign.reference.file is not None:
-            return tuple(grid(_sized(campaign), campaign.search, "factory"))
+            return tuple(grid(_own_network(campaign), campaign.search, "factory"))
         return larger
     return tuple(
         NetworkSpec(
@@ -140,7 +156,7 @@ def larger_networks(campaign: Campaign) -> Origin:
     )
 
 
-def _sized(campaign: Campaign) -> NetworkSpec:
+def _own_network(campaign: Campaign) -> NetworkSpec:
     """The network that a reference names by family or factory, at its own width and depth."""
     reference = campaign.reference
     source = reference.factory.rpartition(":")[0] if reference.factory else None
@@ -189,10 +205,10 @@ def _resolve_storage(search: dict[str, Any], folder: Path) -> None:
 def _resolve_larger(reference: Any, folder: Path, where: str, faults: list[Fault]) -> None:
     """The same for a list of networks that are given as M2."""
     if isinstance(reference, dict) and isinstance(reference.get("larger"), list):
-        given = {f"[{number}]": value for number, value in enumerate(reference["larger"])}
-        for place in given:
-            _resolve(given, place, folder, f"{where}{place}", faults)
-        reference["larger"] = list(given.values())
+        factories = {f"[{number}]": value for number, value in enumerate(reference["larger"])}
+        for place in factories:
+            _resolve(factories, place, folder, f"{where}{place}", faults)
+        reference["larger"] = list(factories.values())
 
 
 def _limits(value: Any, folder: Path, path: Path, faults: list[Fault]) -> LimitSet | None:
@@ -200,9 +216,9 @@ def _limits(value: Any, folder: Path, path: Path, faults: list[Fault]) -> LimitS
         if isinstance(value, str):
             return load_limits(folder / value)
         if isinstance(value, list):
-            return validated(LimitSet, {"limit": value}, f"{path}: limits")
+            return parse_as(LimitSet, {"limit": value}, f"{path}: limits")
         if isinstance(value, dict):
-            return validated(LimitSet, value, f"{path}: limits")
+            return parse_as(LimitSet, value, f"{path}: limits")
     except ConfigError as error:
         faults.extend(error.faults)
     except UserError as error:
@@ -233,7 +249,7 @@ def _plan(table: dict[str, Any], limits: LimitSet, path: Path, faults: list[Faul
     return Plan.of("quick", confidence=limits.confidence)
 
 
-def _named(campaign: Campaign) -> Iterator[str]:
+def _files_of(campaign: Campaign) -> Iterator[str]:
     """The files that a campaign's outcome depends on."""
     task, data = campaign.task, campaign.data
     for reference in (

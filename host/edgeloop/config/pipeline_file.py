@@ -32,12 +32,12 @@ def read_pipeline(reference: str) -> PipelineFile:
         raise UserError(f"{path}{line}: not Python: {getattr(error, 'msg', error)}") from error
     if len(raw) > _BYTES_MAX:
         raise UserError(f"{path}: {len(raw)} bytes, a pipeline has at most {_BYTES_MAX}")
-    found = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
-    if found is None:
+    own = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+    if own is None:
         raise UserError(f"{path}: there is no class {name!r} in it", next_step="write it at the top level of the file")
-    defined = {node.name: node for node in found.body if isinstance(node, ast.FunctionDef)}
-    missing = [method for method in _METHODS if method not in defined]
-    if missing and not found.bases:
+    methods = {node.name for node in own.body if isinstance(node, ast.FunctionDef)}
+    missing = [method for method in _METHODS if method not in methods]
+    if missing and not own.bases:
         raise UserError(
             f"{path}: {name} has no method {', '.join(missing)}",
             next_step="a pipeline has load(encoded), preprocess(decoded) and postprocess(outputs)",

@@ -162,13 +162,13 @@ class Board(Frozen):
         """The delegate of that name; None for no name. Raises UserError where the board declares none of it."""
         if name is None:
             return None
-        found = self.find_delegate(name)
-        if found is None:
+        delegate = self.find_delegate(name)
+        if delegate is None:
             raise UserError(
                 f"{self.name} declares no delegate {name}; it has {self.delegate_names}",
                 next_step="add [[delegate]] to its board file, or leave the delegate out",
             )
-        return found
+        return delegate
 
     def find_delegate(self, name: str) -> Delegate | None:
         return next((delegate for delegate in self.delegate if delegate.name == name), None)

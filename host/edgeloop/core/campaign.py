@@ -1,12 +1,12 @@
 """A campaign: reference, task, data, limits, search space, budget, targets, plan. One file, read once, frozen.
 
-Paths in a loaded campaign are absolute: bootstrap resolves them against the file that names them.
+Paths in a loaded campaign are absolute: `config.campaign_file` resolves them against the file that names them.
 """
 
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
@@ -65,8 +65,8 @@ class Reference(Frozen):
 
     @property
     def setting(self) -> Setting:
-        named = None if self.delegate == NO_DELEGATE else self.delegate
-        return Setting(engine=self.engine, threads=self.threads, delegate=named)
+        delegate = None if self.delegate == NO_DELEGATE else self.delegate
+        return Setting(engine=self.engine, threads=self.threads, delegate=delegate)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -75,16 +75,16 @@ class Reference(Frozen):
         if self.delegate != NO_DELEGATE and not ENGINES[self.engine].delegates:
             raise ValueError(f"engine {self.engine} takes no delegate: leave it out")
         if self.file is not None:
-            self._fixed(self.file)
+            self._check_file(self.file)
         elif (self.family is None) == (self.factory is None):
             raise ValueError("name one of family and factory, or a file")
         elif self.lightening == DYNAMIC:
             raise ValueError(f"lightening {DYNAMIC} is a form of a Keras file or a SavedModel: name it as file")
         return self
 
-    def _fixed(self, file: str) -> None:
+    def _check_file(self, file: str) -> None:
         """Raise ValueError for what does not go with a file."""
-        listed = isinstance(self.larger, tuple)
+        is_list = isinstance(self.larger, tuple)
         own = [name for name in ("family", "factory", "width", "depth") if name in self.model_fields_set]
         if self.larger in ("widen", "none"):
             raise ValueError(
@@ -93,9 +93,9 @@ class Reference(Frozen):
             )
         if self.weights is not None:
             raise ValueError("weights go with a family or a factory that is M1; a file has its own")
-        if listed and own:
+        if is_list and own:
             raise ValueError(f"with a file, larger as a list is all there is of M2: leave out {', '.join(own)}")
-        if not listed and (self.family is None) == (self.factory is None):
+        if not is_list and (self.family is None) == (self.factory is None):
             raise ValueError(
                 "with a file, name where M2 comes from: one of family and factory, or larger as a list of factories"
             )
@@ -115,7 +115,7 @@ class Reference(Frozen):
 
 
 class Task(Frozen):
-    """What the network is for: how it is trained, scored, and compared with M1."""
+    """The task of the network: how it is trained, scored, and compared with M1."""
 
     kind: Literal["classification", "regression", "autoencoder", "custom"] = "classification"
     loss: FunctionPath | None = None
@@ -252,7 +252,7 @@ class Training(Frozen):
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _taught(self) -> Self:
+    def _has_teacher(self) -> Self:
         if self.schedule == "qkd" and self.teacher == "none":
             raise ValueError("schedule 'qkd' trains with a teacher: set teacher to m1, m1-distilled or m2")
         return self
@@ -287,7 +287,7 @@ class Tuning(Frozen):
 
 
 class Toolchain(Frozen):
-    """What the processes of this host may take that train, build, and run what was built."""
+    """Bounds of the processes of this host that train, build, and run what was built."""
 
     training_minutes_max: float | None = Field(default=None, gt=0)
     """Of one training; the budget's wall_minutes where absent."""
@@ -339,7 +339,7 @@ class Campaign(Frozen):
         if isinstance(larger, tuple) and (search.widths, search.depths) != (Search().widths, (0,)):
             raise ValueError("search.widths, search.depths: networks of a list have sizes of their own; leave both out")
         if self.reference.file is not None:
-            self._untrained()
+            self._check_untrained_m1()
         engines = search.engines if self.reference.file is not None else (self.reference.engine, *search.engines)
         if "tuning" in self.model_fields_set and not any(ENGINES[engine].tunes for engine in engines):
             row = next(row for row in ENGINES.values() if row.tunes)
@@ -360,7 +360,7 @@ class Campaign(Frozen):
             )
         return self
 
-    def _untrained(self) -> None:
+    def _check_untrained_m1(self) -> None:
         """Raise ValueError where M1 would be trained, and is a file."""
         if self.training.teacher == "m1-distilled":
             raise ValueError("training.teacher: M2 is distilled into M1 there, and a file can't be trained")
@@ -387,7 +387,7 @@ class Campaign(Frozen):
         """The plan that a pass is confirmed at: the search's own, unless that is quick."""
         if self.plan.may_pass:
             return self.plan
-        kept: dict[str, Any] = {
+        overrides: dict[str, object] = {
             name: getattr(self.plan, name)
             for name in (
                 "timing",
@@ -400,4 +400,4 @@ class Campaign(Frozen):
                 "warmup_s_max",
             )
         }
-        return Plan.of("standard", **kept)
+        return Plan.of("standard", **overrides)

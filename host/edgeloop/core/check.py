@@ -1,4 +1,4 @@
-"""What a doctor says of one thing: what was declared or needed, what was found, and what to do about a difference."""
+"""A doctor's check of one thing: how it is, how it was declared or is needed, and what to do about a difference."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Check(Frozen):
     next_step: str | None = None
 
 
-def ok(name: str, found: str, wanted: str | None = None) -> Check:
-    return Check(name=name, state="ok", found=found, wanted=wanted)
+def ok(name: str, fact: str, requirement: str | None = None) -> Check:
+    return Check(name=name, state="ok", found=fact, wanted=requirement)
 
 
-def note(name: str, found: str, next_step: str | None = None, wanted: str | None = None) -> Check:
-    return Check(name=name, state="note", found=found, wanted=wanted, next_step=next_step)
+def note(name: str, fact: str, next_step: str | None = None, requirement: str | None = None) -> Check:
+    return Check(name=name, state="note", found=fact, wanted=requirement, next_step=next_step)
 
 
-def wrong(name: str, found: str, next_step: str, wanted: str | None = None) -> Check:
-    return Check(name=name, state="wrong", found=found, wanted=wanted, next_step=next_step)
+def wrong(name: str, fact: str, next_step: str, requirement: str | None = None) -> Check:
+    return Check(name=name, state="wrong", found=fact, wanted=requirement, next_step=next_step)
 
 
 def printable(text: str) -> str:

@@ -63,11 +63,11 @@ class NetworkSpec(Frozen):
             raise ValueError("a network comes from a family, from a factory or from a file, one of the three")
         return self
 
-    def resized(self, width: float, depth: int) -> Self:
+    def in_size(self, width: float, depth: int) -> Self:
         """The same architecture in another size: weights given for this size do not carry over."""
         return self.model_copy(update={"width": width, "depth": depth, "weights": None, "weights_sha256": None})
 
-    def pruned(self, pruned_pct: int) -> Self:
+    def without_channels(self, pruned_pct: int) -> Self:
         """The same network without so many percent of its channels, as it is asked for before it is trained."""
         return self.model_copy(update={"pruned_pct": pruned_pct})
 

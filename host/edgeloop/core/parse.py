@@ -22,7 +22,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         raise ConfigError([Fault(where, f"not TOML: {error}")]) from error
 
 
-def validated(kind: type[_M], plain: Any, where: str) -> _M:
+def parse_as(kind: type[_M], plain: object, where: str) -> _M:
     """Return `plain` as a `kind`. Raises ConfigError with one fault for each wrong key, path included."""
     try:
         return kind.model_validate(plain)
@@ -40,10 +40,12 @@ def faults_of(error: ValidationError, kind: type[BaseModel], where: str) -> Iter
         elif item["type"] == "missing":
             yield Fault(place, "missing")
         else:
-            yield Fault(place, item["msg"].removeprefix("Value error, ").replace("\n", " "), _shown(item.get("input")))
+            yield Fault(
+                place, item["msg"].removeprefix("Value error, ").replace("\n", " "), _value_in_words(item.get("input"))
+            )
 
 
-def _shown(value: Any) -> str | None:
+def _value_in_words(value: object) -> str | None:
     return f"found {value!r}" if isinstance(value, str | int | float | bool) else None
 
 
@@ -52,15 +54,16 @@ def _nearest(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
     table: Any = kind
     for part in location[:-1]:
         if isinstance(part, str) and isinstance(table, type) and issubclass(table, BaseModel):
-            named = {info.alias or name: info.annotation for name, info in table.model_fields.items()}
+            annotations = {info.alias or name: info.annotation for name, info in table.model_fields.items()}
             table = next(
-                (t for t in (named.get(part), *getattr(named.get(part), "__args__", ())) if _is_table(t)), None
+                (t for t in (annotations.get(part), *getattr(annotations.get(part), "__args__", ())) if _is_table(t)),
+                None,
             )
     if not _is_table(table):
         return "remove it"
-    known = [info.alias or name for name, info in table.model_fields.items()]
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(known)}"
+    keys = [info.alias or name for name, info in table.model_fields.items()]
+    close = difflib.get_close_matches(str(location[-1]), keys, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(keys)}"
 
 
 def _is_table(kind: Any) -> bool:

@@ -1,8 +1,8 @@
-"""What goes into a model and what comes out."""
+"""The inputs and outputs of a model."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from edgeloop.core.frozen import Frozen
 
@@ -18,6 +18,6 @@ class TensorSpec(Frozen):
     """real = scale * (stored - zero_point); None where the tensor is not quantized."""
     zero_point: int | None = None
 
-    def told(self) -> dict[str, Any]:
-        """What a board's agent reads of it, where a program or a library says its own tensors."""
+    def agent_form(self) -> dict[str, object]:
+        """Return it as a board's agent reads it, where a program or a library declares its own tensors."""
         return self.model_dump(mode="json", include={"name", "dtype", "shape", "scale", "zero_point"})

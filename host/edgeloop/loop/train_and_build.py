@@ -100,7 +100,7 @@ class TrainAndBuild:
     def sizes(self, candidate: Candidate) -> NetworkSizes:
         """What is built of a candidate: the network's sizes after pruning."""
         pruned_pct = Lightening.parse(candidate.lightening).pruned_pct
-        return self.describe(candidate.network.pruned(pruned_pct) if pruned_pct else candidate.network)
+        return self.describe(candidate.network.without_channels(pruned_pct) if pruned_pct else candidate.network)
 
     def _job(self, phase: TrainingPhase, done: Mapping[Source, TrainedNetwork]) -> TrainingJob:
         """The training of a phase, from the results of those before it."""

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from edgeloop.core.artifact import Artifact
-from edgeloop.core.parse import parse_toml, validated
+from edgeloop.core.parse import parse_as, parse_toml
 from edgeloop.core.program import ProgramSpec
 from edgeloop.errors import ConfigError, Fault, UserError, kept_on_disk
 
@@ -31,7 +31,7 @@ def read_program(path: Path) -> ProgramSpec:
         raise UserError(
             f"{path}: not a .toml that can be read", next_step="the engine exec takes the .toml of a program"
         ) from error
-    program = validated(ProgramSpec, parse_toml(text, str(path)), str(path))
+    program = parse_as(ProgramSpec, parse_toml(text, str(path)), str(path))
     absent = [name for name in (program.program, *program.files) if not (path.parent / name).is_file()]
     if absent:
         raise ConfigError([Fault(str(path), f"there is no file {path.parent / name}") for name in absent])
@@ -49,8 +49,8 @@ def pack_program(path: Path, program: ProgramSpec, packs: Path) -> Artifact:
         "schema": _SCHEMA,
         "path": program.program,
         "arguments": program.arguments,
-        "inputs": [spec.told() for spec in inputs],
-        "outputs": [spec.told() for spec in outputs],
+        "inputs": [spec.agent_form() for spec in inputs],
+        "outputs": [spec.agent_form() for spec in outputs],
     }
     with kept_on_disk(packs):
         packs.mkdir(parents=True, exist_ok=True)

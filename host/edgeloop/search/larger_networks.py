@@ -55,7 +55,7 @@ def grid(m1: NetworkSpec, search: Search, origin: Origin) -> list[NetworkSpec]:
     if origin == "none":
         return [m1]
     networks = [
-        m1.resized(round(m1.width * width, 6), m1.depth + depth)
+        m1.in_size(round(m1.width * width, 6), m1.depth + depth)
         for depth in dict.fromkeys(search.depths)
         for width in dict.fromkeys(search.widths)
     ]

@@ -177,7 +177,7 @@ class SearchSpace:
         return self._sizes_under(self.networks[point.network], self.rungs[point.rung])
 
     def _sizes_under(self, network: Larger, rung: Lightening) -> NetworkSizes:
-        return self._sizes_of(network.spec.pruned(rung.pruned_pct)) if rung.pruned_pct else network.sizes
+        return self._sizes_of(network.spec.without_channels(rung.pruned_pct)) if rung.pruned_pct else network.sizes
 
     def predicted(self, point: Point) -> int:
         """Deployed bytes to expect."""

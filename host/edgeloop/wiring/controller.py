@@ -75,24 +75,24 @@ class CheckedRun:
 
 
 def open_controller(
-    run: CheckedRun, folder: Path, memo: EventReplay, observer: Observer, others: ThirdParties, opened: ExitStack
+    run: CheckedRun, folder: Path, memo: EventReplay, observer: Observer, others: ThirdParties, stack: ExitStack
 ) -> Controller:
-    """Return the controller of a run in its folder. All that has to be closed is pushed to `opened`."""
+    """Return the controller of a run in its folder. All that has to be closed is pushed to `stack`."""
     campaign, clock = run.campaign, SystemClock()
     benches = [RetryingBench((others.bench or open_board)(board)) for board in run.boards]
     for bench in benches:
-        opened.callback(bench.close)
+        stack.callback(bench.close)
     networks = training_pool(campaign, folder / "networks")
-    opened.callback(networks.close)
+    stack.callback(networks.close)
     trainer = networks if others.trainer is None else others.trainer(TrainerSite(campaign, folder / "networks"))
-    opened.callback(trainer.close)
+    stack.callback(trainer.close)
     builders = _builders(run, folder, observer, others.builders)
-    opened.callback(builders.close)
+    stack.callback(builders.close)
     of_delegates = delegate_builders(
         folder / "artifacts", builders.of(DEFAULT.name, benches[0]), run.compilers, campaign
     )
     for builder in of_delegates.values():
-        opened.callback(builder.close)
+        stack.callback(builder.close)
     by_name = {bench.board.name: bench for bench in benches}
     adapters = Adapters(
         networks=networks,
@@ -175,11 +175,11 @@ def _strategy(
 ) -> Strategy:
     """Make the run's strategy, once M1's own file is known."""
     campaign = run.campaign
-    started = memo.find(RunStarted, "")
-    assert started is not None, "a run asks after it has started"
+    start = memo.find(RunStarted, "")
+    assert start is not None, "a run asks after it has started"
     storage = StudyStorage(
         storage=campaign.search.storage or f"sqlite:///{folder / STORAGE}",
-        study=f"{campaign.name}-{started.run_id}",
+        study=f"{campaign.name}-{start.run_id}",
     )
     space = search_space(run, m1, sizes, m1_bytes, sizes_of)
     make = others.strategy or find_strategy(campaign.search.strategy)

@@ -109,7 +109,9 @@ def compile_module(
     from tvm import relax
 
     cpu, processor = _processor(target)
-    told: dict[str, Any] = {key: [s.told() for s in specs] for key, specs in (("inputs", inputs), ("outputs", outputs))}
+    told: dict[str, Any] = {
+        key: [s.agent_form() for s in specs] for key, specs in (("inputs", inputs), ("outputs", outputs))
+    }
     schedules = {}
     if tuned is not None:
         functions = functions_of(module)
