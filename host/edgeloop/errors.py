@@ -116,7 +116,7 @@ def text_from_json(value: str | list[str | list[Any]] | None) -> str | None:
 
 
 def command_line(command: str, *words: str, **options: str | bool) -> str:
-    """Return a command of ours as a shell takes it: `edgeloop targets clean pi4 --all`.
+    """Return a command of ours as a shell takes it: `edgeloop targets clean pi4`, with its options.
 
     A test compares each command and option that is named this way with those that there are.
     """
