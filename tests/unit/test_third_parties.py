@@ -9,17 +9,26 @@ from typing import Any
 import pytest
 
 from edgeloop.config.campaign_file import campaign_key, checked_campaign
-from edgeloop.core.campaign import Campaign
+from edgeloop.core.campaign import OWN_STRATEGIES, Campaign
+from edgeloop.core.installed import BENCHES, installed_names
 from edgeloop.core.limits import parse_limits
+from edgeloop.core.parse import parse_as
 from edgeloop.errors import ConfigError, UserError
-from edgeloop.search.strategies import SearchProblem, find_strategy
+from edgeloop.search.strategies import STRATEGIES, SearchProblem, find_strategy
 from edgeloop.testing.contracts.strategy import Make, StrategyContract, contract_space
-from edgeloop.user_code.entry_points import BENCHES, installed_names, load_installed
+from edgeloop.user_code.entry_points import load_installed
 from edgeloop.wiring.third_parties import ThirdParties, plugin_versions
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "adapters-of-your-own.md"
 STRATEGY, _RUN, BENCH = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 LIMITS = parse_limits(["top1=0.9"])
+PLAIN: dict[str, Any] = {
+    "schema": 1,
+    "name": "c",
+    "targets": ["b"],
+    "limits": LIMITS,
+    "reference": {"family": "mlp"},
+}
 KEY_BEFORE = "3e2b4bcd89f28c4b7acfa30dbd160559aeeb553be2c615ba8ef933f1ac640960"
 """Of the campaign below, by the version that had no plugins."""
 
@@ -61,8 +70,7 @@ def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def campaign(**tables: Any) -> Campaign:
-    plain = {"schema": 1, "name": "c", "targets": ["b"], "limits": LIMITS, "reference": {"family": "mlp"}}
-    return Campaign.model_validate(plain | tables)
+    return Campaign.model_validate(PLAIN | tables)
 
 
 def test_a_campaign_names_what_is_installed(acme: Path) -> None:
@@ -86,13 +94,18 @@ def test_what_is_given_goes_before_what_the_campaign_names(acme: Path) -> None:
 def test_names_that_are_not_installed_come_all_at_once_with_those_that_are(acme: Path) -> None:
     plugins = {"bench": "relais", "trainer": "gpu", "builders": {"litert": "fast"}}
     with pytest.raises(ConfigError) as caught:
-        checked_campaign(campaign(search={"strategy": "cheap"}, plugins=plugins), "c.toml: ")
+        parse_as(Campaign, PLAIN | {"search": {"strategy": "cheap"}, "plugins": plugins}, "c.toml")
+    known = "'patent', 'optuna', 'grid', 'random', 'broken' or 'cheapest'"
     assert caught.value.lines() == [
-        "c.toml: search.strategy: unknown strategy 'cheap'; known are patent, optuna, grid, random, broken, cheapest",
-        "c.toml: plugins.bench: unknown bench 'relais'; known are relay",
-        "c.toml: plugins.trainer: unknown trainer 'gpu'; known are none",
-        "c.toml: plugins.builders.litert: unknown builder 'fast'; known are none",
+        f"c.toml: search.strategy: Input should be {known}; found 'cheap'",
+        "c.toml: plugins.builders.litert: None is installed; found 'fast'",
+        "c.toml: plugins.bench: Input should be 'relay'; found 'relais'",
+        "c.toml: plugins.trainer: None is installed; found 'gpu'",
     ]
+
+
+def test_the_names_that_a_campaign_may_always_have_are_those_of_the_table() -> None:
+    assert tuple(STRATEGIES) == OWN_STRATEGIES
 
 
 def test_one_that_can_not_be_loaded_is_told_in_a_line(acme: Path) -> None:
@@ -104,7 +117,7 @@ def test_one_that_can_not_be_loaded_is_told_in_a_line(acme: Path) -> None:
     assert installed_names(BENCHES) == ("relay",)
 
 
-def test_a_campaign_without_plugins_has_the_key_that_it_had_before_there_were_any() -> None:
+def test_a_campaign_without_plugins_has_the_key_that_it_had_before_there_were_any(acme: Path) -> None:
     plain = campaign()
     assert campaign_key(plain) == KEY_BEFORE
     assert campaign_key(campaign(plugins={"bench": "relay"})) != campaign_key(plain)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,6 @@ from edgeloop.errors import ConfigError, Fault, UserError, raise_faults
 from edgeloop.host_runtime.model_files import digest
 from edgeloop.models import FAMILIES
 from edgeloop.search.larger_networks import SHAPES, Origin, grid
-from edgeloop.search.strategies import STRATEGIES, strategy_names
-from edgeloop.user_code.entry_points import BENCHES, BUILDERS, TRAINERS, installed_names
 
 _FILES = {  # keys whose value is a file (or `file.py:name`), by table
     "reference": ("file", "factory", "weights"),
@@ -61,16 +59,16 @@ def load_campaign(path: Path) -> Campaign:
     except ConfigError as error:
         raise ConfigError([*faults, *error.faults]) from error
     if faults:
-        raise ConfigError([*faults, *_unknown_names(campaign, f"{path}: ")])
+        raise ConfigError([*faults, *_unknown_family(campaign, f"{path}: ")])
     return checked_campaign(campaign, f"{path}: ")
 
 
 def checked_campaign(campaign: Campaign, where: str = "") -> Campaign:
-    """Return it. Raises ConfigError for what a campaign's own type lets through: unknown names, no limit at all.
+    """Return it. Raises ConfigError for what a campaign's own type lets through: an unknown family, no limit at all.
 
     `where` goes before each fault's place, such as `FILE: `.
     """
-    faults = _unknown_names(campaign, where)
+    faults = _unknown_family(campaign, where)
     if not campaign.limits.limit:
         faults.append(
             Fault(f"{where}limits", "no limit, so nothing could pass or fail", "add one, as in `edgeloop init`")
@@ -79,24 +77,11 @@ def checked_campaign(campaign: Campaign, where: str = "") -> Campaign:
     return campaign
 
 
-def _unknown_names(campaign: Campaign, where: str) -> list[Fault]:
-    """Names that are looked up in a table, or among what is installed, and are not there."""
-    plugins, strategy = campaign.plugins, campaign.search.strategy
-    lookups: list[tuple[str, str, str | None, Callable[[], Collection[str]]]] = [
-        ("family", "reference.family", campaign.reference.family, lambda: FAMILIES),
-        ("strategy", "search.strategy", None if strategy in STRATEGIES else strategy, strategy_names),
-        ("bench", "plugins.bench", plugins.bench, lambda: installed_names(BENCHES)),
-        ("trainer", "plugins.trainer", plugins.trainer, lambda: installed_names(TRAINERS)),
-    ]
-    lookups += [
-        ("builder", f"plugins.builders.{engine}", name, lambda: installed_names(BUILDERS))
-        for engine, name in plugins.builders.items()
-    ]
-    return [
-        Fault(f"{where}{place}", f"unknown {what} {name!r}", f"known are {', '.join(names()) or 'none'}")
-        for what, place, name, names in lookups
-        if name is not None and name not in names()
-    ]
+def _unknown_family(campaign: Campaign, where: str) -> list[Fault]:
+    family = campaign.reference.family
+    if family is None or family in FAMILIES:
+        return []
+    return [Fault(f"{where}reference.family", f"unknown family {family!r}", f"known are {', '.join(FAMILIES)}")]
 
 
 def load_limits(path: Path) -> LimitSet:

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from edgeloop.core.board import NO_DELEGATE
-from edgeloop.core.frozen import Frozen
+from edgeloop.core.frozen import Frozen, OneOf
 from edgeloop.core.function_path import FunctionPath
+from edgeloop.core.installed import BENCHES, BUILDERS, STRATEGIES, TRAINERS, installed_names
 from edgeloop.core.lightening import DYNAMIC, Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.network import Engine, Setting, Teacher
@@ -37,6 +38,11 @@ Rung = Annotated[str, AfterValidator(_rung)]
 
 DelegateName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """As the board's file calls it, or `none`."""
+
+
+OWN_STRATEGIES = ("patent", "optuna", "grid", "random")
+StrategyName = Annotated[str, OneOf(lambda: OWN_STRATEGIES, lambda: installed_names(STRATEGIES))]
+"""One that edgeloop brings (`edgeloop.search.strategies`), or one that is installed."""
 
 
 class Reference(Frozen):
@@ -157,8 +163,7 @@ class Data(Frozen):
 
 
 class Search(Frozen):
-    strategy: str = Field(default="patent", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """One that edgeloop brings, or one that is installed."""
+    strategy: StrategyName = "patent"
     widths: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.19, 1.41, 1.68, 2.0, 2.83), min_length=1)
     """Width multipliers of M2 over M1."""
     depths: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
@@ -301,14 +306,18 @@ class Toolchain(Frozen):
         return None if self.memory_max_mib is None else self.memory_max_mib * 1024 * 1024
 
 
+def _installed_in(group: str) -> OneOf:
+    return OneOf(tuple, lambda: installed_names(group))
+
+
 class Plugins(Frozen):
     """Installed adapters of third parties that a run uses in place of edgeloop's own, by the names of their entry
     points; docs/how-to/adapters-of-your-own.md."""
 
-    builders: dict[Engine, str] = {}
+    builders: dict[Engine, Annotated[str, _installed_in(BUILDERS)]] = {}
     """By engine."""
-    bench: str | None = None
-    trainer: str | None = None
+    bench: Annotated[str, _installed_in(BENCHES)] | None = None
+    trainer: Annotated[str, _installed_in(TRAINERS)] | None = None
 
 
 class Campaign(Frozen):

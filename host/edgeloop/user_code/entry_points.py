@@ -1,20 +1,11 @@
-"""Adapters that third parties install: found by a group of entry points and a name in it, loaded when they are used."""
+"""Loads adapters that third parties install, by a group of entry points and a name in it."""
 
 from __future__ import annotations
 
 from importlib import metadata
 
+from edgeloop.core.installed import installed_names
 from edgeloop.errors import UserError, translated
-
-STRATEGIES = "edgeloop.strategies"
-BUILDERS = "edgeloop.builders"
-BENCHES = "edgeloop.benches"
-TRAINERS = "edgeloop.trainers"
-
-
-def installed_names(group: str) -> tuple[str, ...]:
-    """Return the names that installed packages give in a group, in order."""
-    return tuple(sorted({point.name for point in metadata.entry_points(group=group)}))
 
 
 def load_installed(group: str, name: str) -> object:

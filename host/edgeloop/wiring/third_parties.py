@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from edgeloop.core import installed
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
+from edgeloop.core.installed import BENCHES, BUILDERS, TRAINERS
 from edgeloop.ports import Bench, Trainer
 from edgeloop.search.strategies import STRATEGIES, StrategyFactory
-from edgeloop.user_code import entry_points
-from edgeloop.user_code.entry_points import BENCHES, BUILDERS, TRAINERS, installed_version, load_installed
+from edgeloop.user_code.entry_points import installed_version, load_installed
 from edgeloop.wiring.builders import BuilderFactory
 
 BenchFactory = Callable[[Board], Bench]
@@ -63,7 +64,7 @@ class ThirdParties:
 def plugin_versions(campaign: Campaign) -> dict[str, str]:
     """Return the distributions that a campaign's plugins come from, with their versions, for the ledger."""
     plugins, strategy = campaign.plugins, campaign.search.strategy
-    names = [] if strategy in STRATEGIES else [(entry_points.STRATEGIES, strategy)]
+    names = [] if strategy in STRATEGIES else [(installed.STRATEGIES, strategy)]
     names += [(BUILDERS, name) for name in plugins.builders.values()]
     names += [(group, name) for group, name in ((BENCHES, plugins.bench), (TRAINERS, plugins.trainer)) if name]
     return {f"{group} {name}": installed_version(group, name) for group, name in names}

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from edgeloop.core import installed
 from edgeloop.core.limits import LimitSet
 from edgeloop.ports import Strategy
 from edgeloop.search.space import SearchSpace
 from edgeloop.search.strategies.grid_random import SweepStrategy, in_order, shuffled
 from edgeloop.search.strategies.patent import PatentStrategy
-from edgeloop.user_code import entry_points
+from edgeloop.user_code.entry_points import load_installed
 
 __all__ = [
     "STRATEGIES",
@@ -30,7 +31,6 @@ __all__ = [
     "in_order",
     "shuffled",
     "strategy_for",
-    "strategy_names",
 ]
 
 
@@ -77,16 +77,10 @@ STRATEGIES: dict[str, StrategyFactory] = {
 """Those that edgeloop brings, by the name that `search.strategy` has."""
 
 
-def strategy_names() -> tuple[str, ...]:
-    """Return every name that `search.strategy` may have here: edgeloop's own, then those that are installed."""
-    installed = entry_points.installed_names(entry_points.STRATEGIES)
-    return tuple(dict.fromkeys((*STRATEGIES, *installed)))
-
-
 def find_strategy(name: str) -> StrategyFactory:
     """Return what makes the strategy of a name. Raises UserError where there is none, or where it can't be loaded."""
     own = STRATEGIES.get(name)
-    return own or cast("StrategyFactory", entry_points.load_installed(entry_points.STRATEGIES, name))
+    return own or cast("StrategyFactory", load_installed(installed.STRATEGIES, name))
 
 
 def strategy_for(
