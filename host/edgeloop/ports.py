@@ -1,6 +1,6 @@
 """The boundaries on a page: what each promises, and what it raises.
 
-Adapters are chosen in bootstrap. Retrying wraps a port; adapters do not retry.
+Adapters are chosen in `wiring`. Retrying wraps a port; adapters do not retry.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class TrainedNetwork(Frozen):
 
 
 class Networks(Protocol):
-    """What a network would cost, before it is trained. Runs a user's code apart from the controller."""
+    """Counts what a network would cost before it is trained. Runs a user's code apart from the controller."""
 
     def describe(self, network: NetworkSpec, task: Task, data: Data, channel_multiple: int) -> NetworkSizes:
         """Raises UserError where the factory can't be called or its module can't be exported, ModelError where
@@ -236,7 +236,7 @@ class Strategy(Protocol):
         ...
 
     def likely(self) -> list[Candidate]:
-        """What may be asked next, likeliest first; may be empty."""
+        """Return what may be asked next, likeliest first; may be empty."""
         ...
 
 

@@ -21,8 +21,8 @@ from edgeloop.core.network import NetworkSizes, Setting
 from edgeloop.core.plan import Timing
 from edgeloop.engines.capabilities import Capability
 from edgeloop.engines.registry import ENGINES, EngineRow, Wheel, build_engines, engine_for, wheel_engines
-from edgeloop.errors import Argument
 from edgeloop.search.engine_rungs import builds, refusal
+from edgeloop.sentences import Argument
 from edgeloop.wiring.builders import BuilderSet, BuilderSite
 from edgeloop.wiring.host_engines import HOST_ENGINES, HostEngine, ModelFile, OpenModel
 from edgeloop_agent import wire

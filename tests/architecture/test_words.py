@@ -17,7 +17,7 @@ from edgeloop.app.measure import MeasureOptions
 from edgeloop.app.request import PlanWords
 from edgeloop.cli import app
 from edgeloop.cli.words import OPTIONS, spell
-from edgeloop.errors import Argument, Sentence, names_argument, spelled_by, text_from_json, text_to_json
+from edgeloop.sentences import Argument, Sentence, names_argument, spelled_by, text_from_json, text_to_json
 
 HOST = Path(__file__).parents[2] / "host" / "edgeloop"
 OTHER_PROGRAMS = {

@@ -19,13 +19,14 @@ from edgeloop.config.campaign_file import load_campaign
 from edgeloop.core.campaign import Data
 from edgeloop.data.load import load
 from edgeloop.engines.registry import TVM
-from edgeloop.errors import Argument, EdgeloopError, ModelError, UserError
+from edgeloop.errors import EdgeloopError, ModelError, UserError
 from edgeloop.host_runtime.model_files import digest
 from edgeloop.host_runtime.tflite import read_library
 from edgeloop.ready_models.converted import Conversion
 from edgeloop.ready_models.reference_file import PROBABILITIES, check_fixed
 from edgeloop.ready_models.tvm import compiled, inspected, predict_compiled
 from edgeloop.ready_models.tvm_child import _compare
+from edgeloop.sentences import Argument
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("tvm_ffi", reason="needs the tvm extra")

@@ -22,12 +22,13 @@ from edgeloop.core.network import NetworkSpec, TensorShape
 from edgeloop.data.load import load
 from edgeloop.data.shapes import network_io
 from edgeloop.engines.registry import LITERT
-from edgeloop.errors import Argument, EdgeloopError, ModelError, UserError
+from edgeloop.errors import EdgeloopError, ModelError, UserError
 from edgeloop.host_runtime.model_files import digest
 from edgeloop.host_runtime.tflite import count_tflite, predict_tflite, read_tflite
 from edgeloop.ready_models import converted as conversions
 from edgeloop.ready_models.converted import Conversion, converted
 from edgeloop.ready_models.reference_file import fixed_sizes, open_fixed
+from edgeloop.sentences import Argument
 from edgeloop.wiring.host_engines import ModelFile, open_tflite
 
 QUICK = ("--profile", "quick", "--sessions", "2", "--time-s-min", "0.05")

@@ -8,7 +8,7 @@ from edgeloop.analysis.emulated import refused_when_emulated
 from edgeloop.cli.words import spell
 from edgeloop.core.board import Board, BoardModel
 from edgeloop.core.limits import parse_limits
-from edgeloop.errors import Argument
+from edgeloop.sentences import Argument
 
 MODEL = BoardModel.model_validate({"schema": 1, "name": "m"})
 ALLOW = Argument("allow_emulated")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from edgeloop.core.board import Board
 from edgeloop.core.limits import LimitSet
-from edgeloop.errors import Fault, Sentence
+from edgeloop.errors import Fault
+from edgeloop.sentences import Sentence
 
 
 def refused_when_emulated(limits: LimitSet, boards: Sequence[Board], allow: str) -> list[Fault]:

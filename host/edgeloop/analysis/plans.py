@@ -15,7 +15,8 @@ from edgeloop.core.limits import Limit, LimitSet
 from edgeloop.core.measurement import ScheduleStep, StepKind
 from edgeloop.core.plan import ENERGY_PERIODS_MIN, Plan
 from edgeloop.core.verdict import Family
-from edgeloop.errors import Argument, Fault, Sentence
+from edgeloop.errors import Fault
+from edgeloop.sentences import Argument, Sentence
 
 PROCESS_START_S = 0.8
 """Estimate for starting one session: interpreter, numpy, runtime, model, and the calibration loops; a Pi 4 takes

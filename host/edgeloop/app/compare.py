@@ -24,10 +24,11 @@ from edgeloop.core.board import NO_DELEGATE, Board
 from edgeloop.core.campaign import Task
 from edgeloop.core.events import Judgement
 from edgeloop.core.limits import LimitSet
-from edgeloop.errors import Argument, DataError, Fault, Sentence, raise_faults
+from edgeloop.errors import DataError, Fault, raise_faults
 from edgeloop.ports import Bench, Watch
 from edgeloop.reports import comparison, document
 from edgeloop.reports.plan_cost import PlanCost
+from edgeloop.sentences import Argument, Sentence
 from edgeloop.wiring.benches import open_board
 from edgeloop.wiring.clock import SystemClock
 
@@ -155,7 +156,7 @@ def comparison_plan(options: CompareOptions) -> ComparisonPlan:
 
 
 def _own_faults(options: CompareOptions) -> Iterator[Fault]:
-    """What of this command's own options can't be used."""
+    """Faults of this command's own options."""
     statistics = get_args(RatioStatistic)
     if options.statistic not in statistics:
         step = f"it is one of {', '.join(statistics)}"

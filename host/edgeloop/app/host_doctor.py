@@ -20,7 +20,7 @@ from platformdirs import user_cache_path
 from edgeloop.board.virtual import needs
 from edgeloop.core.check import Check, note, ok, wrong
 from edgeloop.engines.registry import DEFAULT, ENGINES
-from edgeloop.errors import command_line
+from edgeloop.sentences import command_line
 
 _TRAIN = "train"
 _EXTRAS = {
@@ -79,26 +79,29 @@ def package_checks(requirements: list[str], version_of: VersionOf) -> Iterator[C
     items = [Requirement(text) for text in requirements]
     of_engines = {row.extra: row.purpose for row in ENGINES.values() if row.extra is not None}
     purposes = {_TRAIN: _EXTRAS[_TRAIN], **of_engines, **_EXTRAS}
-    for extra in ("", *purposes):
-        name = f"extra {extra}" if extra else "base install"
-        needs_of_extra = [item for item in items if _belongs(item, extra)]
-        command = f"pip install 'edgeloop[{extra}]'" if extra else "pip install --force-reinstall edgeloop"
-        versions = {item.name: version_of(item.name) for item in needs_of_extra}
-        absent = [item.name for item in needs_of_extra if versions[item.name] is None]
-        unfit = [
-            f"{item.name} {version} (wanted {item.specifier})"
-            for item in needs_of_extra
-            if (version := versions[item.name]) is not None and not item.specifier.contains(version, prereleases=True)
-        ]
-        present = ", ".join(f"{package} {version}" for package, version in versions.items() if version)
-        if unfit:
-            yield wrong(name, ", ".join(unfit), command)
-        elif absent and not extra:
-            yield wrong(name, f"missing: {', '.join(absent)}", command)
-        elif absent:
-            yield note(name, f"missing: {', '.join(absent)}", f"for {purposes[extra]}: {command}")
-        else:
-            yield ok(name, present)
+    yield _check_of_extra("", "", items, version_of)
+    for extra, purpose in purposes.items():
+        yield _check_of_extra(extra, purpose, items, version_of)
+
+
+def _check_of_extra(extra: str, purpose: str, items: list[Requirement], version_of: VersionOf) -> Check:
+    """The packages of one extra; of the base install for ""."""
+    name = f"extra {extra}" if extra else "base install"
+    command = f"pip install 'edgeloop[{extra}]'" if extra else "pip install --force-reinstall edgeloop"
+    versions = [(item, version_of(item.name)) for item in items if _belongs(item, extra)]
+    absent = [item.name for item, version in versions if version is None]
+    unfit = [
+        f"{item.name} {version} (wanted {item.specifier})"
+        for item, version in versions
+        if version is not None and not item.specifier.contains(version, prereleases=True)
+    ]
+    if unfit:
+        return wrong(name, ", ".join(unfit), command)
+    if absent and not extra:
+        return wrong(name, f"missing: {', '.join(absent)}", command)
+    if absent:
+        return note(name, f"missing: {', '.join(absent)}", f"for {purpose}: {command}")
+    return ok(name, ", ".join(f"{item.name} {version}" for item, version in versions))
 
 
 def pair_checks(version_of: VersionOf) -> Iterator[Check]:

@@ -26,11 +26,12 @@ from edgeloop.core.events import Judgement
 from edgeloop.core.limits import LimitSet, parse_limits
 from edgeloop.core.profile import Parts
 from edgeloop.core.verdict import Outcome
-from edgeloop.errors import Argument, ConfigError, Fault, Sentence, kept_on_disk, raise_faults
+from edgeloop.errors import ConfigError, Fault, kept_on_disk, raise_faults
 from edgeloop.host_runtime.tflite import cut_tflite
 from edgeloop.ports import Bench, Watch
 from edgeloop.reports import document, text
 from edgeloop.reports.plan_cost import PlanCost
+from edgeloop.sentences import Argument, Sentence
 from edgeloop.wiring.benches import open_board
 from edgeloop.wiring.clock import SystemClock
 
@@ -205,7 +206,7 @@ def measurement_plan(options: MeasureOptions) -> MeasurementPlan:
 
 
 def _own_faults(options: MeasureOptions, model: RequestModel) -> Iterator[Fault]:
-    """What of this command's own options does not go together, or not with the model."""
+    """Faults of this command's own options: those that don't go together, or not with the model."""
     row, per_op, out = model.engine, Argument("per_op"), "leave it out"
     if options.per_op and model.delegate is not None:
         yield Fault(per_op, "does not go with a delegate", Sentence("leave it out, or {}", Argument("delegate")))

@@ -9,13 +9,14 @@ from typing import Any
 from rich.console import RenderableType
 
 from edgeloop.core.events import Entry
-from edgeloop.errors import UserError, command_line
+from edgeloop.errors import UserError
 from edgeloop.records.ledger import LEDGER, read_ledger
 from edgeloop.reports import csv as csv_report
 from edgeloop.reports import document as documents
 from edgeloop.reports import html as html_report
 from edgeloop.reports import junit as junit_report
 from edgeloop.reports import text
+from edgeloop.sentences import command_line
 
 
 def read(folder: Path) -> list[Entry]:

@@ -26,8 +26,9 @@ from edgeloop.core.plan import Environment, Plan, ProfileName, Timing
 from edgeloop.core.program import ProgramSpec
 from edgeloop.data.files import read_measure_npz
 from edgeloop.engines.registry import DEFAULT, ENGINES, EngineRow, engine_for
-from edgeloop.errors import Argument, ConfigError, DataError, Fault, ModelError, Sentence, UserError
+from edgeloop.errors import ConfigError, DataError, Fault, ModelError, UserError
 from edgeloop.host_runtime.shapes import is_channels_first
+from edgeloop.sentences import Argument, Sentence
 from edgeloop.wiring.host_engines import HOST_ENGINES, ModelFile, OpenModel, Shapes
 
 _T = TypeVar("_T")
@@ -329,7 +330,7 @@ def _taken_by_other(model: ModelOptions, row: EngineRow, other: EngineRow) -> Fa
 
 
 def _beyond_program(program: ProgramSpec, model: ModelOptions, plan: PlanWords) -> Iterator[Fault]:
-    """What is asked of a program that it does not say it can do."""
+    """Faults for what a request asks of a program that it does not declare."""
     timing, path = Argument("plan.timing"), model.path
     if plan.timing == _END_TO_END:
         names = " and ".join(name for name, row in ENGINES.items() if row.runs == DEFAULT.runs)

@@ -17,7 +17,7 @@ REPORT = "report.html"
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended, and where its files are."""
+    """The end of a run, with the places of its files."""
 
     finished: RunFinished
     entries: tuple[Entry, ...]

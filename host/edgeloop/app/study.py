@@ -22,17 +22,7 @@ from edgeloop.config.campaign_file import checked_campaign, load_campaign
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.events import Entry, Trial
-from edgeloop.errors import (
-    Argument,
-    BoardError,
-    HarnessError,
-    LabError,
-    Sentence,
-    UserError,
-    kept_on_disk,
-    names_argument,
-    raise_faults,
-)
+from edgeloop.errors import BoardError, HarnessError, LabError, UserError, kept_on_disk, raise_faults
 from edgeloop.loop.external_measurements import ExternalMeasurement
 from edgeloop.loop.replay import EventReplay
 from edgeloop.ports import Observer
@@ -40,6 +30,7 @@ from edgeloop.records.ledger import LEDGER, FileLedger
 from edgeloop.reports import html
 from edgeloop.search.moves import ranked
 from edgeloop.search.strategies import StrategyFactory
+from edgeloop.sentences import Argument, Sentence, names_argument
 from edgeloop.wiring.builders import BuilderFactory
 from edgeloop.wiring.clock import SystemClock
 from edgeloop.wiring.controller import open_controller

@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
@@ -17,8 +16,9 @@ from edgeloop.config.board_models import GENERIC, LOCAL, detect_model, model_nam
 from edgeloop.core.board import Board
 from edgeloop.core.check import Check, printable
 from edgeloop.engines.registry import wheel_engines
-from edgeloop.errors import Argument, BoardError, HostKeyError, LabError, Sentence, UserError
+from edgeloop.errors import BoardError, HostKeyError, LabError, UserError
 from edgeloop.processes.files import write_whole
+from edgeloop.sentences import Argument, Sentence
 from edgeloop.wiring.benches import open_board
 
 
@@ -47,7 +47,7 @@ class NewBoard:
 
 @dataclass(frozen=True, slots=True)
 class Provision:
-    """What a board can now run, and the bytes that were sent for it."""
+    """The engines that a board can now run, and the bytes that were sent for them."""
 
     engines: tuple[str, ...]
     bytes_pushed: int
@@ -55,7 +55,7 @@ class Provision:
 
 @dataclass(frozen=True, slots=True)
 class Cleanup:
-    """What cleaning a board came to."""
+    """The files that cleaning a board removed, and those that stay."""
 
     files: int
     """That were removed."""
@@ -226,7 +226,7 @@ def clean(target: str, beside: Path | None, *, everything: bool) -> Cleanup:
     )
 
 
-def _mib(value: Any) -> float:
+def _mib(value: object) -> float:
     return value / 2**20 if isinstance(value, int) else 0.0
 
 
@@ -263,5 +263,5 @@ def _write_new(path: Path, document: tomlkit.TOMLDocument) -> None:
         raise LabError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
-def _words(value: Any) -> str | None:
+def _words(value: object) -> str | None:
     return (printable(value) or None) if isinstance(value, str) else None

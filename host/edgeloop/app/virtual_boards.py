@@ -1,4 +1,4 @@
-"""What `edgeloop board` does: the user's virtual boards, started and stopped."""
+"""`edgeloop board`: the user's virtual boards, started and stopped."""
 
 from __future__ import annotations
 

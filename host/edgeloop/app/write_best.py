@@ -87,8 +87,8 @@ def _proof(trial: Trial, end: RunFinished) -> dict[str, object]:
         "schema": 1,
         "sentence": end.sentence,
         "candidate": trial.candidate.model_dump(mode="json"),
-        "measurements": [document.measurement(judged, trial.build.on(judged.target)) for judged in trial.judgements],
-        "samples": [f"samples/{judged.job_key[:32]}" for judged in trial.judgements],
+        "measurements": [document.measurement(one, trial.build.on(one.target)) for one in trial.judgements],
+        "samples": [f"samples/{one.job_key[:32]}" for one in trial.judgements],
     }
 
 

@@ -26,8 +26,9 @@ from edgeloop.core.board import Board
 from edgeloop.core.board import PowerMeterSpec as DeclaredMeter
 from edgeloop.core.check import Check, note, ok, printable, wrong
 from edgeloop.engines.registry import ENGINES, wheel_engines
-from edgeloop.errors import EdgeloopError, command_line
+from edgeloop.errors import EdgeloopError
 from edgeloop.ports import PowerMeter
+from edgeloop.sentences import command_line
 from edgeloop_agent import wire
 
 PROVISIONED_MIB = 200

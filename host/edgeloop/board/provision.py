@@ -11,7 +11,7 @@ from edgeloop.board.wheels import WheelSet
 
 
 class Receiver(Protocol):
-    """What is needed of a board's agent; see BoardAgent."""
+    """The part of a board's agent that bringing runtimes needs; see BoardAgent."""
 
     def missing(self, names: Sequence[str], runtimes: Sequence[str] = ()) -> tuple[frozenset[str], frozenset[str]]: ...
     def push(self, path: Path, sha256: str) -> None: ...

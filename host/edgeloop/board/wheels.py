@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import io
 import re
 import subprocess
 import sys
@@ -25,8 +26,9 @@ from platformdirs import user_cache_path
 from edgeloop.core.frozen import Frozen, key_of
 from edgeloop.core.parse import parse_as
 from edgeloop.engines.registry import DEFAULT, ENGINES, EngineRow, wheel_engines
-from edgeloop.errors import BoardError, LabError, command_line
-from edgeloop.processes.files import sha256_of
+from edgeloop.errors import BoardError, LabError
+from edgeloop.processes.files import sha256_of, write_whole
+from edgeloop.sentences import command_line
 
 NUMPY = "numpy"
 DOWNLOAD_DEADLINE_S = 900.0
@@ -193,15 +195,15 @@ def _for_board(wheel: LockedWheel, path: Path) -> Path:
     smaller = path.with_name(f"board-{wheel.runtime[:16]}-{path.name}")
     if smaller.is_file():
         return smaller
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
-        part = Path(folder) / smaller.name
-        with zipfile.ZipFile(path) as whole, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as sink:
-            for name in sorted(whole.namelist()):
-                if any(fnmatch.fnmatch(name, pattern) for pattern in wheel.members):
-                    member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-                    member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
-                    sink.writestr(member, whole.read(name))
-        return part.replace(smaller)
+    content = io.BytesIO()
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as sink:
+        for name in sorted(whole.namelist()):
+            if any(fnmatch.fnmatch(name, pattern) for pattern in wheel.members):
+                member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
+                sink.writestr(member, whole.read(name))
+    write_whole(smaller, content.getvalue())
+    return smaller
 
 
 def interpreter_of(facts: Mapping[str, Any]) -> Interpreter:
@@ -226,7 +228,7 @@ def interpreter_of(facts: Mapping[str, Any]) -> Interpreter:
     )
 
 
-def _imports(engines: Any, engine: str) -> bool:
+def _imports(engines: object, engine: str) -> bool:
     answer = engines.get(engine) if isinstance(engines, dict) else None
     return isinstance(answer, dict) and answer.get("error") is None and answer.get("version") is not None
 
@@ -347,6 +349,6 @@ _OTHER_PYTHON = "set runtime.python in the board's file to an interpreter that h
 _OTHER_SYSTEM = "use a newer 64-bit system on the board, or the other engine"
 
 
-def _numbers(text: Any) -> tuple[int, int] | None:
+def _numbers(text: object) -> tuple[int, int] | None:
     match = re.match(r"(\d{1,4})\.(\d{1,4})", text) if isinstance(text, str) else None
     return (int(match[1]), int(match[2])) if match else None

@@ -39,8 +39,8 @@ def start(name: _Name) -> None:
     """Start a board and wait until it answers; it runs on until it is stopped."""
     from edgeloop.app import virtual_boards
 
-    started = virtual_boards.start(name)
-    typer.echo(f"{name}: answers at 127.0.0.1:{started.port} after {started.seconds:.1f} s")
+    answer = virtual_boards.start(name)
+    typer.echo(f"{name}: answers at 127.0.0.1:{answer.port} after {answer.seconds:.1f} s")
     typer.echo(f"next: edgeloop targets provision {name}")
 
 
@@ -66,7 +66,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON d
     """List virtual boards: running, stopped, or stale (gone without having been stopped)."""
     from edgeloop.app import virtual_boards
 
-    listed, faults = virtual_boards.boards().listed()
+    states, faults = virtual_boards.boards().listed()
     for line in faults:
         typer.echo(line, err=True)
     if as_json:
@@ -82,15 +82,15 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON d
                 "emulated": True,
                 "path": str(item.file),
             }
-            for item in listed
+            for item in states
         ]
         print_json({"schema": 1, "boards": boards, "faults": faults})
         return
     rows = [("NAME", "STATE", "ADDRESS", "ARCH", "CPU", "MEMORY")]
-    for item in listed:
-        made = item.declaration
-        address = f"127.0.0.1:{made.port}" if item.state == "running" else "-"
-        rows.append((made.name, item.state, address, made.arch, made.cpu, f"{made.memory_mib} MiB"))
+    for item in states:
+        own = item.declaration
+        address = f"127.0.0.1:{own.port}" if item.state == "running" else "-"
+        rows.append((own.name, item.state, address, own.arch, own.cpu, f"{own.memory_mib} MiB"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

@@ -1,4 +1,4 @@
-"""Checks of a doctor as lines: state, name, what was found, what was wanted, and the next step under it."""
+"""Checks of a doctor as lines: state, name, fact and requirement, and the next step under them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def checks_text(checks: Sequence[Check]) -> str:
     width = max((len(check.name) for check in checks), default=0)
     lines: list[str] = []
     for check in checks:
-        wanted = "" if check.wanted is None or check.state == "ok" else f" (wanted: {check.wanted})"
-        lines.append(f"{check.state:<5}  {check.name:<{width}}  {check.found}{wanted}")
+        requirement = "" if check.wanted is None or check.state == "ok" else f" (wanted: {check.wanted})"
+        lines.append(f"{check.state:<5}  {check.name:<{width}}  {check.found}{requirement}")
         if check.next_step:
             lines.append(f"{'':<5}  {'':<{width}}  -> {check.next_step}")
     wrongs = sum(check.state == "wrong" for check in checks)

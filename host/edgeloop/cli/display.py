@@ -1,4 +1,4 @@
-"""What a run shows while it runs, on stderr: a live line where there is a terminal, plain lines where there is none."""
+"""The display of a run on stderr: a live line where there is a terminal, plain lines where there is none."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ class Display:
             case NetworkTrained(
                 seconds=seconds, validation=validation, lightened=lightened, ahead=ahead, phases=phases
             ):
-                shown = ", ".join(f"{k} {v:.4f}" for k, v in (lightened or validation).items())
+                figures = ", ".join(f"{k} {v:.4f}" for k, v in (lightened or validation).items())
                 when = "ahead" if ahead else f"in {seconds:.1f} s"
-                done = "trained" if any(phase.epochs for phase in phases) or lightened else "evaluated"
-                self._line(Text(f"  {done} {when}: {shown} on validation data"))
+                verb = "trained" if any(phase.epochs for phase in phases) or lightened else "evaluated"
+                self._line(Text(f"  {verb} {when}: {figures} on validation data"))
                 for phase in phases:
                     if phase.note is not None:
                         self._line(Text(f"  {phase.what}: {phase.note}", style="dim"))
@@ -88,8 +88,8 @@ class Display:
                 agreement = f", agreement {artifact.parity.agreement:.4f}" if artifact.parity else ""
                 self._line(Text(f"  built in {seconds:.1f} s: {artifact.deployed_bytes} bytes{agreement}"))
             case Judgement(verdict=verdict, plan=plan, split=split, target=target, look=look):
-                extended = ", extended" if look > 1 else ""
-                line = Text(f"  measured on {target} ({plan.profile}, {split}{extended}): ")
+                extension = ", extended" if look > 1 else ""
+                line = Text(f"  measured on {target} ({plan.profile}, {split}{extension}): ")
                 line.append(verdict.outcome.value, style=_STYLE.get(verdict.outcome, "magenta"))
                 self._line(line)
                 for finding in verdict.findings:
@@ -110,8 +110,8 @@ class Display:
     def _refresh(self) -> None:
         if self._live is None:
             return
-        left = max(0.0, self._budget.wall_minutes - (self._wall_s + time.monotonic() - self._since) / 60)
+        minutes = max(0.0, self._budget.wall_minutes - (self._wall_s + time.monotonic() - self._since) / 60)
         trials = max(0, self._budget.trials - self._trials)
         text = Text(f"{self._stage}  {self._step}  ", style="bold", no_wrap=True, overflow="ellipsis")
-        text.append(f"left: {trials} trials, {left:.0f} min", style="dim")
+        text.append(f"left: {trials} trials, {minutes:.0f} min", style="dim")
         self._live.update(text, refresh=True)

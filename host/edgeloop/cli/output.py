@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeloop.reports.plan_cost import PlanCost
 
 
-def print_json(document: Any) -> None:
+def print_json(document: object) -> None:
     """Print one document. Numbers are finite; keys keep their order."""
     json.dump(document, sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgeloop.errors import Argument, Fault, spelled_by
+from edgeloop.errors import Fault
+from edgeloop.sentences import Argument, spelled_by
 
 OPTIONS = {
     "a": "A",

@@ -21,7 +21,8 @@ from edgeloop.core.board import Board, BoardEnvironment, BoardModel, Delegate, D
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.parse import parse_as, parse_toml
 from edgeloop.engines.registry import EXEC
-from edgeloop.errors import ConfigError, Fault, UserError, command_line
+from edgeloop.errors import ConfigError, Fault, UserError
+from edgeloop.sentences import command_line
 
 _UNBUILT = {
     "power_switch": "power switches are not supported by this version",

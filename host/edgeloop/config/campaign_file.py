@@ -187,7 +187,7 @@ def _resolve_storage(search: dict[str, Any], folder: Path) -> None:
         search["storage"] = f"{scheme}:///{(folder / Path(path).expanduser()).resolve()}"
 
 
-def _resolve_larger(reference: Any, folder: Path, where: str, faults: list[Fault]) -> None:
+def _resolve_larger(reference: object, folder: Path, where: str, faults: list[Fault]) -> None:
     """The same for a list of networks that are given as M2."""
     if isinstance(reference, dict) and isinstance(reference.get("larger"), list):
         factories = {f"[{number}]": value for number, value in enumerate(reference["larger"])}
@@ -196,7 +196,7 @@ def _resolve_larger(reference: Any, folder: Path, where: str, faults: list[Fault
         reference["larger"] = list(factories.values())
 
 
-def _limits(value: Any, folder: Path, path: Path, faults: list[Fault]) -> LimitSet | None:
+def _limits(value: object, folder: Path, path: Path, faults: list[Fault]) -> LimitSet | None:
     try:
         if isinstance(value, str):
             return load_limits(folder / value)

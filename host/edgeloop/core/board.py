@@ -16,7 +16,7 @@ SENSOR_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_ .-]{0,63}(@[A-Za-z0-9_.:-]{1,64})?(/
 
 
 class Ssh(Frozen):
-    """How to reach a board. What is absent comes from ~/.ssh/config, as with `ssh`."""
+    """The way to a board. What is absent comes from ~/.ssh/config, as with `ssh`."""
 
     host: str
     user: str | None = None
@@ -42,7 +42,7 @@ class Runtime(Frozen):
 
 
 class BoardEnvironment(Frozen):
-    """What this kind of board is expected to show; joined with a campaign's declared environment."""
+    """Conditions that this kind of board is expected to show; joined with a campaign's declared environment."""
 
     expected_clock_mhz: float | None = Field(default=None, gt=0)
     start_temperature_max_c: float | None = Field(default=None, gt=0)
@@ -50,7 +50,7 @@ class BoardEnvironment(Frozen):
 
 
 class PowerMeterSpec(Frozen):
-    """How a board's power is read: a command on the host, or a sensor on the board itself."""
+    """The meter of a board's power: a command on the host, or a sensor on the board itself."""
 
     command: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Prints a line for each reading, `WATTS` or `SECONDS WATTS`, until it is ended; see docs/reference/targets.md."""

@@ -110,7 +110,7 @@ class Reference(Frozen):
         needs_compiler = suffix in compiler.compiles
         if needs_compiler and row is not compiler:
             raise ValueError(f'an {suffix} is compiled by {compiler.title}: say engine = "{compiler.name}"')
-        if row.compiled and not needs_compiler:
+        if row.per_processor and not needs_compiler:
             sources = " or ".join(one for one in row.compiles if one in row.claims)
             others = " or ".join(engines_that_run(DEFAULT.runs))
             raise ValueError(f"of files engine {row.name} compiles an {sources}: this one is measured by {others}")

@@ -32,19 +32,19 @@ class OneOf:
     """Annotates a string that is one of some names. They are looked up at each validation, so that a table may grow."""
 
     names: Callable[[], tuple[str, ...]]
-    installed: Callable[[], tuple[str, ...]] = tuple
+    more_names: Callable[[], tuple[str, ...]] = tuple
     """Names beside them that are slow to look up: asked for only where a name is not one of the others."""
 
     def __get_pydantic_core_schema__(self, source: type[str], handler: GetCoreSchemaHandler) -> CoreSchema:
         return no_info_after_validator_function(self._check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {**handler(schema), "enum": [*self.names(), *self.installed()]}
+        return {**handler(schema), "enum": [*self.names(), *self.more_names()]}
 
     def _check(self, name: str) -> str:
-        if name in self.names() or name in self.installed():
+        if name in self.names() or name in self.more_names():
             return name
-        names = [repr(one) for one in (*self.names(), *self.installed())]
+        names = [repr(one) for one in (*self.names(), *self.more_names())]
         if not names:
             raise PydanticCustomError("literal_error", "None is installed")
         expectation = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

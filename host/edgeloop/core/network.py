@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from edgeloop.core.frozen import Frozen, OneOf, key_of
 from edgeloop.core.lightening import PRUNED_PCT_MAX, Lightening
 from edgeloop.engines.registry import DEFAULT, ENGINES, build_engines
-from edgeloop.errors import command_line
+from edgeloop.sentences import command_line
 
 
 def _has_builder(name: object) -> object:
@@ -91,7 +91,7 @@ class TensorShape(Frozen):
 
 
 class NetworkIO(Frozen):
-    """What the data ask of a network: its inputs, and what it should give for each."""
+    """The side of a network that the data ask for: its inputs, and what it should give for each."""
 
     kind: Literal["classification", "regression", "autoencoder", "custom"]
     inputs: tuple[TensorShape, ...] = Field(min_length=1)
@@ -120,7 +120,7 @@ class LayerSize(Frozen):
 
 
 class NetworkSizes(Frozen):
-    """What a network costs before it is built: counted once on the exported graph, for one sample."""
+    """The cost of a network before it is built: counted once on the exported graph, for one sample."""
 
     parameters: int
     macs: int
@@ -137,16 +137,16 @@ class NetworkSizes(Frozen):
     """The most elements alive at once when nodes run in forward order."""
 
     def is_edge(self, place: int) -> bool:
-        """Whether the layer at a place of `layers` is the network's first or its last."""
+        """Return True where the layer at a place of `layers` is the network's first or its last."""
         return place in (self.edges or (0, len(self.layers) - 1))
 
     def peak_activation_bytes(self, lightening: Lightening) -> int:
-        """What those elements take under a rung."""
+        """Return the bytes of those elements under a rung."""
         return self.peak_activation_elements * lightening.activation_bits // 8
 
 
 class Setting(Frozen):
-    """What runs a built network on a board."""
+    """The engine, threads and delegate that run a built network on a board."""
 
     engine: Engine = DEFAULT.name
     threads: int = Field(default=1, ge=1)

@@ -66,5 +66,5 @@ def _nearest(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(keys)}"
 
 
-def _is_table(kind: Any) -> bool:
+def _is_table(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)

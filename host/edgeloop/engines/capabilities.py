@@ -1,4 +1,4 @@
-"""What of a rung is real on an engine: its size, its latency, its accuracy.
+"""The capability of an engine under a rung: whether size, latency and accuracy are real.
 
 Found by building networks of four families under every rung and running each file in every engine
 (`python tests/bench/bench_rungs.py` prints the table again). A rung whose latency is another one's is no answer
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """What a measurement of a rung is about, on one engine."""
+    """The properties of a rung that a measurement on one engine is about."""
 
     size_real: bool
     """The file holds the weights in these bits."""

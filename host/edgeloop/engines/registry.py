@@ -91,7 +91,7 @@ class EngineRow:
         return bool(self.rungs)
 
     @property
-    def compiled(self) -> bool:
+    def per_processor(self) -> bool:
         """True where a model is compiled for the processor of a board."""
         return bool(self.cores)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from edgeloop.errors import Argument, ModelError, Sentence, UserError
+from edgeloop.errors import ModelError, UserError
+from edgeloop.sentences import Argument, Sentence
 
 DYNAMIC = -1
 

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeloop.errors import Argument, ModelError, Sentence
+from edgeloop.errors import ModelError
+from edgeloop.sentences import Argument, Sentence
 
 PARTS_FILE = "parts.json"
 _STAMP = (1980, 1, 1, 0, 0, 0)

@@ -17,16 +17,7 @@ from edgeloop.core.events import RunFinished, RunStarted, SearchMoved, Split, Tr
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import Candidate, NetworkSpec
 from edgeloop.core.verdict import Outcome
-from edgeloop.errors import (
-    Argument,
-    BuildError,
-    EdgeloopError,
-    HarnessError,
-    ModelError,
-    ParityError,
-    Sentence,
-    UserError,
-)
+from edgeloop.errors import BuildError, EdgeloopError, HarnessError, ModelError, ParityError, UserError
 from edgeloop.loop.external_measurements import ExternalMeasurement, measured_by_owner
 from edgeloop.loop.measure_and_judge import Contender, ReferenceOnBoard, RunOn
 from edgeloop.loop.run_outcome import (
@@ -45,6 +36,7 @@ from edgeloop.loop.train_and_build import Adapters, TrainAndBuild
 from edgeloop.ports import Bench, Strategy
 from edgeloop.search.pareto import Front, front
 from edgeloop.search.size_model import degree, predicted_bytes
+from edgeloop.sentences import Argument, Sentence
 
 
 class Controller:

@@ -26,10 +26,11 @@ from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, PipelineF
 from edgeloop.core.network import Candidate
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome
-from edgeloop.errors import Argument, BoardError, HarnessError, LabError, ModelError, Owner, Sentence
+from edgeloop.errors import BoardError, HarnessError, LabError, ModelError, Owner
 from edgeloop.loop.external_measurements import BASELINE, ExternalMeasurement, judged_figures
 from edgeloop.loop.replay import EventReplay
 from edgeloop.ports import Bench, Builder, Clock, Observer
+from edgeloop.sentences import Argument, Sentence
 
 TRIES = 2
 """How often a measurement is taken before INVALID stands, or an ERROR of the lab."""

@@ -17,7 +17,7 @@ from edgeloop.core.lightening import Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.measurement import Attempt
 from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec
-from edgeloop.errors import Argument, EdgeloopError, HarnessError, Sentence, StationError
+from edgeloop.errors import EdgeloopError, HarnessError, StationError
 from edgeloop.loop.external_measurements import ExternalMeasurement
 from edgeloop.loop.measure_and_judge import MeasurementPolicy
 from edgeloop.loop.replay import EventReplay
@@ -34,6 +34,7 @@ from edgeloop.ports import (
     TrainingJob,
 )
 from edgeloop.search.size_model import degree
+from edgeloop.sentences import Argument, Sentence
 
 _T = TypeVar("_T")
 

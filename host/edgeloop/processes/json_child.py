@@ -22,17 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgeloop.errors import (
-    BuildError,
-    DataError,
-    EdgeloopError,
-    ModelError,
-    ParityError,
-    UserError,
-    text_from_json,
-    text_to_json,
-)
+from edgeloop.errors import BuildError, DataError, EdgeloopError, ModelError, ParityError, UserError
 from edgeloop.processes.memory_limit import apply_limit, describe_limit
+from edgeloop.sentences import text_from_json, text_to_json
 
 _GRACE_S = 2.0  # the parent kills first; this is for a child whose parent is gone
 _TAIL_BYTES = 4096

@@ -14,8 +14,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edgeloop.core.events import Entry, Event, TrialAsked
-from edgeloop.errors import Argument, Sentence, UserError, kept_on_disk
+from edgeloop.errors import UserError, kept_on_disk
 from edgeloop.ports import Clock
+from edgeloop.sentences import Argument, Sentence
 
 LEDGER = "ledger.jsonl"
 LOCK = "ledger.lock"

@@ -12,7 +12,7 @@ from typing import Literal
 from edgeloop.core.events import Entry, Judgement, RunFinished, RunStarted, Trial, fold
 from edgeloop.core.measurement import EnergySummary, LatencySummary, MetricSummary, StageSummary, Summary
 from edgeloop.core.verdict import Finding, Outcome
-from edgeloop.errors import command_line
+from edgeloop.sentences import command_line
 
 MEASURED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 """Outcomes that say something about a network."""

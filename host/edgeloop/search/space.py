@@ -185,7 +185,7 @@ class SearchSpace:
         return prediction.bytes_of(self.sizes(point), self.rungs[point.rung], low=self._low(point))
 
     def _prediction(self, setting: Setting) -> Prediction:
-        if ENGINES[setting.engine].compiled:
+        if ENGINES[setting.engine].per_processor:
             return self._compiled.setdefault(setting.engine, Prediction(compiled=True))
         if setting.delegate is not None and setting.delegate in self._compiling:
             return self._compiled.setdefault(f"delegate {setting.delegate}", Prediction())

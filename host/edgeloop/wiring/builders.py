@@ -22,7 +22,7 @@ from edgeloop.wiring.processors import tvm_target
 
 @dataclass(frozen=True, slots=True)
 class BuilderSite:
-    """What a builder is made for: an engine on one board of a run."""
+    """The place that a builder is made for: an engine on one board of a run."""
 
     campaign: Campaign
     folder: Path
@@ -81,7 +81,7 @@ class BuilderSet:
 
     def _bare_one(self, engine: str, bench: Bench) -> Builder:
         factory = self._factories[engine]
-        place = factory, bench.board.name if ENGINES[engine].compiled else ""
+        place = factory, bench.board.name if ENGINES[engine].per_processor else ""
         if place not in self._bare:
             self._bare[place] = factory(
                 BuilderSite(

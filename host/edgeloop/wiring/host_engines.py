@@ -1,4 +1,4 @@
-"""What the host does with each engine: one entry for each row of `engines.registry`.
+"""The host's side of each engine: one entry for each row of `engines.registry`.
 
 An entry says how a ready model is opened, what compiles it for a board's processor where that is needed, and what
 makes the builder of a campaign's networks.
@@ -15,12 +15,13 @@ from platformdirs import user_cache_path
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.program import ProgramSpec
 from edgeloop.engines.registry import ENGINES, EXEC, LITERT, TFLITE_RUNTIME, TVM
-from edgeloop.errors import Argument, Fault, ModelError
+from edgeloop.errors import Fault, ModelError
 from edgeloop.host_runtime.tflite import read_library, read_tflite
 from edgeloop.ports import Bench, Watch
 from edgeloop.ready_models.converted import Conversion, converted, converted_root, is_convertible
 from edgeloop.ready_models.exec_program import pack_program, read_program
 from edgeloop.ready_models.tvm import compiled, compiled_root, inspected, is_compilable
+from edgeloop.sentences import Argument
 from edgeloop.wiring.builders import BuilderFactory, tflite_builder, tvm_builder
 from edgeloop.wiring.processors import tvm_target
 
@@ -58,7 +59,7 @@ ModelCompiler = Callable[[Artifact, Bench, str, Watch], Artifact]
 
 @dataclass(frozen=True, slots=True)
 class HostEngine:
-    """What the host does with the models of one engine."""
+    """The host's functions for the models of one engine."""
 
     open_model: ModelOpener
     make_builder: BuilderFactory | None = None

@@ -32,7 +32,7 @@ def tvm_target(bench: Bench, where: str = "search.engines") -> TvmTarget:
 
 
 def _unfit_board(row: EngineRow, board: Board, where: str) -> Iterator[Fault]:
-    if not row.compiled:
+    if not row.per_processor:
         return
     model = board.model
     if model.architectures and not set(model.architectures) & set(row.cores):

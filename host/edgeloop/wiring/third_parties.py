@@ -22,7 +22,7 @@ BenchFactory = Callable[[Board], Bench]
 
 @dataclass(frozen=True, slots=True)
 class TrainerSite:
-    """What a trainer is made for."""
+    """The place that a trainer is made for."""
 
     campaign: Campaign
     folder: Path

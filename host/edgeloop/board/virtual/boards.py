@@ -30,7 +30,8 @@ from edgeloop.board.virtual.rootfs import USER
 from edgeloop.config.board_files import user_folder
 from edgeloop.config.board_models import LOCAL, model_names
 from edgeloop.core.frozen import Frozen
-from edgeloop.errors import Argument, LabError, Sentence, UserError
+from edgeloop.errors import LabError, UserError
+from edgeloop.sentences import Argument, Sentence
 
 Cpu = Literal["cortex-a53", "cortex-a72", "cortex-a76"]
 MEMORY_MIB_MIN, MEMORY_MIB_MAX = 256, 16384

@@ -22,7 +22,8 @@ from typing import Literal
 from edgeloop.board.virtual import needs, rootfs
 from edgeloop.board.virtual.mirror import checked_mirror, mirror_of_host, proxies_of_host
 from edgeloop.core.frozen import Frozen, key_of
-from edgeloop.errors import Argument, HarnessError, LabError, Sentence
+from edgeloop.errors import HarnessError, LabError
+from edgeloop.sentences import Argument, Sentence
 
 Arch = Literal["arm64", "armhf"]
 SUITE = "bookworm"

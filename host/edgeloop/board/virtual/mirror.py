@@ -7,7 +7,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeloop.errors import Argument, Sentence, UserError
+from edgeloop.errors import UserError
+from edgeloop.sentences import Argument, Sentence
 
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 """Debian's own, as its installation manual names it."""
