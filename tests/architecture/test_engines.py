@@ -22,7 +22,6 @@ from edgeloop.core.plan import Timing
 from edgeloop.engines.capabilities import Capability
 from edgeloop.engines.registry import ENGINES, EngineRow, Wheel, build_engines, engine_for, wheel_engines
 from edgeloop.search.engine_rungs import builds, refusal
-from edgeloop.sentences import Argument
 from edgeloop.wiring.builders import BuilderSet, BuilderSite
 from edgeloop.wiring.host_engines import HOST_ENGINES, HostEngine, ModelFile, OpenModel
 from edgeloop_agent import wire
@@ -127,7 +126,7 @@ def test_a_campaign_may_name_a_new_engine_and_its_schema_lists_it(toy: EngineRow
 
 def test_a_request_chooses_a_new_engine_by_its_file_and_opens_it(toy: EngineRow, tmp_path: Path) -> None:
     checks, path = RequestChecks(), tmp_path / "m.toy"
-    model = ModelOptions("candidate", path, Argument("model"), None, threads=1, delegate="coral")
+    model = ModelOptions("candidate", path, "model", None, threads=1, delegate="coral")
     row = checks.engine(model)
     assert row is toy is engine_for(".toy")
     content = checks.open_model(model, row, {})

@@ -26,7 +26,6 @@ from edgeloop.ready_models.converted import Conversion
 from edgeloop.ready_models.reference_file import PROBABILITIES, check_fixed
 from edgeloop.ready_models.tvm import compiled, inspected, predict_compiled
 from edgeloop.ready_models.tvm_child import _compare
-from edgeloop.sentences import Argument
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("tvm_ffi", reason="needs the tvm extra")
@@ -326,7 +325,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(metadata, "version", without_onnx)
     checks = RequestChecks()
-    model = ModelOptions("candidate", small(tmp_path / "m.onnx"), Argument("model"), "tvm", threads=1, delegate="none")
+    model = ModelOptions("candidate", small(tmp_path / "m.onnx"), "model", "tvm", threads=1, delegate="none")
     assert checks.open_model(model, TVM, {}) is None
     (fault,) = checks.faults
     assert "reading m.onnx needs the package" in str(fault)

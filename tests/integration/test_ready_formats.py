@@ -28,7 +28,6 @@ from edgeloop.host_runtime.tflite import count_tflite, predict_tflite, read_tfli
 from edgeloop.ready_models import converted as conversions
 from edgeloop.ready_models.converted import Conversion, converted
 from edgeloop.ready_models.reference_file import fixed_sizes, open_fixed
-from edgeloop.sentences import Argument
 from edgeloop.wiring.host_engines import ModelFile, open_tflite
 
 QUICK = ("--profile", "quick", "--sessions", "2", "--time-s-min", "0.05")
@@ -187,7 +186,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
 
     monkeypatch.setattr(metadata, "version", absent)
     checks = RequestChecks()
-    model = ModelOptions("candidate", path, Argument("model"), "litert", threads=1, delegate="none")
+    model = ModelOptions("candidate", path, "model", "litert", threads=1, delegate="none")
     assert checks.open_model(model, LITERT, {}) is None
     (fault,) = checks.faults
     assert f"reading {name} needs the package" in str(fault)

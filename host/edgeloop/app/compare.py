@@ -63,11 +63,11 @@ class CompareOptions:
     @property
     def request(self) -> RequestOptions:
         """The part that every request has."""
-        a = ModelOptions(_A, self.a, Argument("a"), self.engine, self.threads, self.delegate)
+        a = ModelOptions(_A, self.a, "a", self.engine, self.threads, self.delegate)
         b = ModelOptions(
             _B,
             self.b,
-            Argument("b"),
+            "b",
             self.engine_b or self.engine,
             self.threads_b or self.threads,
             self.delegate if self.delegate_b is None else self.delegate_b,

@@ -68,7 +68,7 @@ class MeasureOptions:
     @property
     def request(self) -> RequestOptions:
         """The part that every request has."""
-        model = ModelOptions(_LABEL, self.model, Argument("model"), self.engine, self.threads, self.delegate)
+        model = ModelOptions(_LABEL, self.model, "model", self.engine, self.threads, self.delegate)
         return RequestOptions((model,), self.target, self.data, self.shapes, self.plan, self.environment)
 
 
@@ -207,13 +207,15 @@ def measurement_plan(options: MeasureOptions) -> MeasurementPlan:
 
 def _own_faults(options: MeasureOptions, model: RequestModel) -> Iterator[Fault]:
     """Faults of this command's own options: those that don't go together, or not with the model."""
-    row, per_op, out = model.engine, Argument("per_op"), "leave it out"
+    row, out = model.engine, "leave it out"
     if options.per_op and model.delegate is not None:
-        yield Fault(per_op, "does not go with a delegate", Sentence("leave it out, or {}", Argument("delegate")))
+        yield Fault(
+            Argument("per_op"), "does not go with a delegate", Sentence("leave it out, or {}", Argument("delegate"))
+        )
     if options.per_op and model.content is not None and model.content.artifact.resized:
-        yield Fault(per_op, "a model whose inputs are resized can't be cut into its operators", out)
+        yield Fault(Argument("per_op"), "a model whose inputs are resized can't be cut into its operators", out)
     if options.per_op and not row.cuts:
-        yield Fault(per_op, f"{row.model_noun} can't be cut into its operators", out)
+        yield Fault(Argument("per_op"), f"{row.model_noun} can't be cut into its operators", out)
     if options.energy and not row.energy:
         yield Fault(Argument("energy"), f"energy of {row.model_noun} is not measured", out)
     if options.extend and not options.limits:
@@ -259,14 +261,13 @@ def _cut(artifact: Artifact) -> Parts:
 
 
 def _limits(words: tuple[str, ...], scorer: Scorer | None) -> LimitSet:
-    place = Argument("limits")
     try:
         return parse_limits(words, scorer.lower_is_better if scorer else frozenset())
     except ValidationError as error:
         messages = [item["msg"].removeprefix("Value error, ") for item in error.errors()]
-        raise ConfigError([Fault(place, message) for message in messages]) from error
+        raise ConfigError([Fault(Argument("limits"), message) for message in messages]) from error
     except ValueError as error:
-        raise ConfigError([Fault(place, str(error))]) from error
+        raise ConfigError([Fault(Argument("limits"), str(error))]) from error
 
 
 def _measure_on(board: Board, plan: MeasurementPlan, watch: Watch) -> MeasurementResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_state_path
@@ -52,8 +52,8 @@ def subject_for(model: RequestModel, board: Board, bench: Bench, watch: Watch) -
 
     Raises as `wiring.host_engines.ModelCompiler`, and UserError where the board declares no such delegate.
     """
-    subject, place = model.subject_on(board), model.options.argument_for("engine")
-    return replace(subject, artifact=model_for_board(model.artifact, subject.engine, bench, watch, place))
+    artifact = model_for_board(model.artifact, model.engine.name, bench, watch, model.options.path_of("engine"))
+    return model.subject(artifact, board.delegate_named(model.delegate))
 
 
 def run_job(

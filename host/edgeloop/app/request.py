@@ -20,7 +20,7 @@ from edgeloop.config.board_files import resolve
 from edgeloop.config.campaign_file import load_environment
 from edgeloop.config.pipeline_file import read_pipeline
 from edgeloop.core.artifact import Artifact
-from edgeloop.core.board import NO_DELEGATE, Board
+from edgeloop.core.board import NO_DELEGATE, Board, Delegate
 from edgeloop.core.measurement import Arrays, PipelineFile, Subject
 from edgeloop.core.plan import Environment, Plan, ProfileName, Timing
 from edgeloop.core.program import ProgramSpec
@@ -64,7 +64,7 @@ class ModelOptions:
     label: str
     """Of the subject that it becomes."""
     path: Path
-    argument: Argument
+    argument: str
     """Where the request names it."""
     engine: str | None
     """None: the engine that the file itself chooses."""
@@ -73,9 +73,9 @@ class ModelOptions:
     suffix: str = ""
     """Of the request's arguments for this model: `_b` for `engine_b`."""
 
-    def argument_for(self, name: str, value: object = None) -> Argument:
-        """Return an argument of the request that is about this model."""
-        return Argument(f"{name}{self.suffix}", value)
+    def path_of(self, name: str) -> str:
+        """Return the path of the request's argument that is about this model."""
+        return f"{name}{self.suffix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,21 +125,9 @@ class RequestModel:
         assert self.content is not None, "what could not be read is a fault"
         return self.content.artifact
 
-    @property
-    def subject(self) -> Subject:
-        """The model as a board measures it, without the board's own delegate."""
-        return Subject(self.options.label, self.artifact, self.engine.name, self.options.threads)
-
-    def subject_on(self, board: Board) -> Subject:
-        """The same with its delegate on a board. Raises UserError where the board declares none of that name."""
-        subject = self.subject
-        return Subject(
-            subject.label,
-            subject.artifact,
-            subject.engine,
-            subject.threads,
-            delegate=board.delegate_named(self.delegate),
-        )
+    def subject(self, artifact: Artifact, delegate: Delegate | None) -> Subject:
+        """The model as a board measures it: as its own artifact, with its own delegate."""
+        return Subject(self.options.label, artifact, self.engine.name, self.options.threads, delegate=delegate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +184,13 @@ class RequestChecks:
     def engine(self, model: ModelOptions) -> EngineRow:
         """The engine that is named, else the one that the file chooses."""
         name = model.engine or engine_for(model.path.suffix).name
-        return ENGINES[name] if self._one_of(name, tuple(ENGINES), model.argument_for("engine")) else DEFAULT
+        return ENGINES[name] if self._one_of(name, tuple(ENGINES), model.path_of("engine")) else DEFAULT
 
     def plan(self, words: PlanWords) -> Plan:
         """The plan; a standard one in its place where a word was wrong."""
         names_are_known = [
-            self._one_of(words.profile, get_args(ProfileName), Argument("plan.profile")),
-            self._one_of(words.timing, get_args(Timing), Argument("plan.timing")),
+            self._one_of(words.profile, get_args(ProfileName), "plan.profile"),
+            self._one_of(words.timing, get_args(Timing), "plan.timing"),
         ]
         conflicts = list(_pipeline_conflicts(words))
         self.faults += conflicts
@@ -218,8 +206,8 @@ class RequestChecks:
             )
         except ValidationError as error:
             for item in error.errors():
-                place = Argument(f"plan.{item['loc'][0]}" if item["loc"] else "plan.profile")
-                self.faults.append(Fault(place, item["msg"].removeprefix("Value error, ")))
+                path = f"plan.{item['loc'][0]}" if item["loc"] else "plan.profile"
+                self._add(path, item["msg"].removeprefix("Value error, "))
             return Plan()
 
     def environment(self, path: Path | None) -> Environment:
@@ -234,27 +222,26 @@ class RequestChecks:
 
     def shapes(self, words: Sequence[str]) -> Shapes:
         """The shapes of inputs by name, batch included, out of words as `x=1,28,28,1`."""
-        place = Argument("shapes")
         shapes: dict[str, tuple[int, ...]] = {}
         for word in words:
             match = SHAPE.match(word)
             if match is None:
-                self.faults.append(Fault(place, f"{word!r} is no NAME=1,28,28,1", "sizes are 1 and up"))
+                self._add("shapes", f"{word!r} is no NAME=1,28,28,1", "sizes are 1 and up")
             elif match["name"] in shapes:
-                self.faults.append(Fault(place, f"input {match['name']} is given twice"))
+                self._add("shapes", f"input {match['name']} is given twice")
             else:
                 shapes[match["name"]] = tuple(map(int, match["sizes"].split(",")))
         return shapes
 
     def delegate(self, model: ModelOptions, row: EngineRow, boards: Sequence[Board]) -> str | None:
         """The delegate that is named; None for `none`."""
-        name, place = model.delegate, model.argument_for("delegate")
+        name, path = model.delegate, model.path_of("delegate")
         if name == NO_DELEGATE:
             return None
         if not row.delegates:
             others = ", ".join(sorted(other.name for other in ENGINES.values() if other.delegates))
-            self.faults.append(Fault(place, f"{row.name} takes no delegate", f"engines that do: {others}"))
-        self.faults += missing_delegates(name, boards, place)
+            self._add(path, f"{row.name} takes no delegate", f"engines that do: {others}")
+        self.faults += missing_delegates(name, boards, Argument(path))
         return name
 
     def open_model(
@@ -275,7 +262,7 @@ class RequestChecks:
         """The arrays of an .npz; none without a file."""
         if path is None:
             return RequestSamples()
-        return self._read(lambda: RequestSamples(*read_measure_npz(path)), Argument("data")) or RequestSamples()
+        return self._read(lambda: RequestSamples(*read_measure_npz(path)), "data") or RequestSamples()
 
     def pipeline(self, words: PlanWords, data: Path | None) -> PipelineFile | None:
         """The code that is timed end to end, looked at but not run."""
@@ -283,34 +270,36 @@ class RequestChecks:
             return None
         if data is None:
             step = Sentence("give {}", Argument("data", "FILE.npz"))
-            self.faults.append(Fault(Argument("plan.timing"), f"{_END_TO_END} needs samples to load", step))
+            self._add("plan.timing", f"{_END_TO_END} needs samples to load", step)
         reference = str(Path(words.pipeline).resolve())
-        return self._read(lambda: read_pipeline(reference), Argument("plan.pipeline"))
+        return self._read(lambda: read_pipeline(reference), "plan.pipeline")
 
-    def _one_of(self, value: str, names: Sequence[str], place: Argument) -> bool:
+    def _one_of(self, value: str, names: Sequence[str], path: str) -> bool:
         if value not in names:
-            self.faults.append(Fault(place, f"{value!r} is unknown", f"it is one of {', '.join(names)}"))
+            self._add(path, f"{value!r} is unknown", f"it is one of {', '.join(names)}")
         return value in names
 
-    def _read(self, read: Callable[[], _T], place: Argument) -> _T | None:
+    def _read(self, read: Callable[[], _T], path: str) -> _T | None:
         try:
             return read()
         except (ModelError, UserError) as error:
-            self.faults += error.at(place)
+            self.faults += error.at(Argument(path))
             return None
+
+    def _add(self, path: str, what: str, next_step: str | None = None) -> None:
+        self.faults.append(Fault(Argument(path), what, next_step))
 
 
 def _pipeline_conflicts(words: PlanWords) -> Iterator[Fault]:
     """Timing and pipeline go together."""
-    pipeline, timing = Argument("plan.pipeline"), Argument("plan.timing")
     if words.timing == _END_TO_END and words.pipeline is None:
         step = Sentence("name it with {}", Argument("plan.pipeline", "FILE.py:Class"))
-        yield Fault(timing, f"{_END_TO_END} times your own pipeline", step)
+        yield Fault(Argument("plan.timing"), f"{_END_TO_END} times your own pipeline", step)
     if words.timing != _END_TO_END and words.pipeline is not None:
         what = Sentence("does not run with {}", Argument("plan.timing", words.timing))
-        yield Fault(pipeline, what, Sentence("say {}", Argument("plan.timing", _END_TO_END)))
+        yield Fault(Argument("plan.pipeline"), what, Sentence("say {}", Argument("plan.timing", _END_TO_END)))
     if words.pipeline is not None and not PIPELINE.match(words.pipeline):
-        yield Fault(pipeline, f"{words.pipeline!r} is no FILE.py:Class")
+        yield Fault(Argument("plan.pipeline"), f"{words.pipeline!r} is no FILE.py:Class")
 
 
 def _engine_of_other_file(suffix: str, row: EngineRow) -> EngineRow | None:
@@ -322,11 +311,11 @@ def _engine_of_other_file(suffix: str, row: EngineRow) -> EngineRow | None:
 
 def _taken_by_other(model: ModelOptions, row: EngineRow, other: EngineRow) -> Fault:
     path, suffix = model.path, model.path.suffix
-    step = Sentence("say {}", model.argument_for("engine", other.name))
+    step = Sentence("say {}", Argument(model.path_of("engine"), other.name))
     if suffix in other.claims:
         step = Sentence("{} for a {}, or leave it out", step, suffix)
     says = f" {other.file_phrase}," if other.file_phrase else ":"
-    return Fault(model.argument, f"{path}{says} {row.name} runs a {row.runs}", step)
+    return Fault(Argument(model.argument), f"{path}{says} {row.name} runs a {row.runs}", step)
 
 
 def _beyond_program(program: ProgramSpec, model: ModelOptions, plan: PlanWords) -> Iterator[Fault]:

@@ -122,9 +122,12 @@ HOST_ENGINES: dict[str, HostEngine] = {
 """By the engines' names."""
 
 
-def model_for_board(artifact: Artifact, engine: str, bench: Bench, watch: Watch, where: str) -> Artifact:
-    """Return a model as a board runs it: compiled for its processor where the engine needs that."""
+def model_for_board(artifact: Artifact, engine: str, bench: Bench, watch: Watch, path: str) -> Artifact:
+    """Return a model as a board runs it: compiled for its processor where the engine needs that.
+
+    `path` is that of the request's argument that named the engine.
+    """
     compile_model = HOST_ENGINES[engine].compile_model
     if compile_model is None or Path(artifact.path).suffix not in ENGINES[engine].compiles:
         return artifact
-    return compile_model(artifact, bench, where, watch)
+    return compile_model(artifact, bench, Argument(path), watch)
