@@ -168,8 +168,9 @@ def read_request(options: RequestOptions) -> Request:
         for model, row, delegate in zip(options.models, rows, delegates, strict=True)
     )
     for model in models:
+        checks.faults += _beyond_engine(model.engine, options.plan)
         if model.content is not None and model.content.program is not None:
-            checks.faults += _beyond_program(model.content.program, model.options, options.plan)
+            checks.faults += _beyond_program(model.content.program, model, options.plan)
     samples = checks.samples(options.data)
     pipeline = checks.pipeline(options.plan, options.data)
     return Request(boards, models, plan, environment, options.data, samples, pipeline, tuple(checks.faults))
@@ -318,19 +319,25 @@ def _taken_by_other(model: ModelOptions, row: EngineRow, other: EngineRow) -> Fa
     return Fault(Argument(model.argument), f"{path}{says} {row.name} runs a {row.runs}", step)
 
 
-def _beyond_program(program: ProgramSpec, model: ModelOptions, plan: PlanWords) -> Iterator[Fault]:
+def _beyond_engine(row: EngineRow, plan: PlanWords) -> Iterator[Fault]:
+    """A fault for a timing that an engine has not, whatever its model."""
+    if plan.timing in get_args(Timing) and plan.timing not in row.timings:
+        others = " and ".join(name for name, other in ENGINES.items() if plan.timing in other.timings)
+        what = f"{plan.timing} is of {others}, not of {row.model_noun}"
+        yield Fault(Argument("plan.timing"), what, f"it is timed as {' or '.join(row.timings)}")
+
+
+def _beyond_program(program: ProgramSpec, model: RequestModel, plan: PlanWords) -> Iterator[Fault]:
     """Faults for what a request asks of a program that it does not declare."""
-    timing, path = Argument("plan.timing"), model.path
-    if plan.timing == _END_TO_END:
-        names = " and ".join(name for name, row in ENGINES.items() if row.runs == DEFAULT.runs)
-        yield Fault(timing, f"a pipeline runs around {names}, not around a program of your own")
-    elif plan.timing in get_args(Timing) and plan.timing not in program.timings:
+    path, threads = model.options.path, model.options.threads
+    if plan.timing in model.engine.timings and plan.timing not in program.timings:
         can = " and ".join(program.timings)
-        yield Fault(timing, f"{path} times {can}", f"make it time {plan.timing}, and add that to its timings")
+        step = f"make it time {plan.timing}, and add that to its timings"
+        yield Fault(Argument("plan.timing"), f"{path} times {can}", step)
     if plan.period_ms is not None and not program.period:
         step = "make it keep period_ns, and say period = true there"
         yield Fault(Argument("plan.period_ms"), f"{path} keeps no period", step)
-    if model.threads > program.threads_max:
+    if threads > program.threads_max:
         yield Fault(
             Argument("threads"),
             f"{path} runs with {program.threads_max} at most",

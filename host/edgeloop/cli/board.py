@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from edgeloop.cli import options
 from edgeloop.cli.output import print_json
 
 app = typer.Typer(help="Virtual ARM boards under QEMU.", no_args_is_help=True)
@@ -62,7 +63,7 @@ def remove(name: _Name) -> None:
 
 
 @app.command("list")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+def list_(as_json: options.Json = False) -> None:
     """List virtual boards: running, stopped, or stale (gone without having been stopped)."""
     from edgeloop.app import virtual_boards
 

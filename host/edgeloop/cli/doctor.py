@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from edgeloop.cli import options
 from edgeloop.cli.output import print_json
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+def doctor(as_json: options.Json = False) -> None:
     """Look at this host: Python, toolchains and versions, known-bad pairs, programs, disk."""
     from edgeloop.app.host_doctor import host_checks
     from edgeloop.cli.checks import checks_text

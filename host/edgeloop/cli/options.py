@@ -7,19 +7,23 @@ from typing import Annotated
 
 import typer
 
+from edgeloop.engines.registry import DEFAULT, ENGINES
+
+
+def _engines() -> str:
+    """`litert, tflite-runtime, tvm or exec (a program of your own); absent: tvm for .onnx and .so, else litert`."""
+    *others, last = (name if row.builds else f"{name} ({row.title})" for name, row in ENGINES.items())
+    claims = [f"{name} for {' and '.join(row.claims)}" for name, row in ENGINES.items() if row.claims]
+    return f"{', '.join(others)} or {last}; absent: {', '.join(claims)}, else {DEFAULT.name}."
+
+
 Target = Annotated[str, typer.Option(help="A board's name, user@host, tag:NAME or local.")]
 Data = Annotated[Path | None, typer.Option(help=".npz with x (or x/<input>, or encoded) and, for accuracy, y.")]
 Shape = Annotated[
     list[str] | None,
     typer.Option(help="NAME=1,28,28,1: an input's shape where the model leaves dimensions open; repeatable."),
 ]
-EngineName = Annotated[
-    str | None,
-    typer.Option(
-        "--engine",
-        help="litert, tflite-runtime, tvm, or exec: a program of your own. Absent: tvm for .onnx and .so, else litert.",
-    ),
-]
+EngineName = Annotated[str | None, typer.Option("--engine", help=_engines())]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the engine.")]
 DelegateName = Annotated[
     str, typer.Option("--delegate", help="By its name in the board's file; none: what the engine adds by itself.")
@@ -41,4 +45,4 @@ Environment = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print samples, minutes and undecidable limits; measure nothing.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]

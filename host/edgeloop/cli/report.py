@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from edgeloop.cli import options
+
 
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder.")],
     html: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here, one case for each limit.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a row for each trial here.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Print what a run found; write it as HTML, JUnit or CSV."""
     from edgeloop.app import report as reporting

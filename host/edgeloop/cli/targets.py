@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeloop.cli import options
 from edgeloop.cli.output import print_json
+from edgeloop.engines.registry import wheel_engines
 from edgeloop.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Boards as declared and as found.", no_args_is_help=True)
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="A board's name, user@host, or local.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Yes = Annotated[bool, typer.Option("--yes", help="Accept the host key that is shown, without asking.")]
 _Fingerprint = Annotated[
     str | None, typer.Option(metavar="SHA256:...", help="Accept the host key only if it has this fingerprint.")
@@ -52,7 +53,7 @@ def add(
 
 
 @app.command("list")
-def list_(as_json: _Json = False) -> None:
+def list_(as_json: options.Json = False) -> None:
     """List the boards that have a file, and what is wrong with files."""
     from edgeloop.app import targets
 
@@ -86,7 +87,7 @@ def list_(as_json: _Json = False) -> None:
 
 
 @app.command()
-def show(name: _Name, as_json: _Json = False) -> None:
+def show(name: _Name, as_json: options.Json = False) -> None:
     """Show a board with the keys of its model joined."""
     import tomlkit
 
@@ -112,7 +113,7 @@ def trust(name: _Name, fingerprint: _Fingerprint = None, yes: _Yes = False) -> N
 
 
 @app.command()
-def doctor(name: _Name, as_json: _Json = False) -> None:
+def doctor(name: _Name, as_json: options.Json = False) -> None:
     """Compare a board as declared with what is found there; each difference with its next step."""
     from edgeloop.app import targets
     from edgeloop.cli.checks import checks_text
@@ -131,7 +132,7 @@ def provision(
     name: _Name,
     engine: Annotated[
         list[str] | None,
-        typer.Option(metavar="E", help="litert, tflite-runtime or tvm; repeatable. Default: all it can run."),
+        typer.Option(metavar="E", help=f"One of {', '.join(wheel_engines())}; repeatable. Default: all it can run."),
     ] = None,
 ) -> None:
     """Push agent and runtime to a board ahead of the first measurement."""
