@@ -29,7 +29,7 @@ from edgeloop.loop.controller import Controller
 from edgeloop.loop.measure_and_judge import MeasurementPolicy
 from edgeloop.loop.replay import EventReplay
 from edgeloop.loop.train_and_build import Adapters
-from edgeloop.ports import Bench, Builder, Observer, Strategy
+from edgeloop.ports import Bench, Builder, Observer, Strategy, Trainer
 from edgeloop.ready_models.converted import is_tensorflow
 from edgeloop.ready_models.reference_file import ReferenceFileBuilder
 from edgeloop.records import external_reference
@@ -84,8 +84,10 @@ def open_controller(
         stack.callback(bench.close)
     networks = training_pool(campaign, folder / "networks")
     stack.callback(networks.close)
-    trainer = networks if others.trainer is None else others.trainer(TrainerSite(campaign, folder / "networks"))
-    stack.callback(trainer.close)
+    trainer: Trainer = networks
+    if others.trainer is not None:
+        trainer = others.trainer(TrainerSite(campaign, folder / "networks"))
+        stack.callback(trainer.close)
     builders = _builders(run, folder, observer, others.builders)
     stack.callback(builders.close)
     of_delegates = delegate_builders(
