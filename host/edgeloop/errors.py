@@ -140,20 +140,32 @@ class MissingExtraError(UserError):
         )
         self.package = package
         self.extra = extra
+        self.purpose = purpose
 
 
 class MissingExtrasError(UserError):
-    """Several packages that the base install does not bring, at once."""
+    """Several packages that the base install does not bring, a line for each purpose that they are needed for."""
 
     def __init__(self, errors: Sequence[MissingExtraError]) -> None:
-        super().__init__("\n".join(line for error in errors for line in error.lines()))
-        self.errors = tuple(errors)
+        purposes = dict.fromkeys(error.purpose for error in errors)
+        self.faults = [_without(purpose, [e for e in errors if e.purpose == purpose]) for purpose in purposes]
+        super().__init__("\n".join(fault.message for fault in self.faults))
 
     def lines(self, spell: Spell = str) -> list[str]:
-        return [line for error in self.errors for line in error.lines(spell)]
+        return [line for fault in self.faults for line in fault.lines(spell)]
 
     def at(self, where: str) -> list[Fault]:
-        return [fault for error in self.errors for fault in error.at(where)]
+        return [fault for error in self.faults for fault in error.at(where)]
+
+
+def _without(purpose: str, errors: Sequence[MissingExtraError]) -> UserError:
+    if len(errors) == 1:
+        return errors[0]
+    packages, extras = (", ".join(error.package for error in errors), dict.fromkeys(error.extra for error in errors))
+    return UserError(
+        f"{purpose} needs the packages {packages}, which are not installed",
+        next_step=f"pip install 'edgeloop[{','.join(extras)}]'",
+    )
 
 
 class ModelError(EdgeloopError):

@@ -73,5 +73,6 @@ def test_a_fresh_environment_measures_a_model_without_torch(wheel: Path, tmp_pat
     assert lacks.returncode == 2
     assert (
         lacks.stderr.strip()
-        == "edgeloop: edgeloop run needs the package torch, which is not installed; pip install 'edgeloop[train]'"
+        == "edgeloop: edgeloop run needs the packages torch, litert-torch, ai-edge-quantizer, which are not installed; "
+        "pip install 'edgeloop[train,tflite]'"
     )
