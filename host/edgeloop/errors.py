@@ -161,7 +161,8 @@ class MissingExtrasError(UserError):
 def _without(purpose: str, errors: Sequence[MissingExtraError]) -> UserError:
     if len(errors) == 1:
         return errors[0]
-    packages, extras = (", ".join(error.package for error in errors), dict.fromkeys(error.extra for error in errors))
+    packages = ", ".join(error.package for error in errors)
+    extras = dict.fromkeys(error.extra for error in errors)
     return UserError(
         f"{purpose} needs the packages {packages}, which are not installed",
         next_step=f"pip install 'edgeloop[{','.join(extras)}]'",

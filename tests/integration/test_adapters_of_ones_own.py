@@ -111,11 +111,11 @@ def test_extras_that_are_missing_are_named_all_at_once(tmp_path: Path, monkeypat
     monkeypatch.setattr(metadata, "version", absent)
     with pytest.raises(MissingExtrasError) as caught:
         check_toolchain(load_campaign(path))
+    pruner = "needs the package torch-pruning, which is not installed; pip install 'edgeloop[train]'"
     packages = "torch, litert-torch, ai-edge-quantizer, ai-edge-litert"
     assert caught.value.lines() == [
         f"edgeloop run needs the packages {packages}, which are not installed; pip install 'edgeloop[train,tflite]'",
-        "a lightening that ends in -p needs the package torch-pruning, which is not installed; "
-        "pip install 'edgeloop[train]'",
+        f"a lightening that ends in -p {pruner}",
         "search.strategy = 'optuna' needs the package optuna, which is not installed; pip install 'edgeloop[search]'",
     ]
 
