@@ -253,7 +253,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "values": (lambda path: small(path, "NonZero"), "has no shape that is known before it runs"),
     "open": (
         lambda path: small(path, shape=["n", "m", 4, 4], offset=np.ones(4, np.float32)),
-        "input x has the shape (?, ?, 4, 4), which leaves dimensions open; tell it with --shape x=1,32,4,4",
+        "input x has the shape (?, ?, 4, 4), which leaves dimensions open; tell it with shapes=['x=1,32,4,4']",
     ),
 }
 
