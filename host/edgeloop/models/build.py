@@ -8,7 +8,7 @@ import pickle
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -23,6 +23,9 @@ from edgeloop.models.keras_import.network import is_keras, seed_all, translate_m
 from edgeloop.models.keras_import.without_tensorflow import without_tensorflow
 from edgeloop.models.resnet import ResNet
 from edgeloop.user_code.functions import call_function, load_function
+
+if TYPE_CHECKING:
+    import keras
 
 _FAMILIES: dict[str, tuple[Callable[[float, int, NetworkIO, int], nn.Module], bool]] = {
     "ds_cnn": (DsCnn, True),
@@ -71,7 +74,7 @@ def build_network(spec: NetworkSpec, io: NetworkIO, channel_multiple: int) -> Bu
     return adapt(network, io, layout, source)
 
 
-def _from_keras(model: Any, spec: NetworkSpec, io: NetworkIO, source: str) -> BuiltNetwork:
+def _from_keras(model: keras.Model, spec: NetworkSpec, io: NetworkIO, source: str) -> BuiltNetwork:
     if spec.layout == "channels_first":
         raise UserError(
             f"{source}: a Keras model is channel-last, reference.layout says channels_first",

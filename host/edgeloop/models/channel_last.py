@@ -130,7 +130,7 @@ def _check_outputs(outputs: Mapping[str, torch.Tensor], io: NetworkIO, source: s
             raise UserError(f"{source}: output {name} is {value.dtype}", next_step="return float32")
 
 
-def _as_list(results: Any) -> Sequence[Any]:
+def _as_list(results: object) -> Sequence[Any]:
     return results if isinstance(results, tuple | list) else [results]
 
 

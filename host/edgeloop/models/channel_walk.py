@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch.fx import Node
+from torch.fx.node import Argument
 
 from edgeloop.errors import UserError
 from edgeloop.models.channel_maps import Maps, follow_moves, place, repeating
@@ -341,10 +342,10 @@ class Walk:
 
     # the small things
 
-    def _of(self, node: Any) -> Maps:
+    def _of(self, node: Argument) -> Maps:
         return self._maps[node][0] if isinstance(node, Node) and node in self._maps else {}
 
-    def _axis(self, pair: Pair, node: Any, axis: int) -> torch.Tensor:
+    def _axis(self, pair: Pair, node: Argument, axis: int) -> torch.Tensor:
         maps = self._of(node)
         if pair.kind not in _POINTWISE and set(maps) - {axis}:
             raise self._error(
@@ -352,7 +353,7 @@ class Walk:
             )
         return maps.get(axis, torch.arange(int(shape_of(node)[axis])))
 
-    def _is_stored(self, node: Any) -> bool:
+    def _is_stored(self, node: Argument) -> TypeGuard[Node]:
         return isinstance(node, Node) and node.name in self.tensors
 
     def _stored_tensor(self, pair: Pair, index: int) -> torch.Tensor:
@@ -368,7 +369,8 @@ class Walk:
     def _fill(self, pair: Pair, index: int, tensor: torch.Tensor) -> None:
         self._keep(pair, pair.wide.args[index], tensor)
 
-    def _keep(self, pair: Pair, wide: Any, tensor: torch.Tensor) -> None:
+    def _keep(self, pair: Pair, wide: Argument, tensor: torch.Tensor) -> None:
+        assert isinstance(wide, Node)
         before = self.weights.get(wide.name)
         if tensor.shape != shape_of(wide):
             raise self._error(pair, f"{tuple(tensor.shape)} does not fit {tuple(shape_of(wide))}")
@@ -376,8 +378,8 @@ class Walk:
             raise self._error(pair, "it shares its weights with another layer, which would be divided differently")
         self.weights[wide.name] = tensor
 
-    def _inherit(self, pair: Pair, source: Any) -> None:
-        if source in self._layer:
+    def _inherit(self, pair: Pair, source: Argument) -> None:
+        if isinstance(source, Node) and source in self._layer:
             self._layer[pair.small] = self._layer[source]
 
     def _mismatch(self, pair: Pair, one: Node, other: Node, maps_one: torch.Tensor, maps_other: torch.Tensor) -> None:

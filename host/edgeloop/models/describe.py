@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.fx import Node
+from torch.fx.node import Argument
 
 from edgeloop.core.network import LayerSize, NetworkIO, NetworkSizes, NetworkSpec
 from edgeloop.errors import UserError, translated
@@ -213,7 +213,7 @@ class _GraphWalk:
             depthwise=groups == shape_of(source)[1] > 1,
         )
 
-    def _parameter_of(self, node: Any) -> str | None:
+    def _parameter_of(self, node: Argument) -> str | None:
         """The parameter that a factor comes from, through changes of view; None where it is an activation."""
         while isinstance(node, Node) and node.name not in self.moving:
             if node.name in self.names:

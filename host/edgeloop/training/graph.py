@@ -362,5 +362,5 @@ def _erase(module: GraphModule, node: Node) -> None:
         module.graph.erase_node(producer)
 
 
-def _argument(node: Node, position: int, default: Any) -> Any:
+def _argument(node: Node, position: int, default: object) -> Any:
     return node.args[position] if len(node.args) > position else default

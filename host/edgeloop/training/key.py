@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from edgeloop.core.campaign import Data, Task, Training
 from edgeloop.core.frozen import key_of
@@ -85,9 +84,9 @@ def sizes_key(network: NetworkSpec, task: Task, data: Data, channel_multiple: in
     return key_of("sizes", network_key(network, channel_multiple), task, data)
 
 
-def _task_parts(task: Task) -> dict[str, Any]:
+def _task_parts(task: Task) -> dict[str, object]:
     """The task with the digest of each file that it names instead of the file's place."""
-    parts: dict[str, Any] = {"kind": task.kind, "loss": _code(task.loss), "distillation": _code(task.distillation)}
+    parts: dict[str, object] = {"kind": task.kind, "loss": _code(task.loss), "distillation": _code(task.distillation)}
     parts["metrics"] = {name: _code(reference) for name, reference in task.metrics.items()}
     return parts
 
@@ -102,13 +101,13 @@ def _code(reference: str | None) -> list[str] | None:
         raise UserError(f"{file}: can't be read: {error.strerror}", next_step=f"it is named as {reference}") from error
 
 
-def _recipe_parts(job: TrainingJob) -> dict[str, Any]:
+def _recipe_parts(job: TrainingJob) -> dict[str, object]:
     """The part of the recipe that bears on this job, so that another distillation weight does not train M1 anew."""
     recipe: Training = job.recipe
     is_lightened = job.lightening != "fp32"
     trained_float = job.parent is None and job.network.weights is None
     fine = is_lightened or job.parent is not None or job.teacher is not None
-    parts: dict[str, Any] = {"batch": recipe.batch, "seed": recipe.seed}
+    parts: dict[str, object] = {"batch": recipe.batch, "seed": recipe.seed}
     if job.widened_from is not None:
         parts |= {"epochs_widened": recipe.epochs_widened, "rate_widened": recipe.lightened_learning_rate}
     elif trained_float:

@@ -7,7 +7,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,7 +17,7 @@ _FILE = "training.json"
 
 
 def write_trained(
-    folder: Path, network: TrainedNetwork, job: TrainingJob, history: Sequence[Mapping[str, Any]]
+    folder: Path, network: TrainedNetwork, job: TrainingJob, history: Sequence[Mapping[str, object]]
 ) -> None:
     """Write the last file of a folder. `history` has a table for each epoch."""
     content = {

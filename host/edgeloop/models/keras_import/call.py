@@ -25,7 +25,7 @@ class Translation(Protocol):
         """Return the error that says what of the model can't be read."""
         ...
 
-    def activate(self, value: KerasValue, layer: keras.Layer, activation: object) -> KerasValue:
+    def activate(self, value: KerasValue, layer: keras.Layer, activation: Callable[..., object]) -> KerasValue:
         """Apply a layer's activation: one of Keras's functions, a layer, or a function of the user's own."""
         ...
 

@@ -14,15 +14,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.fx import Node
 
 from edgeloop.core.network import NetworkIO, TensorShape
 from edgeloop.errors import HarnessError, UserError, translated
 from edgeloop.models.keras_import.graph import KerasValue
+
+if TYPE_CHECKING:
+    import keras
 
 TOLERANCE = 1e-4
 """Of outputs, relative to the largest: float sums in another order differ by less."""
@@ -45,7 +49,7 @@ def is_keras(network: object) -> bool:
     return bool(modules & {"keras", "tf_keras"})
 
 
-def translate_model(model: Any, io: NetworkIO, source: str, weights: Path | None = None) -> nn.Module:
+def translate_model(model: keras.Model, io: NetworkIO, source: str, weights: Path | None = None) -> nn.Module:
     """Return a Keras model as a torch module in training mode, channel-last outside. `source` names the factory.
 
     Forward's arguments have the names of the data's inputs. `weights` is a file of `model.save_weights`. A softmax at
@@ -78,7 +82,7 @@ def translate_model(model: Any, io: NetworkIO, source: str, weights: Path | None
         results = translator.run(model.call, args, kwargs)
     ends_in_softmax: list[bool] = []
 
-    def output(value: KerasValue) -> Any:
+    def output(value: KerasValue) -> Node:
         softmax = io.kind == "classification" and value.node.target is torch.softmax
         if io.kind == "classification" and value.node.target is torch.sigmoid:
             raise UserError(
@@ -95,7 +99,7 @@ def translate_model(model: Any, io: NetworkIO, source: str, weights: Path | None
     return network.train()
 
 
-def _check_version(model: Any, source: str) -> None:
+def _check_version(model: object, source: str) -> None:
     keras = sys.modules.get("keras")
     if keras is None or int(keras.__version__.partition(".")[0]) < 3 or not isinstance(model, keras.Model):
         layer = keras is not None and isinstance(model, keras.layers.Layer)
@@ -116,7 +120,7 @@ _Place = Callable[[Mapping[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
 """From tensors by the data's names to the arguments of a model's call."""
 
 
-def _placement(model: Any, io: NetworkIO, source: str) -> _Place:
+def _placement(model: keras.Model, io: NetworkIO, source: str) -> _Place:
     """Return the way in which a model takes the data's inputs. Raises UserError where their names are not its own."""
     import keras
 
@@ -140,7 +144,7 @@ def _alone(name: str) -> _Place:
     return lambda tensors: ((tensors[name],), {})
 
 
-def _by_input(model: Any, data: Sequence[str], source: str) -> _Place:
+def _by_input(model: keras.Model, data: Sequence[str], source: str) -> _Place:
     """The placement for a functional model: the names of its keras.Input, in their structure."""
     import keras
 
@@ -154,7 +158,7 @@ def _by_input(model: Any, data: Sequence[str], source: str) -> _Place:
     return lambda tensors: ((keras.tree.map_structure(lambda name: tensors[name], structure),), {})
 
 
-def _by_argument(model: Any, data: Sequence[str], source: str) -> _Place:
+def _by_argument(model: keras.Model, data: Sequence[str], source: str) -> _Place:
     """The placement for a subclassed model: the arguments of its call, or one that takes a dictionary."""
     parameters = [
         p
@@ -178,7 +182,7 @@ def _other_inputs(source: str, names: Sequence[str], data: Sequence[str]) -> Use
     )
 
 
-def _load(model: Any, path: Path) -> None:
+def _load(model: keras.Model, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such file", next_step="save it with model.save_weights('m1.weights.h5')")
     if not path.name.endswith(_WEIGHT_FILES):
@@ -196,7 +200,7 @@ def _load(model: Any, path: Path) -> None:
 
 def _compare(
     network: nn.Module,
-    model: Any,
+    model: keras.Model,
     place: _Place,
     inputs: Sequence[TensorShape],
     ends_in_softmax: Sequence[bool],

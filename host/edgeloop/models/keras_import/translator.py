@@ -55,7 +55,7 @@ class Translator:
     def error(self, what: str, next_step: str = KNOWN_LAYERS_STEP) -> UserError:
         return UserError(f"{self.source}: {what}", next_step=next_step)
 
-    def activate(self, value: KerasValue, layer: keras.Layer, activation: Any) -> KerasValue:
+    def activate(self, value: KerasValue, layer: keras.Layer, activation: Callable[..., object]) -> KerasValue:
         """Apply a layer's activation: one of Keras's functions, a layer, or a function of the user's own."""
         of_keras = ACTIVATIONS.get(getattr(activation, "__name__", "")) if _is_kerass(activation) else None
         if of_keras is not None:

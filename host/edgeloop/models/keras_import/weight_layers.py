@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import keras
 import torch
 from torch import nn
 
@@ -146,7 +147,9 @@ def _depthwise_kernel(variable: object) -> torch.Tensor:
     return tensor.permute(-2, -1, *range(spatial)).reshape(-1, 1, *tensor.shape[:spatial])
 
 
-def _convolution(kernel: torch.Tensor, bias: object, layer: Any, groups: int, padding: Sequence[int]) -> nn.Module:
+def _convolution(
+    kernel: torch.Tensor, bias: object, layer: keras.Layer | None, groups: int, padding: Sequence[int]
+) -> nn.Module:
     """A torch convolution with weights (out, in / groups, kernel...); strides and dilation are the Keras layer's."""
     rank = kernel.dim() - 2
     kind: Any = nn.Conv1d if rank == 1 else nn.Conv2d  # the two take tuples of different lengths
@@ -164,7 +167,7 @@ def _convolution(kernel: torch.Tensor, bias: object, layer: Any, groups: int, pa
     return filled_module
 
 
-def _with_weights(module: _Weighted, layer: Any, *, weight: torch.Tensor, bias: object) -> _Weighted:
+def _with_weights(module: _Weighted, layer: keras.Layer | None, *, weight: torch.Tensor, bias: object) -> _Weighted:
     with torch.no_grad():
         module.weight.copy_(weight)
         if bias is not None:
