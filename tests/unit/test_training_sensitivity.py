@@ -124,7 +124,7 @@ def test_a_look_happens_on_the_device_that_the_network_lies_on():
     fake, _ = calibrated(Body())
     fake.module.to("meta")
     layer = next(layer for layer in fake.layers if layer.has_choice)
-    with fake.trying(layer, 4):
+    with fake.trial_bits(layer, 4):
         tried = [m for m in fake.module.modules() if isinstance(m, LearnedStepQuantizer)]
         assert [m.log_step.device.type for m in tried] == ["meta"]
 
