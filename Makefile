@@ -61,7 +61,8 @@ figures: $(STAMP) ## the house in figures: rooms, names, crossings, complexity, 
 	$(BIN)/python tests/architecture/house_figures.py --walk
 
 # pip says nothing but errors, and each long step says what it does. The demo's packages are a part of the tests'.
-PIP := $(BIN)/python -m pip install -qq --root-user-action=ignore -c constraints.txt
+PIP := $(BIN)/python -m pip install -qq --root-user-action=ignore
+PINNED := $(PIP) -c constraints.txt
 
 # torch goes in first and by itself: resolved together with the rest, a CUDA build of several GB comes in.
 $(DEMO_STAMP): pyproject.toml constraints.txt
@@ -70,15 +71,15 @@ $(DEMO_STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --upgrade pip
 	@echo "==> torch: 0.9 GB on disk, about half a minute"
-	@$(PIP) torch
+	@$(PINNED) torch
 	@echo "==> edgeloop, its converter and quantizer: 1.4 GB on disk, about a minute"
-	@$(PIP) -e '.[tflite]'
+	@$(PINNED) -e '.[tflite]'
 	@touch $@
 
 # TVM goes in last and without its dependencies, which are there: pip can't resolve it beside litert-torch (pyproject.toml).
 $(STAMP): $(DEMO_STAMP)
 	@echo "==> tools of the tests, tensorflow and TVM: 2.9 GB on disk, about two minutes"
-	@$(PIP) --group dev
+	@$(PINNED) --group dev
 	@$(PIP) --no-deps $(TVM)
 	@touch $@
 
