@@ -135,9 +135,11 @@ class TrainingJob(Frozen):
 
 
 class TrainedNetwork(Frozen):
-    """A folder with `network.pt2`, `recipe.json`, `probe.npz`, `weights.pt` and `training.json`; where it was
-    lightened, `graph.pt` with the weights of the folded graph before rounding. Of an M1 that is a file: `training.json`
-    and, where it teaches, `outputs.npz`."""
+    """A folder with `network.pt2`, `recipe.json`, `probe.npz`, `weights.pt` and `training.json`.
+
+    Where it was lightened, `graph.pt` too, with the weights of the folded graph before rounding. Of an M1 that is a
+    file: `training.json` and, where it teaches, `outputs.npz`.
+    """
 
     key: str
     folder: str

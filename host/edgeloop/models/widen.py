@@ -1,5 +1,6 @@
-"""A wide network that starts with the function of a trained small one (Net2WiderNet, Chen, Goodfellow, Shlens,
-arXiv:1511.05641), found on the exported graphs of both and not on module classes.
+"""A wide network that starts with the function of a trained small one, found on the exported graphs of both.
+
+Net2WiderNet (Chen, Goodfellow, Shlens, arXiv:1511.05641), on graphs and not on module classes.
 
 Every channel that the wide network has more repeats one of the small network's; whatever reads repeated channels gets
 its weights divided among them. The shares are uneven and differ from output to output: divided evenly, equal channels

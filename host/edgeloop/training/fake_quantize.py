@@ -194,7 +194,7 @@ class FakeQuantized:
         for source, uses in _by_weights(nodes).items():
             weight = constant(self.module, source)
             depthwise = any(is_depthwise(node, self.module) for node in uses)
-            bits = self._bits(depthwise, not edges.isdisjoint(uses))
+            bits = self._bits(depthwise=depthwise, edge=not edges.isdisjoint(uses))
             name, has_choice = _free_name(_module_name(source), layers), self.lightening.is_mixed and bits < 8
             if has_choice and name not in fewer_bits:
                 bits = 8
@@ -226,7 +226,7 @@ class FakeQuantized:
         for node in nodes:
             node.args = (*node.args[:position], call, *node.args[position + 1 :])
 
-    def _bits(self, depthwise: bool, edge: bool) -> int:
+    def _bits(self, *, depthwise: bool, edge: bool) -> int:
         rung = self.lightening
         if depthwise:
             return rung.depthwise_weight_bits

@@ -223,8 +223,10 @@ def _fold_affine(module: GraphModule) -> None:
 
 
 def _part_transposed(module: GraphModule) -> None:
-    """Give a transposed convolution weights of its own where a plain one reads the same: the runtime stores both, with
-    scales along different axes."""
+    """Give a transposed convolution weights of its own where a plain one reads the same.
+
+    The runtime stores both, with scales along different axes.
+    """
     axes: dict[Node, int] = {}
     for node in [n for n in module.graph.nodes if is_layer(n)]:
         source = node.args[1]

@@ -123,14 +123,14 @@ def prelu(call: LayerCall) -> KerasValue:
 class _FrozenNorm1d(nn.BatchNorm1d):
     """A batch norm that keeps its statistics in training too: Keras's with trainable=False."""
 
-    def train(self, mode: bool = True) -> _FrozenNorm1d:  # noqa: ARG002 -- torch's own signature
+    def train(self, mode: bool = True) -> _FrozenNorm1d:  # noqa: ARG002, FBT001, FBT002 -- torch's own signature
         return super().train(mode=False)
 
 
 class _FrozenNorm2d(nn.BatchNorm2d):
     """The same for images."""
 
-    def train(self, mode: bool = True) -> _FrozenNorm2d:  # noqa: ARG002 -- torch's own signature
+    def train(self, mode: bool = True) -> _FrozenNorm2d:  # noqa: ARG002, FBT001, FBT002 -- torch's own signature
         return super().train(mode=False)
 
 
