@@ -158,20 +158,23 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def translated(
-    kind: type[EdgeloopError], what: str | Callable[[Exception], str], *, next_step: str | None = None
+    kind: type[EdgeloopError],
+    what: str,
+    *,
+    next_step: str | None = None,
+    explain: Callable[[Exception], EdgeloopError | None] = lambda _error: None,
 ) -> Iterator[None]:
     """Raise what foreign code raises as an error of ours: `what` says where it happened, the cause is kept.
 
-    `what` may be a function of the foreign error, such as one that finds the line in a user's file. Our own errors
-    pass as they are. This is the one place for a broad `except` around a library or a user's code.
+    Our own errors pass as they are. `explain` returns a better error for one whose cause it knows. This is the one
+    place for a broad `except` around a library or a user's code.
     """
     try:
         yield
     except EdgeloopError:
         raise
     except Exception as error:
-        where = what if isinstance(what, str) else what(error)
-        raise kind(f"{where}: {one_line(error)}", next_step=next_step) from error
+        raise explain(error) or kind(f"{what}: {one_line(error)}", next_step=next_step) from error
 
 
 @contextmanager

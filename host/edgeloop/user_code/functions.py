@@ -7,11 +7,12 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from edgeloop.errors import EdgeloopError, UserError, translated
+from edgeloop.errors import EdgeloopError, UserError, one_line, translated
 
 _Result = TypeVar("_Result")
 
@@ -36,7 +37,7 @@ def load_function(reference: str) -> Callable[..., Any]:
 def call_function(function: Callable[..., _Result], reference: str, *args: object, **kwargs: object) -> _Result:
     """Call a user's function. Its exceptions become a UserError with file, line and message."""
     path = Path(reference.rpartition(":")[0])
-    with translated(UserError, lambda error: reference + _line_in(error, path)):
+    with translated(UserError, reference, explain=partial(_at_line, path=path, where=reference)):
         return function(*args, **kwargs)
 
 
@@ -53,12 +54,18 @@ def _run_file(path: Path, module_name: str) -> ModuleType:
     if "keras" not in sys.modules:  # it looks once, while it is imported, and would choose tensorflow
         os.environ["KERAS_BACKEND"] = "torch"
     try:
-        with translated(UserError, lambda error: f"{path}{_line_in(error, path)}: can't be imported"):
+        explain = partial(_at_line, path=path, where=str(path), what="can't be imported: ")
+        with translated(UserError, str(path), explain=explain):
             spec.loader.exec_module(module)
     except EdgeloopError:
         del sys.modules[module_name]
         raise
     return module
+
+
+def _at_line(error: Exception, path: Path, where: str, what: str = "") -> UserError:
+    """The error as the user reads it, with the line of their own file."""
+    return UserError(f"{where}{_line_in(error, path)}: {what}{one_line(error)}")
 
 
 def _line_in(error: BaseException, path: Path) -> str:
