@@ -135,9 +135,11 @@ class TrainingJob(Frozen):
 
 
 class TrainedNetwork(Frozen):
-    """A folder with `network.pt2`, `recipe.json`, `probe.npz`, `weights.pt` and `training.json`; where it was
-    lightened, `graph.pt` with the weights of the folded graph before rounding. Of an M1 that is a file: `training.json`
-    and, where it teaches, `outputs.npz`."""
+    """A folder with `network.pt2`, `recipe.json`, `probe.npz`, `weights.pt` and `training.json`.
+
+    Where it was lightened, `graph.pt` too, with the weights of the folded graph before rounding. Of an M1 that is a
+    file: `training.json` and, where it teaches, `outputs.npz`.
+    """
 
     key: str
     folder: str
@@ -152,22 +154,36 @@ class TrainedNetwork(Frozen):
 
 
 class Networks(Protocol):
-    """Counts what a network would cost before it is trained. Runs a user's code apart from the controller."""
+    """The sizes of a network before it is trained. Runs a user's code apart from the controller.
+
+    `edgeloop.testing.contracts.trainer` holds this and the Trainer port.
+    """
 
     def describe(self, network: NetworkSpec, task: Task, data: Data, channel_multiple: int) -> NetworkSizes:
-        """Raises UserError where the factory can't be called or its module can't be exported, ModelError where
-        channels are to be removed and can't be.
+        """Return the sizes; equal questions get equal answers.
+
+        Raises UserError where the factory can't be called or its module can't be exported, ModelError where channels
+        are to be removed and can't be.
         """
         ...
 
 
 class Trainer(Protocol):
-    def key(self, job: TrainingJob) -> str: ...
+    """Trains networks apart from the controller. A finished training is kept on disk and never made twice."""
+
+    def key(self, job: TrainingJob) -> str:
+        """Return the name of the job's result, which can name a folder: equal jobs have equal keys, others do not.
+
+        Raises UserError where a file that the task names is missing, MissingExtraError where the toolchain is.
+        """
+        ...
 
     def submit(self, job: TrainingJob, progress: Callable[[str, float], None]) -> Future[TrainedNetwork]:
-        """Start a training, or find it done. `progress` gets a label and a fraction from 0 to 1.
+        """Start a training, join one of an equal job that waits or runs, or find it finished: the future is done then.
 
-        The future raises UserError (the user's code or data), or HarnessError.
+        `progress` gets a label and a fraction from 0 to 1, which does not fall while the label is the same. The future
+        raises UserError (the user's code or data), or HarnessError. A failure stays with its job, and is tried again
+        when the job is submitted again.
         """
         ...
 
@@ -176,7 +192,7 @@ class Trainer(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop what is running; finished trainings stay on disk."""
+        """Stop what waits and runs, whose futures are cancelled or fail; finished trainings stay on disk."""
         ...
 
 

@@ -20,7 +20,7 @@ from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkIO, TensorShape
 from edgeloop.errors import BuildError, ParityError
 from edgeloop.host_runtime.litert import open_model
-from edgeloop.models.channel_last import ChannelLast, adapted
+from edgeloop.models.channel_last import ChannelLast, adapt
 from edgeloop.ports import TrainedNetwork
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
@@ -262,7 +262,7 @@ def test_a_layer_that_is_used_twice_is_stored_once_with_a_bias_for_each_input_an
         inputs=(TensorShape(name="x", shape=(16,)),),
         outputs=(TensorShape(name="y", shape=(10,)),),
     )
-    network = adapted(SharedHidden(), io, ChannelLast(inputs=True, outputs=True), "it")
+    network = adapt(SharedHidden(), io, ChannelLast(inputs=True, outputs=True), "it")
     data = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
     trained = write_calibrated_folder(tmp_path / "trained", network, data, Lightening.parse(rung))
     artifact, answer = _built_here(trained, tmp_path / "out", "steps")

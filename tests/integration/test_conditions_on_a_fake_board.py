@@ -415,7 +415,6 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[Key, Measured]:
     It serves every declaration that asks the same of the board, since judging is a function of its records. Flat is
     flat over two seconds: what takes minutes on a board is the same arithmetic.
     """
-
     first = Bench(tmp_path_factory.mktemp("first"))
     first.bench.prepare(first.request(Environment()), None, lambda what, done, total: None)
 

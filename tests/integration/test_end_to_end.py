@@ -13,7 +13,7 @@ import pytest
 from campaigns import events, run, write_local_board
 
 from edgeloop.config.pipeline_file import read_pipeline
-from edgeloop.data.encoded import joined
+from edgeloop.data.encoded import join_encoded
 from edgeloop.errors import UserError
 from edgeloop.user_code.functions import load_function
 
@@ -42,7 +42,7 @@ def data(folder: Path, **more: Any) -> Path:
     rng = np.random.default_rng(3)
     samples = [compress(rng.random((4, 4, 1), np.float32).tobytes()) for _ in range(12)]
     path = folder / "data.npz"
-    np.savez(path, **{**joined(samples), "y": rng.integers(0, 3, 12), **more})
+    np.savez(path, **{**join_encoded(samples), "y": rng.integers(0, 3, 12), **more})
     return path
 
 

@@ -50,6 +50,17 @@ def _kill_when(stage: str, campaign: Path, out: Path) -> None:
         process.wait()
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that nothing interrupted, in `run`, and what the command printed, in `result.json`."""
+    folder = tmp_path_factory.mktemp("whole")
+    campaign = campaigns.write_campaign(folder, target="here", size_ratio=SIZE_RATIO)
+    campaigns.write_local_board(folder)
+    done = campaigns.run("run", campaign, "--out", folder / "run", "--json", cwd=folder)
+    (folder / "result.json").write_text(done.stdout)
+    return folder
+
+
 @pytest.mark.parametrize(
     "stages",
     [
@@ -58,15 +69,12 @@ def _kill_when(stage: str, campaign: Path, out: Path) -> None:
     ],
 )
 def test_killed_at_any_stage_a_run_ends_with_the_same_network_and_measures_nothing_twice(
-    tmp_path: Path, stages: tuple[str, ...]
+    whole: Path, tmp_path: Path, stages: tuple[str, ...]
 ) -> None:
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
-    for folder in (whole, torn):
-        campaigns.write_campaign(folder, target="here", size_ratio=SIZE_RATIO)
-        campaigns.write_local_board(folder)
-    uninterrupted = json.loads(
-        campaigns.run("run", whole / "campaign.toml", "--out", whole / "run", "--json", cwd=whole).stdout
-    )
+    torn = tmp_path / "torn"
+    campaigns.write_campaign(torn, target="here", size_ratio=SIZE_RATIO)
+    campaigns.write_local_board(torn)
+    uninterrupted = json.loads((whole / "result.json").read_text())
     for stage in stages:
         _kill_when(stage, torn / "campaign.toml", torn / "run")
     resumed = json.loads(
@@ -114,15 +122,14 @@ def test_ctrl_c_ends_a_run_in_a_line_and_leaves_nothing_behind(tmp_path: Path) -
     assert alive(tmp_path) == []
 
 
-def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
-    campaign = campaigns.write_campaign(tmp_path, target="here")
-    campaigns.write_local_board(tmp_path)
-    campaigns.run("run", campaign, "--out", tmp_path / "run", cwd=tmp_path)
-    before = (tmp_path / "run/ledger.jsonl").read_bytes()
-    campaigns.run("run", campaign, "--out", tmp_path / "run", "--resume", cwd=tmp_path)
-    assert (tmp_path / "run/ledger.jsonl").read_bytes() == before
-    done = campaigns.run("run", campaign, "--out", tmp_path / "run", cwd=tmp_path, expect=2)
+def test_a_finished_run_is_not_run_again(whole: Path) -> None:
+    campaign, out = whole / "campaign.toml", whole / "run"
+    before = (out / "ledger.jsonl").read_bytes()
+    campaigns.run("run", campaign, "--out", out, "--resume", cwd=whole)
+    assert (out / "ledger.jsonl").read_bytes() == before
+    done = campaigns.run("run", campaign, "--out", out, cwd=whole, expect=2)
     assert "--resume" in done.stderr
-    campaign.write_text(campaign.read_text().replace("trials = 4", "trials = 5"))
-    done = campaigns.run("run", campaign, "--out", tmp_path / "run", "--resume", cwd=tmp_path, expect=2)
+    other = whole / "other.toml"
+    other.write_text(campaign.read_text().replace("trials = 4", "trials = 5"))
+    done = campaigns.run("run", other, "--out", out, "--resume", cwd=whole, expect=2)
     assert "not the one this run was started with" in done.stderr

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import training_entry
 
 from edgeloop.core.campaign import Data, Task, Training
 from edgeloop.core.network import NetworkSpec
@@ -20,64 +21,11 @@ from edgeloop.training.pool import TrainingPool
 
 pytest.importorskip("torch")  # its version is a part of every key
 
-ENTRY = """
-import os, signal, time
-from edgeloop.core.network import NetworkSizes
-from edgeloop.errors import UserError
-from edgeloop.ports import TrainedNetwork
-from edgeloop.training.key import training_key
-from edgeloop.training.summary import write_trained
-
-def prepare(threads): pass
-
-def train(job, networks, report):
-    (networks / "starting").write_text(str(os.getpid()))
-    (networks / "starting").replace(networks / "started")
-    print("user code prints", flush=True)
-    match job.network.family:
-        case "crash":
-            print("about to fall", flush=True)
-            os.kill(os.getpid(), signal.SIGSEGV)
-        case "endless":
-            print("round and round", flush=True)
-            while True:
-                pass
-        case "hungry":
-            bytearray(1 << 31)
-        case "wrong":
-            raise UserError("net.py: no good", next_step="write it anew")
-        case "broken":
-            raise ValueError("a fault of ours")
-        case "slow":
-            for step in range(600):
-                report("training", step / 600)
-                time.sleep(0.05)
-    folder = networks / training_key(job)
-    folder.mkdir()
-    with (networks / "trained").open("a") as file:
-        print(job.network.family, file=file)
-    report("training", 1.0)
-    trained = TrainedNetwork(key=folder.name, folder=str(folder), seconds=0, epochs=1, validation={})
-    write_trained(folder, trained, job, [])
-    return trained
-
-def describe(network, task, data, channel_multiple):
-    assert os.environ["OMP_WAIT_POLICY"]
-    name, _, fell = network.family.partition(" ")
-    if name == "fragile" and not os.path.exists(fell):
-        open(fell, "w").close()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return NetworkSizes(parameters=os.getpid(), macs=1, layers=(), activations=(), peak_activation_elements=1)
-"""
-
 
 @pytest.fixture
-def entry(tmp_path, monkeypatch):
-    folder = tmp_path / "code"
-    folder.mkdir()
-    (folder / "pool_entry.py").write_text(ENTRY)
-    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
-    return "pool_entry"
+def entry(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(training_entry.FOLDER), prepend=os.pathsep)
+    return training_entry.__name__
 
 
 @pytest.fixture

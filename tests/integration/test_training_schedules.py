@@ -96,15 +96,20 @@ def test_the_difference_of_outputs_alone_trains_m1_on_unlabelled_data_too(traini
     assert with_more > without + 0.05
 
 
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory):
+    builder = TfliteBuilder(tmp_path_factory.mktemp("artifacts"), Gate(Task()))
+    yield builder
+    builder.close()
+
+
 @pytest.mark.parametrize("schedule", ["patent3", "qkd"])
-def test_a_schedule_with_a_teacher_ends_in_a_network_that_the_runtime_agrees_with(trainings, m2, schedule, tmp_path):
+def test_a_schedule_with_a_teacher_ends_in_a_network_that_the_runtime_agrees_with(trainings, m2, schedule, builder):
     m3 = trainings.run(M2, "w4a8", parent=m2, teacher=m2, schedule=schedule, teacher_is="m2")
     simple = trainings.run(M2, "w4a8", parent=m2, teacher=m2, teacher_is="m2")
     assert m3.key != simple.key
     assert m3.lightened["top1"] > 0.8
-    builder = TfliteBuilder(tmp_path, Gate(Task()))
     artifact = builder.build(m3, "w4a8")
-    builder.close()
     assert artifact.parity.agreement > 0.99
 
 

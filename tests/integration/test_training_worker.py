@@ -109,6 +109,14 @@ def digits(tmp_path_factory):
     return networks, data, network, run(job(network, data, epochs=8), networks)
 
 
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory):
+    """One builder, whose child loads the toolchain once."""
+    builder = TfliteBuilder(tmp_path_factory.mktemp("artifacts"), Gate(Task()))
+    yield builder
+    builder.close()
+
+
 def test_a_float_network_learns_and_its_folder_says_all(digits):
     _networks, data, _network, trained = digits
     folder = Path(trained.folder)
@@ -140,7 +148,7 @@ def test_a_float_network_learns_and_its_folder_says_all(digits):
 
 
 @pytest.mark.parametrize(("lightening", "taught"), [("w8a8", False), ("w4a8", True)])
-def test_a_lightened_network_says_in_the_runtime_what_it_said_in_training(digits, tmp_path, lightening, taught):
+def test_a_lightened_network_says_in_the_runtime_what_it_said_in_training(digits, builder, lightening, taught):
     networks, data, network, parent = digits
     lightened = job(network, data, None, lightening, parent.folder, parent.folder if taught else None, epochs=8)
     trained = run(lightened, networks)
@@ -148,11 +156,7 @@ def test_a_lightened_network_says_in_the_runtime_what_it_said_in_training(digits
     assert trained.validation == parent.validation
     assert trained.lightened["top1"] > parent.validation["top1"] - 0.05
     assert digest(f"{trained.folder}/weights.pt") == digest(f"{parent.folder}/weights.pt")
-    builder = TfliteBuilder(tmp_path, Gate(Task()))
-    try:
-        artifact = builder.build(trained, lightening)
-    finally:
-        builder.close()
+    artifact = builder.build(trained, lightening)
     assert artifact.parity is not None
     assert artifact.parity.agreement >= 0.995
     assert artifact.ranges_matched is not None
@@ -163,7 +167,7 @@ def test_a_lightened_network_says_in_the_runtime_what_it_said_in_training(digits
     "lightening", [*(pytest.param(n, marks=pytest.mark.full) for n in ("w4a8:50", "w8a8-p25")), "w4a8:50-p25"]
 )
 def test_layers_of_4_bit_beside_8_and_fewer_channels_say_in_the_runtime_what_they_said_in_training(
-    digits, tmp_path, lightening
+    digits, builder, lightening
 ):
     networks, data, *_ = digits
     network = NetworkSpec(family="mlp", width=2.0, depth=3)  # hidden fully connected layers have the choice
@@ -176,9 +180,7 @@ def test_layers_of_4_bit_beside_8_and_fewer_channels_say_in_the_runtime_what_the
     assert [layer.bits for layer in trained.layers if layer not in choices] == [8] * (
         len(trained.layers) - len(choices)
     )
-    builder = TfliteBuilder(tmp_path, Gate(Task()))
     artifact = builder.build(trained, lightening)
-    builder.close()
     assert artifact.parity is not None
     assert artifact.parity.agreement > 0.985
     assert artifact.ranges_matched is not None
@@ -206,7 +208,7 @@ def test_two_processes_make_the_same_bytes(digits, tmp_path):
     assert made[0] == made[1]
 
 
-def test_a_users_network_of_two_inputs_and_outputs_goes_the_whole_way(tmp_path):
+def test_a_users_network_of_two_inputs_and_outputs_goes_the_whole_way(tmp_path, builder):
     file = tmp_path / "own.py"
     file.write_text(OWN)
     task = Task(
@@ -222,15 +224,11 @@ def test_a_users_network_of_two_inputs_and_outputs_goes_the_whole_way(tmp_path):
     parent = run(job(network, data, task, epochs=12), networks)
     assert parent.validation["right"] > 0.5
     trained = run(job(network, data, task, "w8a8", parent.folder, parent.folder, epochs=12), networks)
-    builder = TfliteBuilder(tmp_path / "artifacts", Gate(Task()))
-    try:
-        artifact = builder.build(trained, "w8a8")
-        with np.load(f"{trained.folder}/probe.npz") as probe:
-            inputs = {name: probe[f"parity/x/{name}"] for name in ("image", "extra")}
-            expected = {name: probe[f"parity/y/{name}"] for name in ("kind", "size")}
-        outputs = builder.predict(artifact, inputs)
-    finally:
-        builder.close()
+    artifact = builder.build(trained, "w8a8")
+    with np.load(f"{trained.folder}/probe.npz") as probe:
+        inputs = {name: probe[f"parity/x/{name}"] for name in ("image", "extra")}
+        expected = {name: probe[f"parity/y/{name}"] for name in ("kind", "size")}
+    outputs = builder.predict(artifact, inputs)
     assert artifact.ranges_matched is not None
     assert artifact.ranges_matched[0] == artifact.ranges_matched[1]
     assert (outputs["kind"].argmax(1) == expected["kind"].argmax(1)).mean() >= 0.99

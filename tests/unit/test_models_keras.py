@@ -23,7 +23,7 @@ from edgeloop.models.describe import describe
 from edgeloop.models.widen import widen
 from edgeloop.training.fake_quantize import FakeQuantized
 from edgeloop.training.graph import exported_graph, kind_of
-from edgeloop.training.prune import pruned
+from edgeloop.training.prune import prune
 from edgeloop.training.quantizers import QuantizerPhase
 from edgeloop.user_code.functions import load_function
 
@@ -287,7 +287,7 @@ def test_a_keras_network_is_pruned_and_widened_like_any_other(tmp_path: Path) ->
     widen(small, wide, IO, seed=0, source="net.py:build")
     x = _samples()
     assert torch.allclose(small.eval()(x)[0], wide.eval()(x)[0], atol=1e-5)
-    assert pruned(small, [x], 50, 4).network.conv2d_1.weight.shape == (4, 4, 3, 3)
+    assert prune(small, [x], 50, 4).network.conv2d_1.weight.shape == (4, 4, 3, 3)
 
 
 def test_pruning_through_a_flatten_in_kerass_order_is_refused_instead_of_taking_the_wrong_columns(
@@ -295,7 +295,7 @@ def test_pruning_through_a_flatten_in_kerass_order_is_refused_instead_of_taking_
 ) -> None:
     text = "def build(width, depth): return keras.Sequential([layers.Conv2D(8, 3), layers.Flatten(), layers.Dense(3)])"
     with pytest.raises(ModelError, match="which channel went where"):
-        pruned(_made(tmp_path, text), [_samples()], 50, 4)
+        prune(_made(tmp_path, text), [_samples()], 50, 4)
 
 
 def test_weights_of_keras_are_read_and_those_of_another_network_refused(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from torch.nn import functional  # noqa: E402
 from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape  # noqa: E402
 from edgeloop.errors import UserError  # noqa: E402
 from edgeloop.models.build import build_network  # noqa: E402
-from edgeloop.models.channel_last import ChannelLast, adapted  # noqa: E402
-from edgeloop.models.channel_maps import moved, place, repeating  # noqa: E402
+from edgeloop.models.channel_last import ChannelLast, adapt  # noqa: E402
+from edgeloop.models.channel_maps import follow_moves, place, repeating  # noqa: E402
 from edgeloop.models.widen import widen  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -137,7 +137,7 @@ class Tangle(nn.Module):
 def both(network, io=None, small=1, wide=2):
     io = io or io_of((6, 6, 3), (4,))
     layout = ChannelLast(inputs=False, outputs=False)
-    return [adapted(network(width), io, layout, "it") for width in (small, wide)], io
+    return [adapt(network(width), io, layout, "it") for width in (small, wide)], io
 
 
 def test_sums_after_concatenations_multipliers_transposed_layers_and_bare_parameters_keep_the_function():
@@ -267,7 +267,7 @@ def test_moves_are_read_off_whatever_they_do():
     def flat(tensors):
         return tensors[0].permute(0, 2, 1).flatten(1)
 
-    (found,) = moved([((1, 2, 3), maps)], flat, flat)
+    (found,) = follow_moves([((1, 2, 3), maps)], flat, flat)
     numbers = torch.arange(6).reshape(1, 2, 3)
     assert torch.equal(place(flat([numbers]), found), flat([place(numbers, maps)]))
-    assert moved([((1, 2, 3), maps)], lambda t: t[0][:, :1], lambda t: t[0][:, 1:2]) is None
+    assert follow_moves([((1, 2, 3), maps)], lambda t: t[0][:, :1], lambda t: t[0][:, 1:2]) is None

@@ -11,8 +11,8 @@ from torch.nn import functional  # noqa: E402
 
 from edgeloop.core.lightening import Lightening  # noqa: E402
 from edgeloop.core.network import NetworkIO, TensorShape  # noqa: E402
-from edgeloop.models.channel_last import ChannelLast, adapted  # noqa: E402
-from edgeloop.models.describe import exported, sizes_of  # noqa: E402
+from edgeloop.models.channel_last import ChannelLast, adapt  # noqa: E402
+from edgeloop.models.describe import export_network, sizes_of  # noqa: E402
 from edgeloop.search.size_model import weight_bits  # noqa: E402
 from edgeloop.training.fake_quantize import FakeQuantized  # noqa: E402
 from edgeloop.training.graph import constant, exported_graph, is_constant  # noqa: E402
@@ -109,7 +109,7 @@ def test_what_only_a_concatenation_reads_has_its_range_and_others_keep_their_own
 
 def test_ranges_that_the_kernels_fix_are_those():
     fake, _ = quantized(Body(lambda s, x: torch.sigmoid(s.a(x)) * torch.tanh(s.b(x)), a=conv(), b=conv()), 4, 5, 5)
-    fixed = {a.name: (a.quantizer.low, a.quantizer.high) for a in fake.activations if a.quantizer.fixed}
+    fixed = {a.name: (a.quantizer.low, a.quantizer.high) for a in fake.activations if a.quantizer.is_fixed}
     assert fixed == {"sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 
 
@@ -183,7 +183,7 @@ def test_a_layer_used_twice_takes_the_most_bits_that_a_use_needs_as_was_predicte
         inputs=(TensorShape(name="x", shape=(6,)),),
         outputs=(TensorShape(name="y", shape=(6,)),),
     )
-    sizes = sizes_of(exported(adapted(InOrder(order), io, ChannelLast(inputs=True, outputs=True), "it"), io, "it"))
+    sizes = sizes_of(export_network(adapt(InOrder(order), io, ChannelLast(inputs=True, outputs=True), "it"), io, "it"))
     predicted = weight_bits(sizes, Lightening.parse("w4a8"))
     assert dict(zip([layer.name for layer in sizes.layers], predicted, strict=True)) == bits
 

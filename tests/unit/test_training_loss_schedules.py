@@ -8,15 +8,15 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edgeloop.core.campaign import Task  # noqa: E402
-from edgeloop.training.fit import FitSamples, FitSettings, fit, named  # noqa: E402
+from edgeloop.training.fit import FitSamples, FitSettings, by_name, fit  # noqa: E402
 from edgeloop.training.loss_schedules import (  # noqa: E402
     DeferredLoss,
+    Distillation,
     Labels,
     LossSequence,
+    LossStage,
     MutualDistillation,
-    Taught,
-    TaughtUnlabelled,
-    Term,
+    UnlabelledDistillation,
 )
 from edgeloop.training.objective import Objective  # noqa: E402
 
@@ -30,20 +30,20 @@ GIVEN = {"y": torch.ones(4, 1)}
 
 
 def test_a_teachers_share_is_mixed_with_the_labels_and_ends_with_them():
-    lesson = Taught(Labels(OBJECTIVE, TARGETS), TEACHER, 0.5)
+    lesson = Distillation(Labels(OBJECTIVE, TARGETS), TEACHER, 0.5)
     assert lesson.loss(GIVEN, INDEX, 0.0).item() == pytest.approx(0.5 * 1 + 0.5 * 4)
     assert lesson.loss(GIVEN, INDEX, 1.0).item() == pytest.approx(1.0)
 
 
 def test_with_a_share_of_1_the_difference_of_outputs_alone_counts_to_the_end():
     unusable = Labels(OBJECTIVE, {"y": torch.full((6, 1), torch.nan)})
-    lesson = Taught(unusable, TEACHER, 1.0)
+    lesson = Distillation(unusable, TEACHER, 1.0)
     assert [lesson.loss(GIVEN, INDEX, done).item() for done in (0.0, 1.0)] == pytest.approx([4.0, 4.0])
 
 
 def test_unlabelled_samples_add_the_difference_to_the_teacher_only():
-    lesson = TaughtUnlabelled(
-        Taught(Labels(OBJECTIVE, TARGETS), TEACHER, 0.5),
+    lesson = UnlabelledDistillation(
+        Distillation(Labels(OBJECTIVE, TARGETS), TEACHER, 0.5),
         lambda index: {"y": torch.ones(len(index), 1)},
         {"y": torch.full((9, 1), 5.0)},
         torch.Generator().manual_seed(0),
@@ -70,7 +70,11 @@ def test_lessons_follow_each_other_each_with_its_own_course():
         return Notes("c")
 
     lesson = LossSequence(
-        (Term("a", 1 / 3, Notes("a")), Term("b", 1 / 3, Notes("b")), Term("c", 1 / 3, DeferredLoss(late)))
+        (
+            LossStage("a", 1 / 3, Notes("a")),
+            LossStage("b", 1 / 3, Notes("b")),
+            LossStage("c", 1 / 3, DeferredLoss(late)),
+        )
     )
     for done in (0.0, 0.25, 0.5, 0.75, 0.999):
         lesson.loss(GIVEN, INDEX, done)
@@ -91,7 +95,7 @@ def test_in_co_studying_the_teacher_learns_from_labels_and_from_the_learner():
 
     errors = error(teacher), error(learner)
     lesson = MutualDistillation(
-        Labels(OBJECTIVE, samples.targets), teacher, lambda index: named(teacher(x[index]), ["y"]), 0.5, 0.02
+        Labels(OBJECTIVE, samples.targets), teacher, lambda index: by_name(teacher(x[index]), ["y"]), 0.5, 0.02
     )
     fit(learner, ["y"], samples, lesson, FitSettings(8, 8, 0.02, 0, "learning_rate"), lambda _: None)
     assert not torch.equal(teacher.weight, before)

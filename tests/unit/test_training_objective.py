@@ -13,7 +13,7 @@ from torch import nn  # noqa: E402
 from edgeloop.core.campaign import Task  # noqa: E402
 from edgeloop.errors import DataError, UserError  # noqa: E402
 from edgeloop.training.fit import FitSamples, FitSettings, fit, predict  # noqa: E402
-from edgeloop.training.loss_schedules import Labels, Taught  # noqa: E402
+from edgeloop.training.loss_schedules import Distillation, Labels  # noqa: E402
 from edgeloop.training.objective import Objective, teacher_share  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -52,7 +52,7 @@ def test_a_custom_task_with_a_teacher_needs_a_distillation_of_its_own(tmp_path):
     reference = f"{tmp_path}/t.py:f"
     task = Task(kind="custom", loss=reference, metrics={"m": reference}, agreement=reference)
     with pytest.raises(UserError, match="distillation"):
-        Objective(task, taught=True)
+        Objective(task, has_teacher=True)
     with pytest.raises(UserError, match="gave float, a loss is one number"):
         Objective(task).loss({}, {})
 
@@ -97,7 +97,7 @@ def test_fewer_samples_than_a_batch_are_one_batch():
 
 def test_a_teacher_is_listened_to():
     wrong = {"y": torch.full((22, 1), 7.0)}
-    alone, taught = trained()[0], trained(lesson=Taught(labels(regression()), wrong, 0.5))[0]
+    alone, taught = trained()[0], trained(lesson=Distillation(labels(regression()), wrong, 0.5))[0]
     assert taught.bias.item() > alone.bias.item()
 
 
@@ -125,7 +125,7 @@ def test_a_patience_counts_and_the_best_is_chosen_only_from_the_share_that_is_ju
 
     torch.manual_seed(5)
     network, samples = nn.Linear(3, 1), regression()
-    course = replace(COURSE, epochs=12, patience=2, judged_from=1 / 3)
+    course = replace(COURSE, epochs=12, patience=2, counts_from=1 / 3)
     history = fit(network, ["y"], samples, labels(samples), course, lambda _: None, validation_loss=validation_loss)
     assert [e.validation_loss for e in history] == [None] * 4 + [3.0, 2.0, 2.5, 4.0]
     assert torch.equal(network.weight, seen[1])

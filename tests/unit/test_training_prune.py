@@ -16,8 +16,8 @@ from torch import nn  # noqa: E402
 from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape  # noqa: E402
 from edgeloop.errors import ModelError  # noqa: E402
 from edgeloop.models.build import build_network  # noqa: E402
-from edgeloop.models.describe import exported, sizes_of  # noqa: E402
-from edgeloop.training.prune import kept_channels, pruned, settle  # noqa: E402
+from edgeloop.models.describe import export_network, sizes_of  # noqa: E402
+from edgeloop.training.prune import kept_channels, prune, settle  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -41,14 +41,14 @@ FAMILIES = [
 
 
 def channels(network, io):
-    return [layer.out_channels for layer in sizes_of(exported(network, io, "it")).layers]
+    return [layer.out_channels for layer in sizes_of(export_network(network, io, "it")).layers]
 
 
 @pytest.mark.parametrize(("family", "io", "left"), FAMILIES)
 def test_every_family_loses_a_quarter_of_each_groups_channels_in_multiples_and_keeps_its_outputs(family, io, left):
     network = build_network(NetworkSpec(family=family), io, 4)
     x = torch.randn(2, *io.inputs[0].shape)
-    smaller = pruned(network, [x], 25, 4)
+    smaller = prune(network, [x], 25, 4)
     assert channels(smaller, io) == left
     assert [y.shape for y in smaller(x)] == [y.shape for y in network(x)]
 
@@ -57,7 +57,7 @@ def test_the_network_itself_stays_as_it_is():
     io = FAMILIES[0][1]
     network = build_network(NetworkSpec(family="ds_cnn"), io, 4)
     before = copy.deepcopy(network.state_dict())
-    pruned(network, [torch.randn(2, 28, 28, 1)], 50, 4)
+    prune(network, [torch.randn(2, 28, 28, 1)], 50, 4)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert network.training
 
@@ -70,7 +70,7 @@ def test_what_is_left_depends_on_the_percentage_and_not_on_the_weights():
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.mul_(torch.rand_like(parameter) * 10 * seed + 0.1)
-        shapes.append([tuple(p.shape) for p in pruned(network, [torch.randn(2, 16, 16, 3)], 50, 4).parameters()])
+        shapes.append([tuple(p.shape) for p in prune(network, [torch.randn(2, 16, 16, 3)], 50, 4).parameters()])
     assert shapes[0] == shapes[1] == shapes[2]
 
 
@@ -80,7 +80,7 @@ def test_the_least_important_channels_go_and_the_others_keep_their_function():
         for silent in (1, 4, 6, 7):
             body[0].weight[silent] = 0.0
     x = torch.randn(2, 3, 4, 4)
-    smaller = pruned(body.eval(), [x], 50, 4)
+    smaller = prune(body.eval(), [x], 50, 4)
     assert smaller[0].out_channels == 4
     assert torch.allclose(smaller(x), body(x), atol=1e-6)
 
@@ -104,7 +104,7 @@ class Tangle(nn.Module):
 
 def test_residual_sums_depthwise_layers_and_concatenations_are_pruned_together():
     x = torch.randn(2, 4, 6, 6)
-    smaller = pruned(Tangle(), [x], 50, 4)
+    smaller = prune(Tangle(), [x], 50, 4)
     assert (smaller.a.out_channels, smaller.b.out_channels, smaller.depthwise.groups) == (8, 8, 8)
     assert (smaller.join.in_channels, smaller.join.out_channels) == (16, 8)
     assert smaller.told.out_features == 8  # it is an output as well
@@ -114,7 +114,7 @@ def test_residual_sums_depthwise_layers_and_concatenations_are_pruned_together()
 def test_a_users_own_network_with_two_inputs_is_pruned():
     network = runpy.run_path(str(OWN))["build"](width=2, depth=0)
     inputs = [torch.randn(2, 1, 8, 8), torch.randn(2, 4)]
-    smaller = pruned(network, inputs, 50, 4)
+    smaller = prune(network, inputs, 50, 4)
     assert sum(p.numel() for p in smaller.parameters()) < 0.4 * sum(p.numel() for p in network.parameters())
     assert smaller(*inputs).shape == (2, 10)
 
@@ -155,7 +155,7 @@ class Fixed(nn.Module):
 @pytest.mark.parametrize("network", [Bare, Fixed])
 def test_what_cannot_be_pruned_is_one_clear_line(network):
     with pytest.raises(ModelError, match=r"^channels can't be pruned: ") as caught:
-        pruned(network(), [torch.randn(2, 4, 8, 8)], 50, 4)
+        prune(network(), [torch.randn(2, 4, 8, 8)], 50, 4)
     (line,) = caught.value.lines()
     assert "\n" not in line
     assert "leave out the lightenings that end in -p" in line

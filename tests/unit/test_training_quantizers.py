@@ -17,7 +17,7 @@ from edgeloop.training.quantizers import (  # noqa: E402
     SameRange,
     WeightQuantizer,
     grid,
-    rounded,
+    round_to_grid,
 )
 
 pytestmark = pytest.mark.train
@@ -57,8 +57,8 @@ def test_activations_are_rounded_asymmetrically_with_zero_on_the_grid(low, high)
     assert -128 <= zero <= 127
     values = torch.linspace(low - 1, high + 1, 1001)
     stored = np.clip(np.rint(values.double().numpy() / scale + zero), -128, 127)
-    assert np.abs(rounded(values, low, high, 8).numpy() - (stored - zero) * scale).max() <= scale * 1.001
-    assert rounded(torch.zeros(1), low, high, 8).item() == 0.0
+    assert np.abs(round_to_grid(values, low, high, 8).numpy() - (stored - zero) * scale).max() <= scale * 1.001
+    assert round_to_grid(torch.zeros(1), low, high, 8).item() == 0.0
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -69,7 +69,7 @@ def test_rounding_is_torchs_own_bit_for_bit_and_so_is_its_gradient(bits, low, hi
     scale, zero = grid(low, high, bits)
     limits = (-128, 127) if bits == 8 else (-32768, 32767)
     theirs = torch.fake_quantize_per_tensor_affine(value, scale, zero, *limits)
-    ours = rounded(value, low, high, bits)
+    ours = round_to_grid(value, low, high, bits)
     given = torch.randn_like(value)
     assert torch.equal(ours, theirs)
     assert torch.equal(*(torch.autograd.grad(out, value, given)[0] for out in (ours, theirs)))
@@ -81,7 +81,7 @@ def test_sixteen_bits_are_symmetric():
 
 def test_gradients_pass_inside_the_range_and_stop_outside():
     value = torch.tensor([-3.0, 0.5, 9.0], requires_grad=True)
-    rounded(value, -1.0, 2.0, 8).sum().backward()
+    round_to_grid(value, -1.0, 2.0, 8).sum().backward()
     assert value.grad.tolist() == [0.0, 1.0, 0.0]
 
 
@@ -109,7 +109,7 @@ def test_freezing_puts_zero_on_the_grid_so_that_any_precision_finds_the_same_zer
 
 
 def test_a_fixed_range_never_moves():
-    quantizer = RangeQuantizer(8, fixed=(0.0, 255 / 256))
+    quantizer = RangeQuantizer(8, fixed_range=(0.0, 255 / 256))
     quantizer(torch.tensor([-5.0, 5.0]))
     quantizer.freeze()
     assert grid(quantizer.low, quantizer.high, 8) == (1 / 256, -128)

@@ -15,7 +15,7 @@ from edgeloop.core.mixed_precision import LayerChoice  # noqa: E402
 from edgeloop.training.fake_quantize import FakeQuantized  # noqa: E402
 from edgeloop.training.graph import exported_graph  # noqa: E402
 from edgeloop.training.quantizers import BiasQuantizer, LearnedStepQuantizer, QuantizerPhase, WeightQuantizer  # noqa: E402
-from edgeloop.training.sensitivity import choices, look  # noqa: E402
+from edgeloop.training.sensitivity import layer_choices, measure_sensitivities  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -85,7 +85,7 @@ def test_a_layer_that_is_used_twice_is_one_choice_unless_folding_made_two_of_it(
 def test_a_look_at_a_layer_that_is_used_twice_rounds_both_uses():
     fake, x = calibrated(Twice())
     wanted = fake.module(x).detach()
-    found = look(fake, loss_of(fake, x, wanted), lambda _: None)
+    found = measure_sensitivities(fake, loss_of(fake, x, wanted), lambda _: None)
     assert [s.name for s in found] == ["shared", "other"]
     alone, _ = calibrated(Twice(), ["shared"])
     assert [layer.bits for layer in alone.layers] == [8, 4, 8, 8]
@@ -110,7 +110,7 @@ def test_a_look_changes_neither_weights_nor_ranges_nor_rounding():
     outputs = fake.module(x)
     quantizers = [layer.quantizer for layer in fake.layers]
     ranges = [(r.low, r.high, r.phase) for r in fake._ranges]
-    look(fake, loss_of(fake, x, torch.zeros(32, 4)), lambda _: None)
+    measure_sensitivities(fake, loss_of(fake, x, torch.zeros(32, 4)), lambda _: None)
     assert torch.equal(fake.module(x), outputs)
     assert fake.module.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in fake.module.named_parameters())
@@ -124,7 +124,7 @@ def test_a_look_happens_on_the_device_that_the_network_lies_on():
     fake, _ = calibrated(Body())
     fake.module.to("meta")
     layer = next(layer for layer in fake.layers if layer.has_choice)
-    with fake.trying(layer, 4):
+    with fake.trial_bits(layer, 4):
         tried = [m for m in fake.module.modules() if isinstance(m, LearnedStepQuantizer)]
         assert [m.log_step.device.type for m in tried] == ["meta"]
 
@@ -132,7 +132,7 @@ def test_a_look_happens_on_the_device_that_the_network_lies_on():
 def test_what_is_found_is_the_rise_of_the_loss_with_that_layer_alone_at_4_bit():
     fake, x = calibrated(Body())
     wanted = fake.module(x).detach()
-    found = look(fake, loss_of(fake, x, wanted), lambda _: None)
+    found = measure_sensitivities(fake, loss_of(fake, x, wanted), lambda _: None)
     assert [s.name for s in found] == ["wide", "narrow", "hidden"]
     assert [s.weights for s in found] == [128, 128, 96]
     for one in found:
@@ -151,7 +151,7 @@ def test_a_layer_whose_small_weights_are_lost_beside_a_large_one_minds_more():
             network.wide.weight[0] /= factor
             network.wide.bias[0] /= factor
         fake, x = calibrated(network)
-        found = look(fake, loss_of(fake, x, fake.module(x).detach()), lambda _: None)
+        found = measure_sensitivities(fake, loss_of(fake, x, fake.module(x).detach()), lambda _: None)
         return max(found, key=lambda s: s.per_weight).name, next(s.loss_rise for s in found if s.name == "narrow")
 
     _, even = narrow(1)
@@ -165,16 +165,16 @@ def test_equal_networks_are_looked_at_equally_and_progress_is_told():
     looks = []
     for _ in range(2):
         fake, x = calibrated(Body())
-        looks.append(look(fake, loss_of(fake, x, torch.zeros(32, 4)), told.append))
+        looks.append(measure_sensitivities(fake, loss_of(fake, x, torch.zeros(32, 4)), told.append))
     assert looks[0] == looks[1]
     assert told == [pytest.approx(n / 3) for n in (1, 2, 3)] * 2
 
 
 def test_every_layer_is_recorded_with_its_bits_and_what_was_found():
     fake, x = calibrated(Body())
-    looked = look(fake, loss_of(fake, x, torch.zeros(32, 4)), lambda _: None)
+    looked = measure_sensitivities(fake, loss_of(fake, x, torch.zeros(32, 4)), lambda _: None)
     chosen, _ = calibrated(Body(), ["narrow"])
-    told = choices(chosen, looked, "")
+    told = layer_choices(chosen, looked, "")
     assert [(c.name, c.bits) for c in told] == [
         *(("stem.0", 8), ("depthwise", 8), ("wide", 8), ("narrow", 4), ("hidden", 8), ("head", 8))
     ]

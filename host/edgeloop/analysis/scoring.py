@@ -91,7 +91,7 @@ class Scorer:
         n = _checked(outputs, {})
         if _checked(other, {}) != n:
             raise DataError(f"{n} outputs can't be compared with {len(next(iter(other.values())))} of the other model")
-        if self._task.agreement is not None:
+        if self._task.agreement is not None and self._agreement is not None:
             agreed = np.asarray(call_function(self._agreement, self._task.agreement, dict(outputs), dict(other)))
             if agreed.shape != (n,):
                 raise UserError(f"{self._task.agreement}: gave shape {agreed.shape}, one bool a sample is ({n},)")

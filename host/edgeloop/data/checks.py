@@ -1,4 +1,4 @@
-"""What can be wrong with arrays, found all at once, each fault with its split and array."""
+"""Faults of arrays, reported all at once, each with its split and array."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop.core.dataset import DataSplit
-from edgeloop.data.encoded import without_encoded
+from edgeloop.data.encoded import split_encoded
 from edgeloop.errors import DataError, Fault
 
 SPLITS = ("train", "validation", "calibration", "test")
@@ -25,7 +25,14 @@ _SHARED_MAX_FRACTION = 0.01
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 
 
-def checked_splits(splits: Mapping[str, Any], where: str) -> dict[str, DataSplit]:
+class Sides(NamedTuple):
+    """Inputs and targets by tensor name."""
+
+    x: dict[str, NDArray[Any]]
+    y: dict[str, NDArray[Any]]
+
+
+def checked_splits(splits: Mapping[str, object], where: str) -> dict[str, DataSplit]:
     """Return the splits with plain tensor names, floats as float32 and wide integers narrowed.
 
     `splits` maps a split's name, or "" for samples that are still to be divided, to a dictionary of arrays by the
@@ -33,34 +40,32 @@ def checked_splits(splits: Mapping[str, Any], where: str) -> dict[str, DataSplit
     fault.
     """
     faults = list(_split_name_faults(splits, where))
-    found: dict[str, tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]] = {}
-    encoded: dict[str, tuple[bytes, ...] | None] = {}
+    sides: dict[str, Sides] = {}
+    encoded_samples: dict[str, tuple[bytes, ...] | None] = {}
     for name in (name for name in ("", *SPLITS, UNLABELLED) if name in splits):
         place = f"{where}: split {name!r}" if name else where
-        arrays, encoded[name], own = without_encoded(splits[name], place)
+        arrays, encoded_samples[name], own = split_encoded(splits[name], place)
         faults += own
-        found[name], own = sides_of(arrays, place)
+        sides[name], own = sides_of(arrays, place)
         faults += own
-        faults += _length_faults(found[name], encoded[name], place)
-    if "train" in found:
-        x, y = found["train"]
-        for name, sides in found.items():
+        faults += _length_faults(sides[name], encoded_samples[name], place)
+    if "train" in sides:
+        train = sides["train"]
+        for name, other in sides.items():
             if name != "train":
-                wanted = (x, {} if name == UNLABELLED else y)
-                faults += _difference_faults(wanted, sides, f"{where}: split {name!r}")
+                model = Sides(train.x, {} if name == UNLABELLED else train.y)
+                faults += _difference_faults(model, other, f"{where}: split {name!r}")
     if faults:
         raise DataError("\n".join(map(str, faults)))
-    return {name: DataSplit(x, y, encoded[name]) for name, (x, y) in found.items()}
+    return {name: DataSplit(x, y, encoded_samples[name]) for name, (x, y) in sides.items()}
 
 
-def sides_of(
-    arrays: Any, where: str, *, needs_x: bool = True
-) -> tuple[tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]], list[Fault]]:
-    """Sort arrays by key into x and y, each array checked by itself; return them with the faults found."""
+def sides_of(arrays: object, where: str, *, needs_x: bool = True) -> tuple[Sides, list[Fault]]:
+    """Sort arrays by key into x and y, each array checked by itself; return them with their faults."""
     x: dict[str, NDArray[Any]] = {}
     y: dict[str, NDArray[Any]] = {}
     if not isinstance(arrays, Mapping):
-        return (x, y), [Fault(where, f"is a {type(arrays).__name__}", "give a dictionary of arrays, x and y")]
+        return Sides(x, y), [Fault(where, f"is a {type(arrays).__name__}", "give a dictionary of arrays, x and y")]
     faults: list[Fault] = []
     for key, value in arrays.items():
         side, slash, name = str(key).partition("/")
@@ -76,14 +81,15 @@ def sides_of(
         if side in map(str, arrays) and len(names) > 1:
             faults.append(Fault(where, f"has both {side} and {side}/<name>", f"name every one {side}/<name>"))
     if needs_x and not any(str(key).partition("/")[0] == "x" for key in arrays):
-        shown = ", ".join(map(str, arrays)) or "nothing"
-        faults.append(Fault(where, f"no x, only {shown}", "inputs are named x, or x/<input>"))
-    return (x, y), faults
+        keys = ", ".join(map(str, arrays)) or "nothing"
+        faults.append(Fault(where, f"no x, only {keys}", "inputs are named x, or x/<input>"))
+    return Sides(x, y), faults
 
 
-def _split_name_faults(splits: Mapping[str, Any], where: str) -> Iterator[Fault]:
+def _split_name_faults(splits: Mapping[str, object], where: str) -> Iterator[Fault]:
     if "" in splits and len(splits) > 1:
-        loose = ", ".join(map(str, splits[""]))
+        loose_arrays = splits[""]
+        loose = ", ".join(map(str, loose_arrays if isinstance(loose_arrays, Mapping) else ()))
         yield Fault(where, f"has splits and, beside them, {loose}", "name every array SPLIT/x and SPLIT/y, or none")
     for name in splits:
         if name not in {"", *SPLITS, UNLABELLED}:
@@ -94,7 +100,7 @@ def _split_name_faults(splits: Mapping[str, Any], where: str) -> Iterator[Fault]
                 yield Fault(where, f"split {name!r} is missing", "train and test are needed, the others may be absent")
 
 
-def _array(value: Any, side: str, where: str) -> tuple[NDArray[Any] | None, list[Fault]]:
+def _array(value: object, side: str, where: str) -> tuple[NDArray[Any] | None, list[Fault]]:
     if not isinstance(value, np.ndarray):
         return None, [Fault(where, f"is a {type(value).__name__}, not an array", "give a numpy array")]
     if value.dtype.kind not in "fiu":
@@ -108,13 +114,13 @@ def _array(value: Any, side: str, where: str) -> tuple[NDArray[Any] | None, list
         return None, [Fault(where, f"shape {value.shape} has no feature axis", "give (samples, 1)")]
     if value.dtype.kind == "f":
         return _floats(value, side, where)
-    wanted = np.dtype(np.int64) if side == "y" else np.dtype(np.int32) if value.dtype.itemsize > 4 else value.dtype
+    dtype = np.dtype(np.int64) if side == "y" else np.dtype(np.int32) if value.dtype.itemsize > 4 else value.dtype
     if value.dtype == np.uint32 and side == "x":
-        wanted = np.dtype(np.int32)
-    span = np.iinfo(wanted)
+        dtype = np.dtype(np.int32)
+    span = np.iinfo(dtype)
     if int(value.min()) < span.min or int(value.max()) > span.max:
-        return None, [Fault(where, f"integers from {value.min()} to {value.max()} go beyond {wanted}")]
-    return value.astype(wanted), []
+        return None, [Fault(where, f"integers from {value.min()} to {value.max()} go beyond {dtype}")]
+    return value.astype(dtype), []
 
 
 def _floats(value: NDArray[Any], side: str, where: str) -> tuple[NDArray[Any] | None, list[Fault]]:
@@ -130,46 +136,42 @@ def _floats(value: NDArray[Any], side: str, where: str) -> tuple[NDArray[Any] | 
     return (narrow[:, None] if side == "y" and narrow.ndim == 1 else narrow), []
 
 
-def _length_faults(
-    sides: tuple[Mapping[str, NDArray[Any]], ...], encoded: tuple[bytes, ...] | None, where: str
-) -> Iterator[Fault]:
+def _length_faults(sides: Sides, encoded_samples: tuple[bytes, ...] | None, where: str) -> Iterator[Fault]:
     lengths = {
         f"{side}/{name}": len(array) for side, arrays in zip("xy", sides, strict=True) for name, array in arrays.items()
     }
-    lengths |= {} if encoded is None else {"encoded": len(encoded)}
+    lengths |= {} if encoded_samples is None else {"encoded": len(encoded_samples)}
     if len(set(lengths.values())) > 1:
         yield Fault(where, "arrays of different lengths: " + ", ".join(f"{k} {n}" for k, n in lengths.items()))
     elif set(lengths.values()) == {1}:
         yield Fault(where, "one sample only", "give at least two")
 
 
-def _difference_faults(
-    train: tuple[Mapping[str, NDArray[Any]], ...], other: tuple[Mapping[str, NDArray[Any]], ...], where: str
-) -> Iterator[Fault]:
-    for side, wanted, given in zip("xy", train, other, strict=True):
-        for name in sorted(wanted.keys() | given.keys()):
-            if name not in given:
+def _difference_faults(train: Sides, other: Sides, where: str) -> Iterator[Fault]:
+    for side, theirs, own in zip("xy", train, other, strict=True):
+        for name in sorted(theirs.keys() | own.keys()):
+            if name not in own:
                 yield Fault(f"{where}: {side}/{name}", "missing or unusable, but in train")
-            elif name not in wanted:
+            elif name not in theirs:
                 yield Fault(f"{where}: {side}/{name}", "not in train, or unusable there")
-            elif given[name].shape[1:] != wanted[name].shape[1:]:
+            elif own[name].shape[1:] != theirs[name].shape[1:]:
                 yield Fault(
                     f"{where}: {side}/{name}",
-                    f"samples of shape {given[name].shape[1:]}, but {wanted[name].shape[1:]} in train",
+                    f"samples of shape {own[name].shape[1:]}, but {theirs[name].shape[1:]} in train",
                 )
-            elif given[name].dtype != wanted[name].dtype:
-                yield Fault(f"{where}: {side}/{name}", f"{given[name].dtype}, but {wanted[name].dtype} in train")
+            elif own[name].dtype != theirs[name].dtype:
+                yield Fault(f"{where}: {side}/{name}", f"{own[name].dtype}, but {theirs[name].dtype} in train")
 
 
 def shared_samples(splits: Mapping[str, DataSplit], where: str) -> list[Fault]:
-    """Find exact copies of inputs between splits: over 1 % of the smaller one is a fault."""
+    """Return a fault for each two splits that share more than 1 % of the second one's inputs, as exact copies."""
     prints = {name: _prints(split) for name, split in splits.items()}
     faults = []
     pairs = [*combinations(SPLITS, 2), *((UNLABELLED, name) for name in SPLITS[1:] if UNLABELLED in splits)]
     for one, other in pairs:
         # counted in the split that is judged: test before calibration before validation before train
-        known = set(prints[one])
-        count = sum(print_ in known for print_ in prints[other])
+        earlier = set(prints[one])
+        count = sum(print_ in earlier for print_ in prints[other])
         if count > _SHARED_MAX_FRACTION * len(prints[other]):
             faults.append(
                 Fault(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeloop.core.dataset import DataSplit
 from edgeloop.data.checks import sides_of
-from edgeloop.data.encoded import joined, without_encoded
+from edgeloop.data.encoded import join_encoded, split_encoded
 from edgeloop.errors import DataError, Fault
 
 
@@ -53,22 +53,22 @@ class MeasureData(NamedTuple):
 
 
 def read_measure_npz(path: Path) -> MeasureData:
-    """Return what is in the .npz given to `measure` or `qualify`.
+    """Return the samples of an .npz that is given to `measure` or `qualify`.
 
     Floats come as float32 and labels as int64; targets may be absent (latency on real inputs). All samples are
     kept, in the file's order. Raises DataError with a line for each fault.
     """
-    arrays, encoded, faults = without_encoded(read_npz(path), str(path))
-    (x, y), own = sides_of(arrays, str(path), needs_x=encoded is None and not faults)
+    arrays, encoded_samples, faults = split_encoded(read_npz(path), str(path))
+    (x, y), own = sides_of(arrays, str(path), needs_x=encoded_samples is None and not faults)
     faults += own
     lengths = {name: len(array) for name, array in (*x.items(), *y.items())}
-    lengths |= {} if encoded is None else {"encoded": len(encoded)}
+    lengths |= {} if encoded_samples is None else {"encoded": len(encoded_samples)}
     if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        faults.append(Fault(str(path), f"arrays of different lengths: {shown}"))
+        listing = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        faults.append(Fault(str(path), f"arrays of different lengths: {listing}"))
     if faults:
         raise DataError("\n".join(map(str, faults)))
-    return MeasureData(x, y, encoded)
+    return MeasureData(x, y, encoded_samples)
 
 
 def write_board_npz(split: DataSplit, n: int, path: Path, *, for_pipeline: bool = False) -> None:
@@ -79,7 +79,7 @@ def write_board_npz(split: DataSplit, n: int, path: Path, *, for_pipeline: bool 
     """
     head = split.head(n)
     if for_pipeline and head.encoded is not None:
-        arrays: dict[str, NDArray[Any]] = joined(head.encoded)
+        arrays: dict[str, NDArray[Any]] = join_encoded(head.encoded)
     else:
         alone = len(head.x) == 1
         arrays = {"x" if name == "x" and alone else f"x/{name}": array for name, array in sorted(head.x.items())}

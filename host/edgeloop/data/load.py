@@ -11,7 +11,7 @@ from edgeloop.core.campaign import Data
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.data import providers
 from edgeloop.data.checks import checked_splits, shared_samples
-from edgeloop.data.splits import SPLIT_SEED, Sizes, completed, divided, in_order
+from edgeloop.data.splits import SPLIT_SEED, Sizes, complete, divide, in_order
 from edgeloop.errors import DataError, Fault
 
 
@@ -25,12 +25,12 @@ def load(data: Data) -> DataSet:
     not installed, UserError where a factory fails.
     """
     source = providers.read(data)
-    found = checked_splits(source.splits, source.where)
+    arrays = checked_splits(source.splits, source.where)
     rng = np.random.default_rng(SPLIT_SEED)
-    if set(found) == {""}:
-        splits = divided(found[""], source.sizes or Sizes.of(len(found[""])), rng, source.where)
+    if set(arrays) == {""}:
+        splits = divide(arrays[""], source.sizes or Sizes.of(len(arrays[""])), rng, source.where)
     else:
-        splits = completed({name: in_order(split, rng) for name, split in found.items()}, source.where)
+        splits = complete({name: in_order(split, rng) for name, split in arrays.items()}, source.where)
     faults = shared_samples(splits, source.where)
     with_encoded = [name for name in ("validation", "test") if splits[name].encoded is not None]
     if len(with_encoded) == 1:

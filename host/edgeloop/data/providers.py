@@ -26,10 +26,10 @@ FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Arrays as they were found: `splits` by split name, or under "" where they are still to be divided."""
+    """Arrays as a provider gives them: `splits` by split name, or under "" where they are still to be divided."""
 
     where: str
-    splits: Mapping[str, Any]
+    splits: Mapping[str, object]
     sizes: Sizes | None = None
 
 

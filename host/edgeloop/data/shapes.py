@@ -1,4 +1,4 @@
-"""What a data set asks of a network: names and shapes of inputs, and what comes out for each target."""
+"""The inputs and outputs that a data set asks of a network: names and shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeloop.errors import DataError, Fault
 
 
 def network_io(data: DataSet, task: Task) -> NetworkIO:
-    """Return what the data ask of a network for this task.
+    """Return the inputs and outputs that the data ask of a network for this task.
 
     Raises DataError with a line for each fault: no targets, labels that are not class numbers, classes that
     training never sees, an autoencoder of integers.
@@ -35,7 +35,7 @@ def network_io(data: DataSet, task: Task) -> NetworkIO:
             next_step='give y, or set [task] kind = "autoencoder"',
         )
     else:
-        outputs = tuple(TensorShape(name=k, shape=_asked(v, task)) for k, v in data.train.y.items())
+        outputs = tuple(TensorShape(name=k, shape=_output_shape(v, task)) for k, v in data.train.y.items())
         if task.kind == "classification":
             for name in data.train.y:
                 faults += _label_faults(data, name)
@@ -50,7 +50,7 @@ def network_io(data: DataSet, task: Task) -> NetworkIO:
     return NetworkIO(kind=task.kind, inputs=inputs, outputs=outputs)
 
 
-def _asked(values: NDArray[Any], task: Task) -> tuple[int, ...]:
+def _output_shape(values: NDArray[Any], task: Task) -> tuple[int, ...]:
     """Logits for class numbers, else the target's own shape."""
     labels = values.ndim == 1 and values.dtype.kind in "iu" and task.kind != "regression"
     return (max(2, int(values.max()) + 1),) if labels else values.shape[1:]
@@ -66,21 +66,21 @@ def _label_faults(data: DataSet, name: str) -> Iterator[Fault]:
             'use argmax where they are one-hot, or set [task] kind = "regression"',
         )
         return
-    seen = np.unique(labels)
-    if seen[0] < 0:
-        yield Fault(f"split 'train': {where}", f"label {seen[0]} is negative", "number classes from 0")
+    classes = np.unique(labels)
+    if classes[0] < 0:
+        yield Fault(f"split 'train': {where}", f"label {classes[0]} is negative", "number classes from 0")
         return
-    absent = sorted(set(range(int(min(seen[-1], 10_000)))) - set(seen.tolist()))
+    absent = sorted(set(range(int(min(classes[-1], 10_000)))) - set(classes.tolist()))
     if absent:
         yield Fault(
             f"split 'train': {where}",
-            f"labels go to {seen[-1]}, but no sample has {_few(absent)}",
+            f"labels go to {classes[-1]}, but no sample has {_few(absent)}",
             "number classes from 0 without gaps",
         )
-    elif len(seen) < 2:
+    elif len(classes) < 2:
         yield Fault(f"split 'train': {where}", "all samples are of one class", "give at least two classes")
     for split_name in ("validation", "calibration", "test"):
-        strange = sorted(set(np.unique(getattr(data, split_name).y[name]).tolist()) - set(seen.tolist()))
+        strange = sorted(set(np.unique(getattr(data, split_name).y[name]).tolist()) - set(classes.tolist()))
         if strange:
             yield Fault(f"split {split_name!r}: {where}", f"labels {_few(strange)} are in no training sample")
 

@@ -29,8 +29,8 @@ class Sizes:
     @classmethod
     def of(cls, samples: int) -> Self:
         """A fifth each for validation and test (at most 10,000: beyond, limits gain little), the rest trains."""
-        held = min(samples // 5, 10_000)
-        return cls(validation=held, calibration=calibration_size(samples - 2 * held), test=held)
+        size = min(samples // 5, 10_000)
+        return cls(validation=size, calibration=calibration_size(samples - 2 * size), test=size)
 
 
 def calibration_size(train: int) -> int:
@@ -38,23 +38,23 @@ def calibration_size(train: int) -> int:
     return max(1, min(500, train // 10))
 
 
-def divided(whole: DataSplit, sizes: Sizes, rng: np.random.Generator, where: str) -> dict[str, DataSplit]:
+def divide(whole: DataSplit, sizes: Sizes, rng: np.random.Generator, where: str) -> dict[str, DataSplit]:
     """Divide one set of samples into four. Raises DataError where there are too few."""
     if len(whole) < _SAMPLES_MIN:
         raise DataError(
             f"{where}: {len(whole)} samples are too few to divide into train, validation, calibration and test",
             next_step=f"give at least {_SAMPLES_MIN}, or the splits yourself as train/x, validation/x, test/x",
         )
-    ordered = in_order(whole, rng)
+    source = in_order(whole, rng)
     splits, start = {}, 0
     for name, size in (("test", sizes.test), ("validation", sizes.validation), ("calibration", sizes.calibration)):
-        splits[name] = ordered.part(start, start + size)
+        splits[name] = source.part(start, start + size)
         start += size
-    splits["train"] = ordered.part(start, len(ordered))
+    splits["train"] = source.part(start, len(source))
     return splits
 
 
-def completed(splits: Mapping[str, DataSplit], where: str) -> dict[str, DataSplit]:
+def complete(splits: Mapping[str, DataSplit], where: str) -> dict[str, DataSplit]:
     """Carve validation (a tenth) and calibration out of train, which is in order, where they were not given."""
     full = dict(splits)
     for name in ("validation", "calibration"):
@@ -81,13 +81,13 @@ def in_order(split: DataSplit, rng: np.random.Generator) -> DataSplit:
 
 
 def _order(split: DataSplit, rng: np.random.Generator) -> NDArray[np.int64]:
-    shuffled = rng.permutation(len(split))
+    permutation = rng.permutation(len(split))
     labels = class_labels(split)
     if labels is None:
-        return shuffled
+        return permutation
     place = np.empty(len(split))
     for label in np.unique(labels):
-        own = shuffled[labels[shuffled] == label]
+        own = permutation[labels[permutation] == label]
         place[own] = (np.arange(len(own)) + rng.random()) / len(own)
     return np.argsort(place, kind="stable").astype(np.int64)
 

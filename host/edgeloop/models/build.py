@@ -6,35 +6,39 @@ import contextlib
 import difflib
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from edgeloop.core.network import NetworkIO, NetworkSpec
 from edgeloop.errors import UserError
-from edgeloop.models.channel_last import BuiltNetwork, ChannelLast, adapted
+from edgeloop.models.channel_last import BuiltNetwork, ChannelLast, adapt
 from edgeloop.models.conv1d import Conv1d
 from edgeloop.models.dense import Autoencoder, Mlp
 from edgeloop.models.ds_cnn import DsCnn
-from edgeloop.models.keras_network import is_keras, seed_all, translated, without_tensorflow
+from edgeloop.models.keras_import.network import is_keras, seed_all, translate_model
+from edgeloop.models.keras_import.without_tensorflow import without_tensorflow
 from edgeloop.models.resnet import ResNet
 from edgeloop.user_code.functions import call_function, load_function
 
-_FAMILIES: dict[str, tuple[Any, bool]] = {
+if TYPE_CHECKING:
+    import keras
+
+_FAMILIES: dict[str, tuple[Callable[[float, int, NetworkIO, int], nn.Module], bool]] = {
     "ds_cnn": (DsCnn, True),
     "resnet": (ResNet, True),
     "conv1d": (Conv1d, False),
     "mlp": (Mlp, False),
     "autoencoder": (Autoencoder, False),
 }
-"""Family: its class, and whether its inputs are channel-first. Outputs come in the data's own layout."""
+"""Family: its class, and True where its inputs are channel-first. Outputs come in the data's own layout."""
 
 
 def build_network(spec: NetworkSpec, io: NetworkIO, channel_multiple: int) -> BuiltNetwork:
-    """Build the network, seeded by `spec.seed`, in training mode, with `spec.weights` where given.
+    """Build the network, seeded by `spec.seed`, in training mode, with `spec.weights` where there are any.
 
     `forward(*inputs)` takes float32 or integer tensors (batch, ...), channel-last, in the order of
     `signature.inputs`, and returns a tuple of tensors, channel-last, in the order of `signature.outputs`; for
@@ -54,33 +58,33 @@ def build_network(spec: NetworkSpec, io: NetworkIO, channel_multiple: int) -> Bu
             )
         family, channel_first = _FAMILIES[spec.family]
         source = f"family {spec.family!r}"
-        network: nn.Module = family(spec.width, spec.depth, io, channel_multiple)
+        network = family(spec.width, spec.depth, io, channel_multiple)
         layout = ChannelLast(inputs=not channel_first, outputs=True)
     else:
         assert spec.factory is not None
         source = spec.factory
         with contextlib.redirect_stdout(sys.stderr), without_tensorflow(source):  # stdout belongs to results
-            made = call_function(load_function(source), source, width=spec.width, depth=spec.depth)
-            if is_keras(made):
-                return _from_keras(made, spec, io, source)
-        network = _checked(made, source)
+            product = call_function(load_function(source), source, width=spec.width, depth=spec.depth)
+            if is_keras(product):
+                return _from_keras(product, spec, io, source)
+        network = _torch_module(product, source)
         layout = ChannelLast(*[spec.layout == "channels_last"] * 2)
     if spec.weights is not None:
         _load_weights(network, Path(spec.weights), source)
-    return adapted(network, io, layout, source)
+    return adapt(network, io, layout, source)
 
 
-def _from_keras(model: Any, spec: NetworkSpec, io: NetworkIO, source: str) -> BuiltNetwork:
+def _from_keras(model: keras.Model, spec: NetworkSpec, io: NetworkIO, source: str) -> BuiltNetwork:
     if spec.layout == "channels_first":
         raise UserError(
             f"{source}: a Keras model is channel-last, reference.layout says channels_first",
             next_step="leave reference.layout out",
         )
-    network = translated(model, io, source, Path(spec.weights) if spec.weights is not None else None)
-    return adapted(network, io, ChannelLast(inputs=True, outputs=True), source)
+    network = translate_model(model, io, source, Path(spec.weights) if spec.weights is not None else None)
+    return adapt(network, io, ChannelLast(inputs=True, outputs=True), source)
 
 
-def _checked(network: Any, reference: str) -> nn.Module:
+def _torch_module(network: object, reference: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise UserError(
             f"{reference}: returned a {type(network).__name__}, not a torch.nn.Module or a Keras model",

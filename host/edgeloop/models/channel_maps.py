@@ -1,4 +1,4 @@
-"""Which channel of the small network each channel of the wide one repeats, axis by axis of a tensor.
+"""Maps that say which channel of the small network each channel of the wide one repeats, axis by axis of a tensor.
 
 A map is a vector as long as the wide axis, of places on the small axis; an axis without a map is the same in both.
 """
@@ -21,8 +21,8 @@ def repeating(small: int, wide: int) -> torch.Tensor:
 
 def place(tensor: torch.Tensor, maps: Maps) -> torch.Tensor:
     """Return a tensor of the small network as the wide one has it."""
-    for axis, chosen in maps.items():
-        tensor = tensor.index_select(axis, chosen)
+    for axis, places in maps.items():
+        tensor = tensor.index_select(axis, places)
     return tensor
 
 
@@ -30,7 +30,7 @@ def equal(one: Maps, other: Maps) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[axis], other[axis]) for axis in one)
 
 
-def moved(
+def follow_moves(
     inputs: Sequence[tuple[Sequence[int], Maps]],
     small: Callable[[list[torch.Tensor]], Any],
     wide: Callable[[list[torch.Tensor]], Any],
@@ -41,18 +41,18 @@ def moved(
     numbered in the small network, the numbers are moved in both, and read off: whatever is done, reshaped, turned or
     joined, is seen.
     """
-    numbered, start = [], 0
+    of_inputs, start = [], 0
     for shape, _ in inputs:
         count = 1
         for size in shape:
             count *= size
-        numbered.append(torch.arange(start, start + count).reshape(*shape))
+        of_inputs.append(torch.arange(start, start + count).reshape(*shape))
         start += count
-    ones = small(list(numbered))
-    twos = wide([place(numbers, maps) for numbers, (_, maps) in zip(numbered, inputs, strict=True)])
+    ones = small(list(of_inputs))
+    twos = wide([place(numbers, maps) for numbers, (_, maps) in zip(of_inputs, inputs, strict=True)])
     results = zip(*(x if isinstance(x, tuple | list) else [x] for x in (ones, twos)), strict=True)
-    found = [_read_off(one, two) for one, two in results]
-    return None if any(maps is None for maps in found) else [maps for maps in found if maps is not None]
+    readings = [_read_off(one, two) for one, two in results]
+    return None if any(maps is None for maps in readings) else [maps for maps in readings if maps is not None]
 
 
 def _read_off(small: torch.Tensor, wide: torch.Tensor) -> dict[int, torch.Tensor] | None:
@@ -63,15 +63,15 @@ def _read_off(small: torch.Tensor, wide: torch.Tensor) -> dict[int, torch.Tensor
     for axis in range(small.dim()):
         # Along each axis the numbers at the origin of all others tell which place is which.
         origin = [0] * small.dim()
-        known = _line(small, axis, origin)
-        chosen = []
+        small_line = _line(small, axis, origin)
+        places = []
         for value in _line(wide, axis, origin).tolist():
-            places = (known == value).nonzero()
-            if not len(places):
+            hits = (small_line == value).nonzero()
+            if not len(hits):
                 return None
-            chosen.append(int(places[0]))
-        if small.shape[axis] != wide.shape[axis] or chosen != list(range(len(chosen))):
-            maps[axis] = torch.tensor(chosen)
+            places.append(int(hits[0]))
+        if small.shape[axis] != wide.shape[axis] or places != list(range(len(places))):
+            maps[axis] = torch.tensor(places)
     return maps if torch.equal(place(small, maps), wide) else None
 
 

@@ -23,11 +23,11 @@ class Conv1d(nn.Module):
     def __init__(self, width: float, depth: int, io: NetworkIO, channel_multiple: int) -> None:
         super().__init__()
         time, before = sole_input(io, "conv1d", "time", "channels").shape
-        halved = halvings(time)
+        halving_count = halvings(time)
         layers = []
         for number, (base, kernel) in enumerate((*_LAYERS, *[(_LAYERS[-1][0], 3)] * depth)):
             size = channels(base, width, channel_multiple)
-            stride = 2 if number < min(halved, len(_LAYERS)) else 1
+            stride = 2 if number < min(halving_count, len(_LAYERS)) else 1
             layers += [
                 nn.Conv2d(before, size, (1, kernel), (1, stride), (0, kernel // 2), bias=False),
                 nn.BatchNorm2d(size),

@@ -40,9 +40,9 @@ class Autoencoder(nn.Module):
         super().__init__()
         tensor = sole_input(io, "autoencoder")
         if [output.shape for output in io.outputs] != [tensor.shape]:
-            asked = ", ".join(f"{output.name} {output.shape}" for output in io.outputs)
+            listing = ", ".join(f"{output.name} {output.shape}" for output in io.outputs)
             raise UserError(
-                f"family 'autoencoder' gives back its input {tensor.shape}, the data ask for {asked}",
+                f"family 'autoencoder' gives back its input {tensor.shape}, the data ask for {listing}",
                 next_step='set [task] kind = "autoencoder", or choose the family mlp',
             )
         self.shape = tensor.shape

@@ -1,6 +1,6 @@
-"""What a network costs before it is trained: counted on its exported graph, with no word about module classes.
+"""The cost of a network before it is trained: counted on its exported graph, with no word about module classes.
 
-Counting follows what is built: batch norm after a layer is folded into it, an activation function that only one
+Counting follows the built file: batch norm after a layer is folded into it, an activation function that only one
 layer feeds is part of that layer's tensor, and a change of view is no tensor of its own.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.fx import Node
+from torch.fx.node import Argument
 
 from edgeloop.core.network import LayerSize, NetworkIO, NetworkSizes, NetworkSpec
-from edgeloop.errors import UserError
+from edgeloop.errors import UserError, translated
 from edgeloop.models.build import build_network
 from edgeloop.models.channel_last import BuiltNetwork
 from edgeloop.models.nodes import argument, operator_name, operator_of, shape_of
@@ -43,7 +43,7 @@ def describe(
     spec: NetworkSpec,
     io: NetworkIO,
     channel_multiple: int,
-    change: Callable[[BuiltNetwork], BuiltNetwork] = lambda built: built,
+    change: Callable[[BuiltNetwork], BuiltNetwork] = lambda network: network,
 ) -> NetworkSizes:
     """Return the sizes of a network, for one sample. `io` and `channel_multiple` as in `build_network`.
 
@@ -51,13 +51,13 @@ def describe(
     be exported.
     """
     network = change(build_network(spec, io, channel_multiple))
-    return sizes_of(exported(network, io, spec.factory or f"family {spec.family!r}"))
+    return sizes_of(export_network(network, io, spec.factory or f"family {spec.family!r}"))
 
 
-def exported(network: BuiltNetwork, io: NetworkIO, source: str) -> torch.export.ExportedProgram:
+def export_network(network: BuiltNetwork, io: NetworkIO, source: str) -> torch.export.ExportedProgram:
     """Export a network for one sample, in evaluation mode, composed operators taken apart.
 
-    Raises UserError, with the exporter's first line, where its forward is not a graph.
+    Raises UserError, with the begin of the exporter's message, where its forward is not a graph.
     """
     shapes = {tensor.name: tensor for tensor in io.inputs}
     zeros = tuple(
@@ -65,19 +65,17 @@ def exported(network: BuiltNetwork, io: NetworkIO, source: str) -> torch.export.
         for name in network.signature.inputs
     )
     network.eval()
-    try:
+    with translated(
+        UserError,
+        f"{source}: torch.export can't follow its forward",
+        next_step="keep Python branches on values of tensors out of forward",
+    ):
         program = torch.export.export(network, zeros)
-        composed = {str(n.target).split(".")[1] for n in program.graph.nodes if n.op == "call_function"}
-        if any(name.startswith(_COMPOSED) for name in composed):
+        operators = {str(n.target).split(".")[1] for n in program.graph.nodes if n.op == "call_function"}
+        if any(name.startswith(_COMPOSED) for name in operators):
             table = torch.export.default_decompositions()
-            chosen = {op: table[op] for op in table if operator_name(op).startswith(_COMPOSED)}
-            program = program.run_decompositions(chosen)
-    except Exception as error:  # torch.export raises anything; the user's forward is the cause
-        line = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise UserError(
-            f"{source}: torch.export can't follow its forward: {type(error).__name__}: {line}",
-            next_step="keep Python branches on values of tensors out of forward",
-        ) from error
+            decompositions = {op: table[op] for op in table if operator_name(op).startswith(_COMPOSED)}
+            program = program.run_decompositions(decompositions)
     return program
 
 
@@ -86,45 +84,45 @@ def sizes_of(program: torch.export.ExportedProgram) -> NetworkSizes:
     graph = _GraphWalk.of(program)
     layers: list[LayerSize] = []
     places: dict[str, int] = {}
-    last = -1
-    counted: set[str] = set()
+    last_place = -1
+    counted_names: set[str] = set()
     macs = 0
     for node in program.graph.nodes:
-        found = graph.layer(node)
-        if found is None:
+        layer = graph.layer(node)
+        if layer is None:
             continue
-        macs += found.macs
-        if found.weight is None:
+        macs += layer.macs
+        if layer.weight is None:
             continue
-        if found.weight in counted:
-            last = places.get(found.weight, last)
+        if layer.weight in counted_names:
+            last_place = places.get(layer.weight, last_place)
             continue
-        last = places[found.weight] = len(layers)
+        last_place = places[layer.weight] = len(layers)
         norm = graph.folded_norm(node)
-        bias = found.out_channels if norm is not None or found.bias is not None else 0
+        bias = layer.out_channels if norm is not None or layer.bias is not None else 0
         layers.append(
             LayerSize(
-                name=graph.names[found.weight].removeprefix("network.").removesuffix(".weight"),
-                weights=_numel(graph.node(found.weight)),
+                name=graph.names[layer.weight].removeprefix("network.").removesuffix(".weight"),
+                weights=_numel(graph.node(layer.weight)),
                 bias=bias,
-                out_channels=found.out_channels,
-                depthwise=found.depthwise,
-                linear=found.linear,
+                out_channels=layer.out_channels,
+                depthwise=layer.depthwise,
+                linear=layer.linear,
             )
         )
-        counted |= {found.weight, *([found.bias] if found.bias else []), *graph.norm_state(norm)}
+        counted_names |= {layer.weight, *([layer.bias] if layer.bias else []), *graph.norm_state(norm)}
     loose_norms = [n for n in program.graph.nodes if operator_of(n) == "batch_norm" and not graph.is_folded(n)]
     for norm in loose_norms:
-        counted |= graph.norm_state(norm)
+        counted_names |= graph.norm_state(norm)
     # A batch norm that no layer precedes becomes a factor and an offset for each channel.
     other = sum(2 * int(shape_of(norm.args[0])[1]) for norm in loose_norms)
-    other += sum(_numel(node) for node in graph.state() if node.users and node.name not in counted)
+    other += sum(_numel(node) for node in graph.state() if node.users and node.name not in counted_names)
     activations, peak = _activations(graph)
     return NetworkSizes(
         parameters=sum(layer.weights + layer.bias for layer in layers) + other,
         macs=macs,
         layers=tuple(layers),
-        edges=None if last == len(layers) - 1 else (0, last),
+        edges=None if last_place == len(layers) - 1 else (0, last_place),
         other_parameters=other,
         activations=tuple(activations),
         peak_activation_elements=peak,
@@ -176,46 +174,46 @@ class _GraphWalk:
         return (node for node in self.nodes if node.name in self.names)
 
     def layer(self, node: Node) -> _Layer | None:
-        """What the node multiplies, or None where it is no convolution, linear map or matrix product."""
+        """The layer that the node is, or None where it is no convolution, linear map or matrix product."""
         operator = operator_of(node)
         if operator in _CONVOLUTIONS | _TRANSPOSED:
-            return self._convolution(node, transposed=operator in _TRANSPOSED)
+            return self._convolution(node, is_transposed=operator in _TRANSPOSED)
         if operator == "linear":
             weight = argument(node, 1, "weight")
             return _Layer(
                 macs=_numel(node) * int(shape_of(weight)[-1]),
                 out_channels=int(shape_of(weight)[0]),
-                weight=self._stored(weight),
-                bias=self._stored(argument(node, 2, "bias")),
+                weight=self._parameter_of(weight),
+                bias=self._parameter_of(argument(node, 2, "bias")),
                 linear=True,
             )
         if operator in _PRODUCTS:
             second = _PRODUCTS[operator]
-            left, right = argument(node, second - 1, "mat1"), argument(node, second, "mat2")
+            first_factor, second_factor = argument(node, second - 1, "mat1"), argument(node, second, "mat2")
             return _Layer(
-                macs=_numel(node) * int(shape_of(left)[-1]),
+                macs=_numel(node) * int(shape_of(first_factor)[-1]),
                 out_channels=int(shape_of(node)[-1]),
-                weight=self._stored(right) or self._stored(left),
-                bias=self._stored(node.args[0]) if second == 2 else None,
+                weight=self._parameter_of(second_factor) or self._parameter_of(first_factor),
+                bias=self._parameter_of(node.args[0]) if second == 2 else None,
                 linear=True,
             )
         return None
 
-    def _convolution(self, node: Node, *, transposed: bool) -> _Layer:
+    def _convolution(self, node: Node, *, is_transposed: bool) -> _Layer:
         source, weight = argument(node, 0, "input"), argument(node, 1, "weight")
         groups = int(argument(node, 6, "groups", 1))
         # Weights are (out, in / groups, kernel...), transposed ones (in, out / groups, kernel...): each output
         # element of the one, and each input element of the other, meets that many weights.
         meetings = math.prod(shape_of(weight)[1:])
         return _Layer(
-            macs=_numel(source if transposed else node) * meetings,
-            out_channels=int(shape_of(weight)[1] * groups if transposed else shape_of(weight)[0]),
-            weight=self._stored(weight),
-            bias=self._stored(argument(node, 2, "bias")),
+            macs=_numel(source if is_transposed else node) * meetings,
+            out_channels=int(shape_of(weight)[1] * groups if is_transposed else shape_of(weight)[0]),
+            weight=self._parameter_of(weight),
+            bias=self._parameter_of(argument(node, 2, "bias")),
             depthwise=groups == shape_of(source)[1] > 1,
         )
 
-    def _stored(self, node: Any) -> str | None:
+    def _parameter_of(self, node: Argument) -> str | None:
         """The parameter that a factor comes from, through changes of view; None where it is an activation."""
         while isinstance(node, Node) and node.name not in self.moving:
             if node.name in self.names:
@@ -243,21 +241,21 @@ def _activations(graph: _GraphWalk) -> tuple[list[int], int]:
     tensor_of: dict[str, str] = {}
     """Node -> the node that stands for the tensor it shows: a view's is its source's."""
     size: dict[str, int] = {}
-    made: dict[str, int] = {}
-    last: dict[str, int] = {}
+    birth: dict[str, int] = {}
+    last_use: dict[str, int] = {}
     for place, node in enumerate(graph.nodes):
         sources = [tensor_of[i.name] for i in node.all_input_nodes if i.name in tensor_of]
         for source in sources:
-            last[source] = place
+            last_use[source] = place
         if node.name not in graph.moving:
             continue
         if sources and (_is_view(node) or (_is_fused(node) and len(node.all_input_nodes[0].users) == 1)):
             tensor_of[node.name] = sources[0]
             continue
         tensor_of[node.name] = node.name
-        size[node.name], made[node.name], last[node.name] = _numel(node), place, place
+        size[node.name], birth[node.name], last_use[node.name] = _numel(node), place, place
     places = range(len(graph.nodes))
-    alive = (sum(size[t] for t in size if made[t] <= place <= last[t]) for place in places)
+    alive = (sum(size[t] for t in size if birth[t] <= place <= last_use[t]) for place in places)
     return [*size.values()], max(alive, default=0)
 
 

@@ -21,16 +21,16 @@ class DsCnn(nn.Module):
     def __init__(self, width: float, depth: int, io: NetworkIO, channel_multiple: int) -> None:
         super().__init__()
         height, breadth, planes = sole_input(io, "ds_cnn", "height", "width", "channels").shape
-        halved = halvings(min(height, breadth))
-        strided = set(_STRIDED_FIRST[: max(0, halved - 1)])
+        halving_count = halvings(min(height, breadth))
+        strided_blocks = set(_STRIDED_FIRST[: max(0, halving_count - 1)])
         stem = channels(_STEM, width, channel_multiple)
         sizes = [channels(base, width, channel_multiple) for base in _BLOCKS]
         # Sides over 180 are halved a sixth time, in the stem: the blocks have no place left for it.
-        stem_stride = 4 if halved > len(_BLOCKS) + 1 else 2 if halved else 1
+        stem_stride = 4 if halving_count > len(_BLOCKS) + 1 else 2 if halving_count else 1
         blocks = [_convolution(planes, stem, 3, stem_stride)]
         before = stem
         for index, size in enumerate([*sizes, *[sizes[-1]] * depth]):
-            blocks.append(_convolution(before, before, 3, 2 if index in strided else 1, groups=before))
+            blocks.append(_convolution(before, before, 3, 2 if index in strided_blocks else 1, groups=before))
             blocks.append(_convolution(before, size, 1))
             before = size
         self.features = nn.Sequential(*blocks)
@@ -38,8 +38,8 @@ class DsCnn(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         # keepdim: without it the converter leaves a TRANSPOSE before the mean
-        pooled = self.features(x).mean((2, 3), keepdim=True).flatten(1)
-        heads: tuple[torch.Tensor, ...] = self.heads(pooled)
+        features_mean = self.features(x).mean((2, 3), keepdim=True).flatten(1)
+        heads: tuple[torch.Tensor, ...] = self.heads(features_mean)
         return heads
 
 

@@ -53,6 +53,6 @@ class ResNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         # keepdim: without it the converter leaves a TRANSPOSE before the mean
-        pooled = self.blocks(self.stem(x)).mean((2, 3), keepdim=True).flatten(1)
-        heads: tuple[torch.Tensor, ...] = self.heads(pooled)
+        features_mean = self.blocks(self.stem(x)).mean((2, 3), keepdim=True).flatten(1)
+        heads: tuple[torch.Tensor, ...] = self.heads(features_mean)
         return heads

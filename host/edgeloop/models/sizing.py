@@ -1,4 +1,4 @@
-"""How a family turns a width, the data's shapes and the target's channel multiple into layer sizes."""
+"""Layer sizes of a family, from a width, the data's shapes and the target's channel multiple."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def sole_input(io: NetworkIO, family: str, *axes: str) -> TensorShape:
 
     Raises UserError where there are several inputs, another rank, or integers.
     """
-    wanted = f"one input of shape ({', '.join(axes)})" if axes else "one input"
-    found = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in io.inputs)
+    demand = f"one input of shape ({', '.join(axes)})" if axes else "one input"
+    listing = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in io.inputs)
     if len(io.inputs) != 1 or (axes and len(io.inputs[0].shape) != len(axes)):
         raise UserError(
-            f"family {family!r} takes {wanted}, the data have {found}",
+            f"family {family!r} takes {demand}, the data have {listing}",
             next_step="choose another family, or bring your own as [reference] factory",
         )
     tensor = io.inputs[0]

@@ -1,5 +1,6 @@
-"""A wide network that starts with the function of a trained small one (Net2WiderNet, Chen, Goodfellow, Shlens,
-arXiv:1511.05641), found on the exported graphs of both and not on module classes.
+"""A wide network that starts with the function of a trained small one, found on the exported graphs of both.
+
+Net2WiderNet (Chen, Goodfellow, Shlens, arXiv:1511.05641), on graphs and not on module classes.
 
 Every channel that the wide network has more repeats one of the small network's; whatever reads repeated channels gets
 its weights divided among them. The shares are uneven and differ from output to output: divided evenly, equal channels
@@ -15,7 +16,7 @@ from edgeloop.core.network import NetworkIO
 from edgeloop.errors import UserError
 from edgeloop.models.channel_last import BuiltNetwork
 from edgeloop.models.channel_walk import NEXT, MismatchError, Pair, Walk
-from edgeloop.models.describe import exported
+from edgeloop.models.describe import export_network
 
 TOLERANCE = 1e-4
 """Of outputs, relative to the largest: float sums in another order differ by less."""
@@ -27,28 +28,28 @@ def widen(small: BuiltNetwork, wide: BuiltNetwork, io: NetworkIO, *, seed: int, 
     Batch norms keep their statistics. Raises UserError where the two are not the same architecture in two widths, or
     an operator mixes channels in a way that repeating can't keep.
     """
-    one, two = exported(small, io, source), exported(wide, io, source)
-    pairs = _paired(one, two, source)
-    chosen: dict[int, torch.Tensor] = {}
+    one, two = export_network(small, io, source), export_network(wide, io, source)
+    pairs = _pair_nodes(one, two, source)
+    choices: dict[int, torch.Tensor] = {}
     while True:
-        walk = Walk(pairs, _tensors(one), chosen, torch.Generator().manual_seed(seed), source)
+        walk = Walk(pairs, _tensors(one), choices, torch.Generator().manual_seed(seed), source)
         try:
             walk.run()
             break
         except MismatchError as mismatch:
-            chosen[mismatch.source] = mismatch.wanted
+            choices[mismatch.source] = mismatch.channels
     names = _names(two)
-    filled = {names[placeholder]: tensor for placeholder, tensor in walk.filled.items()}
+    weights = {names[placeholder]: tensor for placeholder, tensor in walk.weights.items()}
     for name, tensor in wide.state_dict().items():
         # What nothing reads, such as a batch norm's counter, is taken over as it is.
-        found = filled.setdefault(name, small.state_dict().get(name, torch.empty(0)))
-        if found.shape != tensor.shape:
+        weight = weights.setdefault(name, small.state_dict().get(name, torch.empty(0)))
+        if weight.shape != tensor.shape:
             raise UserError(f"{source}: M1 can't be widened: nothing in it becomes {name}", next_step=NEXT)
-    wide.load_state_dict({name: filled[name] for name in wide.state_dict()})
+    wide.load_state_dict({name: weights[name] for name in wide.state_dict()})
     _check(small, wide, io, source)
 
 
-def _paired(one: torch.export.ExportedProgram, two: torch.export.ExportedProgram, source: str) -> list[Pair]:
+def _pair_nodes(one: torch.export.ExportedProgram, two: torch.export.ExportedProgram, source: str) -> list[Pair]:
     """Node by node. Raises UserError where the graphs differ in more than sizes."""
     nodes, others = list(one.graph.nodes), list(two.graph.nodes)
     place_of = {node: i for i, node in enumerate(nodes)} | {node: i for i, node in enumerate(others)}
@@ -73,13 +74,13 @@ def _names(program: torch.export.ExportedProgram) -> dict[str, str]:
 
 def _tensors(program: torch.export.ExportedProgram) -> dict[str, torch.Tensor]:
     """Parameters, buffers and constants of a network, by placeholder."""
-    found = {placeholder: program.state_dict.get(name) for placeholder, name in _names(program).items()}
+    tensors = {placeholder: program.state_dict.get(name) for placeholder, name in _names(program).items()}
     constants = {
         **program.graph_signature.inputs_to_lifted_tensor_constants,
         **program.graph_signature.inputs_to_buffers,
     }
-    found |= {p: program.constants[name] for p, name in constants.items() if found.get(p) is None}
-    return {placeholder: tensor.detach() for placeholder, tensor in found.items() if tensor is not None}
+    tensors |= {p: program.constants[name] for p, name in constants.items() if tensors.get(p) is None}
+    return {placeholder: tensor.detach() for placeholder, tensor in tensors.items() if tensor is not None}
 
 
 def _check(small: BuiltNetwork, wide: BuiltNetwork, io: NetworkIO, source: str) -> None:

@@ -138,7 +138,7 @@ def run_fixed(
 
     Raises UserError and its kind, ModelError, HarnessError.
     """
-    from edgeloop.training.result import unpublished
+    from edgeloop.training.result import new_training_folder
 
     began = time.monotonic()
     model = open_fixed(job.network, network_io(data, job.task))
@@ -165,7 +165,7 @@ def run_fixed(
         validation=metrics,
         note=note,
     )
-    with unpublished(networks, key) as made:
+    with new_training_folder(networks, key) as made:
         taught = {f"{name}/{n}": y for name, ys in given.items() if name != "validation" for n, y in ys.items()}
         if taught:
             np.savez(made / _OUTPUTS, **taught)  # type: ignore[arg-type]

@@ -80,7 +80,7 @@ class Layer:
     axis: int
     """Of the output channels in the weights."""
     has_choice: bool
-    """Whether a mixed rung may give it 4 bit or 8."""
+    """True where a mixed rung may give it 4 bit or 8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +94,19 @@ class Activation:
 class FakeQuantized:
     """A graph with fake quantizers in it. `module` trains like any module; ranges are learned in phases."""
 
-    def __init__(self, module: GraphModule, lightening: Lightening, taken: Collection[str] = ()) -> None:
-        """`taken`: of a mixed rung the layers, by their origin, that take the fewer bits; the others stay at 8."""
+    def __init__(self, module: GraphModule, lightening: Lightening, fewer_bits: Collection[str] = ()) -> None:
+        """`fewer_bits`: of a mixed rung the layers, by their origin, that take the fewer bits; the others stay at 8."""
         self.module = module
         self.lightening = lightening
         self.layers: tuple[Layer, ...] = ()
         self.activations: tuple[Activation, ...] = ()
         self._ranges: list[RangeQuantizer] = []
-        self._made: dict[Node, RangeQuantizer] = {}
-        self._learned: list[tuple[Node, LearnedStepQuantizer]] = []
+        self._ranges_by_node: dict[Node, RangeQuantizer] = {}
+        self._step_quantizers: list[tuple[Node, LearnedStepQuantizer]] = []
         nodes = list(module.graph.nodes)
         if not lightening.is_float:
             self._quantize_activations(nodes)
-        self._quantize_layers([n for n in nodes if is_layer(n)], frozenset(taken))
+        self._quantize_layers([n for n in nodes if is_layer(n)], frozenset(fewer_bits))
         module.graph.lint()
         module.recompile()
 
@@ -119,7 +119,7 @@ class FakeQuantized:
                 quantizer.phase = phase
 
     def master(self) -> dict[str, torch.Tensor]:
-        """The graph's own parameters before rounding, by name; what quantizers have learned is not among them."""
+        """The graph's own parameters before rounding, by name; the parameters of quantizers are not among them."""
         return {name: value.detach().clone() for name, value in self._own()}
 
     def start_from(self, master: Mapping[str, torch.Tensor]) -> None:
@@ -131,16 +131,16 @@ class FakeQuantized:
         with torch.no_grad():
             for name, value in mine.items():
                 value.copy_(master[name])
-        for weights, quantizer in self._learned:
+        for weights, quantizer in self._step_quantizers:
             quantizer.start(constant(self.module, weights).detach())
 
     def _own(self) -> list[tuple[str, torch.nn.Parameter]]:
-        learned = {id(parameter) for _, quantizer in self._learned for parameter in quantizer.parameters()}
-        return [(name, value) for name, value in self.module.named_parameters() if id(value) not in learned]
+        with_steps = {id(parameter) for _, quantizer in self._step_quantizers for parameter in quantizer.parameters()}
+        return [(name, value) for name, value in self.module.named_parameters() if id(value) not in with_steps]
 
     @contextlib.contextmanager
-    def looking(self) -> Iterator[None]:
-        """Let data through for a look: ranges that are being learned stay as they are."""
+    def ranges_held(self) -> Iterator[None]:
+        """A block in which data pass and ranges that are being learned stay as they are."""
         learning = [quantizer for quantizer in self._ranges if quantizer.phase is QuantizerPhase.LEARN]
         for quantizer in learning:
             quantizer.phase = QuantizerPhase.FROZEN
@@ -149,14 +149,14 @@ class FakeQuantized:
             quantizer.phase = QuantizerPhase.LEARN
 
     @contextlib.contextmanager
-    def trying(self, layer: Layer, bits: int) -> Iterator[None]:
-        """Round one layer's weights to so many bits for a look, each channel by the step that fits it best."""
+    def trial_bits(self, layer: Layer, bits: int) -> Iterator[None]:
+        """A block in which one layer's weights have so many bits, each channel by the step that fits it best."""
         weight = constant(self.module, layer.node).detach()
-        tried = _weight_quantizer(bits, layer.axis, weight)
-        kept = layer.quantizer
-        self._replace(kept, tried)
+        trial = _weight_quantizer(bits, layer.axis, weight)
+        usual = layer.quantizer
+        self._replace(usual, trial)
         yield
-        self._replace(tried, kept)
+        self._replace(trial, usual)
 
     def _replace(self, one: torch.nn.Module | None, other: torch.nn.Module | None) -> None:
         """Put another quantizer in a quantizer's place, where its bias takes the scale from as well."""
@@ -187,16 +187,16 @@ class FakeQuantized:
         self.module.recompile()
         return self.module
 
-    def _quantize_layers(self, nodes: list[Node], taken: frozenset[str]) -> None:
+    def _quantize_layers(self, nodes: list[Node], fewer_bits: frozenset[str]) -> None:
         """One quantizer for each layer's weights: the runtime stores them once, whoever uses them."""
         edges = {*nodes[:1], *nodes[-1:]}
         layers: list[Layer] = []
         for source, uses in _by_weights(nodes).items():
             weight = constant(self.module, source)
             depthwise = any(is_depthwise(node, self.module) for node in uses)
-            bits = self._bits(depthwise, not edges.isdisjoint(uses))
-            name, has_choice = _unused(_module_name(source), layers), self.lightening.is_mixed and bits < 8
-            if has_choice and name not in taken:
+            bits = self._bits(depthwise=depthwise, edge=not edges.isdisjoint(uses))
+            name, has_choice = _free_name(_module_name(source), layers), self.lightening.is_mixed and bits < 8
+            if has_choice and name not in fewer_bits:
                 bits = 8
             axis = channel_axis(uses[0])
             quantizer = _weight_quantizer(bits, axis, weight) if bits < 32 else None
@@ -206,7 +206,7 @@ class FakeQuantized:
             if quantizer is None:
                 continue
             if isinstance(quantizer, LearnedStepQuantizer):
-                self._learned.append((source, quantizer))
+                self._step_quantizers.append((source, quantizer))
             self._round_argument(uses, 1, quantizer, f"weights_{uses[0].name}")
             for node in uses:
                 grid = self._grid_of(node)
@@ -222,11 +222,11 @@ class FakeQuantized:
     def _round_argument(self, nodes: Sequence[Node], position: int, quantizer: torch.nn.Module, name: str) -> None:
         """Round once what all `nodes`, which are in forward order, have at this position."""
         with self.module.graph.inserting_before(nodes[0]):
-            called = self.module.graph.call_module(self._added(quantizer, name), (nodes[0].args[position],))
+            call = self.module.graph.call_module(self._add(quantizer, name), (nodes[0].args[position],))
         for node in nodes:
-            node.args = (*node.args[:position], called, *node.args[position + 1 :])
+            node.args = (*node.args[:position], call, *node.args[position + 1 :])
 
-    def _bits(self, depthwise: bool, edge: bool) -> int:
+    def _bits(self, *, depthwise: bool, edge: bool) -> int:
         rung = self.lightening
         if depthwise:
             return rung.depthwise_weight_bits
@@ -236,22 +236,22 @@ class FakeQuantized:
         bits = self.lightening.activation_bits
         floats = [n for n in nodes if _is_float(n) and n.op in {"placeholder", "call_function"}]
         # All decided before the first quantizer changes who reads what.
-        made = [n for n in floats if not _is_on_a_grid(n)]
-        joined = {member: join for join in floats if kind_of(join) in _JOINS for member in _members(join)}
-        for node in made:
+        results = [n for n in floats if not _is_on_a_grid(n)]
+        joins = {member: join for join in floats if kind_of(join) in _JOINS for member in _members(join)}
+        for node in results:
             self._quantize_constants(node)
-            if node in joined:  # the join rounds its result, and so what it joins
+            if node in joins:  # the join rounds its result, and so what it joins
                 continue
             source = self._grid_of(node) if _keeps_grid(node) else None
             if source is not None:
-                self._made[node] = source
+                self._ranges_by_node[node] = source
                 self._insert(node, SameRange(source))
             else:
-                quantizer = RangeQuantizer(bits, fixed=_FIXED.get(kind_of(node), {}).get(bits))
+                quantizer = RangeQuantizer(bits, fixed_range=_FIXED.get(kind_of(node), {}).get(bits))
                 self._ranges.append(quantizer)
-                self._made[node] = quantizer
+                self._ranges_by_node[node] = quantizer
                 self._insert(node, quantizer)
-        self.activations = tuple(Activation(n.name, self._made[joined.get(n, n)]) for n in made)
+        self.activations = tuple(Activation(n.name, self._ranges_by_node[joins.get(n, n)]) for n in results)
 
     def _quantize_constants(self, node: Node) -> None:
         """Round constant operands of arithmetic, as the runtime stores them."""
@@ -259,7 +259,7 @@ class FakeQuantized:
             return
         for operand in node.all_input_nodes:
             if is_constant(operand):
-                name = self._added(ConstantQuantizer(self.lightening.activation_bits), f"operand_{operand.name}")
+                name = self._add(ConstantQuantizer(self.lightening.activation_bits), f"operand_{operand.name}")
                 with self.module.graph.inserting_before(node):
                     node.replace_input_with(operand, self.module.graph.call_module(name, (operand,)))
 
@@ -267,20 +267,20 @@ class FakeQuantized:
         """The quantizer whose grid a node's input is on; None where nothing rounds it."""
         source = node.args[0]
         while isinstance(source, Node):
-            if source in self._made:
-                return self._made[source]
+            if source in self._ranges_by_node:
+                return self._ranges_by_node[source]
             source = source.args[0] if source.args else None
         return None
 
     def _insert(self, node: Node, quantizer: torch.nn.Module) -> None:
-        name = self._added(quantizer, f"range_{node.name}")
+        name = self._add(quantizer, f"range_{node.name}")
         users = list(node.users)
         with self.module.graph.inserting_after(node):
-            called = self.module.graph.call_module(name, (node,))
+            call = self.module.graph.call_module(name, (node,))
         for user in users:
-            user.replace_input_with(node, called)
+            user.replace_input_with(node, call)
 
-    def _added(self, quantizer: torch.nn.Module, name: str) -> str:
+    def _add(self, quantizer: torch.nn.Module, name: str) -> str:
         free, number = name, 0
         while hasattr(self.module, free):
             number += 1
@@ -291,12 +291,12 @@ class FakeQuantized:
 
 def _by_weights(nodes: Sequence[Node]) -> dict[Node, list[Node]]:
     """The layers' nodes by what reads their weights, both in forward order; a shared layer has several."""
-    found: dict[Node, list[Node]] = {}
+    uses: dict[Node, list[Node]] = {}
     for node in nodes:
         source = node.args[1]
         assert isinstance(source, Node)
-        found.setdefault(source, []).append(node)
-    return found
+        uses.setdefault(source, []).append(node)
+    return uses
 
 
 def _weight_quantizer(bits: int, axis: int, weight: torch.Tensor) -> HalfQuantizer | WeightQuantizer:
@@ -305,9 +305,9 @@ def _weight_quantizer(bits: int, axis: int, weight: torch.Tensor) -> HalfQuantiz
         return HalfQuantizer()
     if bits == 8:
         return WeightQuantizer(bits, axis, weight.dim(), weight.shape[axis]).to(weight.device)
-    learned = LearnedStepQuantizer(bits, axis, weight.dim(), weight.shape[axis]).to(weight.device)
-    learned.start(weight.detach())
-    return learned
+    with_steps = LearnedStepQuantizer(bits, axis, weight.dim(), weight.shape[axis]).to(weight.device)
+    with_steps.start(weight.detach())
+    return with_steps
 
 
 def _module_name(parameter: Node) -> str:
@@ -315,7 +315,7 @@ def _module_name(parameter: Node) -> str:
     return origin(parameter).removeprefix("network.").removesuffix(".weight")
 
 
-def _unused(name: str, layers: Sequence[Layer]) -> str:
+def _free_name(name: str, layers: Sequence[Layer]) -> str:
     count = sum(layer.origin.partition("#")[0] == name for layer in layers)
     return f"{name}#{count + 1}" if count else name
 
@@ -342,12 +342,12 @@ def _keeps_grid(node: Node) -> bool:
 
 
 def _is_on_a_grid(node: Node) -> bool:
-    """Whether a tensor needs no rounding of its own: moved, or not a tensor of its own in the runtime."""
+    """True for a tensor that needs no rounding of its own: moved, or not a tensor of its own in the runtime."""
     return kind_of(node) in _MOVES or _moves_zeros_in(node) or _fused_into_user(node) or _fused_into_pool(node)
 
 
 def _is_activation(node: Node) -> bool:
-    """Whether the runtime can fuse it: relu, relu6, or a clamp to 0..6 or -1..1."""
+    """True where the runtime can fuse it: relu, relu6, or a clamp to 0..6 or -1..1."""
     kind, bounds = kind_of(node), tuple(node.args[1:3])
     if kind == "hardtanh":
         return bounds + (-1.0, 1.0)[len(bounds) :] in {(0.0, 6.0), (-1.0, 1.0)}

@@ -34,7 +34,7 @@ _FLOPS_FOR_THREADS = 5e8
 """Forward operations of a batch under which one thread is at least as fast as several: they would mostly wait."""
 
 Progress = Callable[[float], None]
-"""Called with the share of the work that is done."""
+"""Called with the share of the work that is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class FitSamples:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one epoch was."""
+    """One pass over the training samples."""
 
     epoch: int
     loss: float
@@ -79,7 +79,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class FitSettings:
-    """How long and how fast."""
+    """The length and the speed of a training."""
 
     epochs: int
     batch: int
@@ -89,8 +89,8 @@ class FitSettings:
     """The key of the campaign that sets the learning rate, for messages."""
     patience: int | None = None
     """Epochs without a better validation loss after which it ends."""
-    judged_from: float = 0.0
-    """Share of the steps: what begins earlier is neither counted by the patience nor kept as the best."""
+    counts_from: float = 0.0
+    """Share of the steps: an epoch that begins earlier is neither counted by the patience nor kept as the best."""
     precision: torch.dtype = torch.float32
     """Of the forward pass and the loss; below float32 by autocast."""
 
@@ -99,8 +99,8 @@ def fit(
     network: nn.Module,
     outputs: Sequence[str],
     train: FitSamples,
-    lesson: LossTerm,
-    course: FitSettings,
+    loss_term: LossTerm,
+    settings: FitSettings,
     progress: Progress,
     *,
     at_share: Callable[[float], None] = lambda _: None,
@@ -108,32 +108,32 @@ def fit(
 ) -> list[Epoch]:
     """Train `network` in place and return its epochs. `outputs` names what it returns, in order.
 
-    `at_share(done)` is called before each step with the share of steps that are done. Samples are shuffled by
-    `course.seed`; what is left of an epoch under a whole batch waits for another epoch's shuffle. With a patience,
-    `validation_loss()` is asked after each epoch that began at `course.judged_from` or later, and the weights of the
+    `at_share(share)` is called before each step with the share of steps that are over. Samples are shuffled by
+    `settings.seed`; the samples that do not fill a batch wait for the next epoch's shuffle. With a patience,
+    `validation_loss()` is asked after each epoch that began at `settings.counts_from` or later, and the weights of the
     best of these are kept.
 
     Raises UserError where the loss is not finite, and whatever the user's own functions raise, translated.
     """
-    batch = min(course.batch, len(train))
-    steps = course.epochs * (len(train) // batch)
-    optimizer = torch.optim.AdamW(_groups(network), course.learning_rate, fused=True)
+    batch = min(settings.batch, len(train))
+    steps = settings.epochs * (len(train) // batch)
+    optimizer = torch.optim.AdamW(_groups(network), settings.learning_rate, fused=True)
     rates = [group["lr"] for group in optimizer.param_groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(2, steps))
-    order = torch.Generator().manual_seed(course.seed)
+    order = torch.Generator().manual_seed(settings.seed)
     device = train.inputs[0].device
     history: list[Epoch] = []
     best = _Best(network)
-    step, told = 0, time.monotonic()
-    for epoch in range(course.epochs):
-        begun, total, rate = time.monotonic(), 0.0, float(schedule.get_last_lr()[0])
-        shuffled = torch.randperm(len(train), generator=order).to(device)
-        parts = torch.split(shuffled[: len(train) // batch * batch], batch)
+    step, last_report_s = 0, time.monotonic()
+    for epoch in range(settings.epochs):
+        began_s, total, rate = time.monotonic(), 0.0, float(schedule.get_last_lr()[0])
+        shuffle = torch.randperm(len(train), generator=order).to(device)
+        parts = torch.split(shuffle[: len(train) // batch * batch], batch)
         for index in parts:
             at_share(step / steps)
-            with _autocast(device, course.precision):
-                given = named(network(*(x[index] for x in train.inputs)), outputs)
-                loss = lesson.loss(given, index, step / steps)
+            with _autocast(device, settings.precision):
+                results = by_name(network(*(x[index] for x in train.inputs)), outputs)
+                loss = loss_term.loss(results, index, step / steps)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -144,15 +144,15 @@ def fit(
             if not math.isfinite(total):
                 raise UserError(
                     f"training diverged: the loss is {float(loss.detach())} in epoch {epoch + 1}",
-                    next_step=f"lower training.{course.rate_key}, now {course.learning_rate:g}, or check the data",
+                    next_step=f"lower training.{settings.rate_key}, now {settings.learning_rate:g}, or check the data",
                 )
-            if time.monotonic() - told > _PROGRESS_EVERY_S:
-                told = time.monotonic()
+            if time.monotonic() - last_report_s > _PROGRESS_EVERY_S:
+                last_report_s = time.monotonic()
                 progress(step / steps)
-        counts = course.patience is not None and epoch / course.epochs >= course.judged_from
-        judged = validation_loss() if counts and validation_loss is not None else None
-        history.append(Epoch(epoch + 1, total / len(parts), rate, time.monotonic() - begun, judged))
-        if judged is not None and best.age(judged) == course.patience:
+        counts = settings.patience is not None and epoch / settings.epochs >= settings.counts_from
+        loss_now = validation_loss() if counts and validation_loss is not None else None
+        history.append(Epoch(epoch + 1, total / len(parts), rate, time.monotonic() - began_s, loss_now))
+        if loss_now is not None and best.age(loss_now) == settings.patience:
             break
     best.restore()
     progress(1.0)
@@ -220,7 +220,7 @@ def predict(network: nn.Module, outputs: Sequence[str], inputs: Sequence[torch.T
     parts: dict[str, list[torch.Tensor]] = {name: [] for name in outputs}
     with torch.no_grad():
         for batch in zip(*(torch.split(x, _EVALUATION_BATCH) for x in inputs), strict=True):
-            for name, value in named(network(*batch), outputs).items():
+            for name, value in by_name(network(*batch), outputs).items():
                 parts[name].append(value)
     return {name: torch.cat(values) for name, values in parts.items()}
 
@@ -230,8 +230,8 @@ def arrays(tensors: Tensors) -> Arrays:
     return {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in tensors.items()}
 
 
-def named(result: torch.Tensor | Sequence[torch.Tensor], outputs: Sequence[str]) -> dict[str, torch.Tensor]:
-    """A network's result by the names of its outputs."""
+def by_name(result: torch.Tensor | Sequence[torch.Tensor], outputs: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Return a network's result by the names of its outputs."""
     values = [result] if isinstance(result, torch.Tensor) else result
     return dict(zip(outputs, values, strict=True))
 

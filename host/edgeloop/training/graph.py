@@ -13,13 +13,14 @@ import functools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
 from torch.fx import GraphModule, Node
+from torch.fx.node import Argument
 
-from edgeloop.errors import UserError
+from edgeloop.errors import UserError, translated
 
 BATCH_MAX = 1 << 16
 
@@ -37,7 +38,7 @@ class Positional(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, *inputs: torch.Tensor) -> Any:
+    def forward(self, *inputs: torch.Tensor) -> object:
         return self.network(*inputs)
 
 
@@ -60,14 +61,14 @@ def kind_of(node: Node) -> str:
 
 
 def is_layer(node: Node) -> bool:
-    """Whether the node is a layer with a parameter for its weights."""
+    """True for a layer with a parameter for its weights."""
     if kind_of(node) not in _LAYERS or not is_constant(node.args[1]):
         return False
     return kind_of(node) != "conv_transpose2d" or _argument(node, 6, 1) == 1
 
 
 def is_depthwise(node: Node, module: GraphModule) -> bool:
-    """Whether each output channel of a convolution sees one input channel only."""
+    """True where each output channel of a convolution sees one input channel only."""
     groups = _argument(node, 6, 1) if kind_of(node) in {"conv1d", "conv2d"} else 1
     return bool(groups > 1 and constant(module, node.args[1]).shape[1] == 1)
 
@@ -77,22 +78,23 @@ def channel_axis(node: Node) -> int:
     return 1 if kind_of(node) == "conv_transpose2d" else 0
 
 
-def is_constant(argument: Any) -> bool:
-    """Whether an argument is a parameter or buffer of the module."""
+def is_constant(argument: object) -> TypeGuard[Node]:
+    """True for a parameter or buffer of the module."""
     return isinstance(argument, Node) and argument.op == "get_attr"
 
 
-def constant(module: GraphModule, node: Any) -> torch.Tensor:
+def constant(module: GraphModule, node: Argument) -> torch.Tensor:
     """The parameter or buffer that a get_attr node names."""
+    assert isinstance(node, Node)
     owner, _, name = str(node.target).rpartition(".")
-    found: torch.Tensor = getattr(module.get_submodule(owner), name)
-    return found
+    value: torch.Tensor = getattr(module.get_submodule(owner), name)
+    return value
 
 
 def origin(node: Node) -> str:
     """The name that the network's own code gives the parameter that a get_attr node reads, whatever was folded in."""
-    found: str = node.meta.get("origin") or str(node.target)
-    return found
+    name: str = node.meta.get("origin") or str(node.target)
+    return name
 
 
 def example(node: Node) -> torch.Tensor | None:
@@ -109,13 +111,12 @@ def exported_graph(network: nn.Module, samples: Sequence[torch.Tensor]) -> Graph
     """
     batch = torch.export.Dim("batch", min=1, max=BATCH_MAX)
     module = Positional(copy.deepcopy(network)).eval()
-    try:
+    with translated(
+        UserError,
+        "the network can't be exported with a free batch size",
+        next_step="keep Python control flow and fixed batch sizes out of forward",
+    ):
         program = torch.export.export(module, tuple(samples), dynamic_shapes=(tuple({0: batch} for _ in samples),))
-    except Exception as error:  # export raises whatever the network's own code raises
-        raise UserError(
-            f"the network can't be exported with a free batch size: {_first_line(error)}",
-            next_step="keep Python control flow and fixed batch sizes out of forward",
-        ) from error
     graph_module = program.run_decompositions(_decompositions()).module(check_guards=False)
     assert isinstance(graph_module, GraphModule)
     _drop_copies(graph_module)
@@ -130,7 +131,7 @@ def exported_graph(network: nn.Module, samples: Sequence[torch.Tensor]) -> Graph
     return graph_module
 
 
-def single_sample_program(module: GraphModule, samples: Sequence[torch.Tensor]) -> Any:
+def single_sample_program(module: GraphModule, samples: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
     """Return the graph as an exported program that takes exactly one sample a call."""
     return torch.export.export(Positional(module), tuple(s[:1] for s in samples))
 
@@ -171,19 +172,19 @@ def _fold_constants(module: GraphModule) -> None:
     """Compute once what depends on parameters alone: reparametrized weights, a Keras batch norm's factors."""
     values: dict[Node, torch.Tensor] = {}
     for node in list(module.graph.nodes):
-        known = [n for n in node.all_input_nodes if is_constant(n)]
-        if node.op != "call_function" or not known or len(known) != len(node.all_input_nodes):
+        constants = [n for n in node.all_input_nodes if is_constant(n)]
+        if node.op != "call_function" or not constants or len(constants) != len(node.all_input_nodes):
             continue
         shape = example(node)
         if shape is None or not shape.is_floating_point() or shape.numel() > _FOLD_ELEMENTS_MAX:
             continue
-        values.update((n, constant(module, n).detach()) for n in known)
+        values.update((n, constant(module, n).detach()) for n in constants)
         arguments = torch.fx.map_arg((node.args, dict(node.kwargs)), lambda n: values[n])
         with torch.no_grad():
-            computed = node.target(*arguments[0], **arguments[1])
-        folded = add_parameter(module, node, computed, f"{node.name}_folded")
-        folded.meta["origin"] = origin(known[0])
-        _replace(module, node, folded)
+            product = node.target(*arguments[0], **arguments[1])
+        parameter = add_parameter(module, node, product, f"{node.name}_folded")
+        parameter.meta["origin"] = origin(constants[0])
+        _replace(module, node, parameter)
 
 
 def _products_to_linear(module: GraphModule) -> None:
@@ -200,9 +201,9 @@ def _products_to_linear(module: GraphModule) -> None:
             continue
         if bias is not None and not (is_constant(bias) and constant(module, bias).dim() == 1):
             continue
-        turned = constant(module, weight).detach().t().contiguous()
+        transposed_weight = constant(module, weight).detach().t().contiguous()
         with module.graph.inserting_before(node):
-            parameter = add_parameter(module, node, turned, f"{node.name}_weight")
+            parameter = add_parameter(module, node, transposed_weight, f"{node.name}_weight")
             parameter.meta["origin"] = origin(weight)
             layer = module.graph.call_function(torch.ops.aten.linear.default, (source, parameter, bias))
         _replace(module, node, layer)
@@ -216,14 +217,16 @@ def _fold_affine(module: GraphModule) -> None:
             if not _into_layer(module, node, affine):
                 _as_arithmetic(module, node, affine)
         elif kind_of(node) in _AFFINE:
-            found = _of_arithmetic(module, node)
-            if found is not None:
-                _into_layer(module, node, found)
+            step = _of_arithmetic(module, node)
+            if step is not None:
+                _into_layer(module, node, step)
 
 
 def _part_transposed(module: GraphModule) -> None:
-    """Give a transposed convolution weights of its own where a plain one reads the same: the runtime stores both, with
-    scales along different axes."""
+    """Give a transposed convolution weights of its own where a plain one reads the same.
+
+    The runtime stores both, with scales along different axes.
+    """
     axes: dict[Node, int] = {}
     for node in [n for n in module.graph.nodes if is_layer(n)]:
         source = node.args[1]
@@ -252,10 +255,10 @@ def _of_arithmetic(module: GraphModule, node: Node) -> Affine | None:
     kind, shape = kind_of(node), example(node)
     if node.kwargs or len(node.args) != 2 or shape is None:
         return None
-    left, right = node.args if kind != "rsub" else reversed(node.args)
-    turned = not isinstance(left, Node) or is_constant(left)
-    source, other = (right, left) if turned else (left, right)
-    if not isinstance(source, Node) or not is_layer(source) or (turned and kind == "div"):
+    first, second = node.args if kind != "rsub" else reversed(node.args)
+    constant_first = not isinstance(first, Node) or is_constant(first)
+    source, other = (second, first) if constant_first else (first, second)
+    if not isinstance(source, Node) or not is_layer(source) or (constant_first and kind == "div"):
         return None
     value = _by_channel(module, other, source, shape)
     if value is None:
@@ -265,14 +268,14 @@ def _of_arithmetic(module: GraphModule, node: Node) -> Affine | None:
         case "add":
             return Affine(source, one, value)
         case "sub" | "rsub":
-            return Affine(source, -one, value) if turned else Affine(source, one, -value)
+            return Affine(source, -one, value) if constant_first else Affine(source, one, -value)
         case "mul":
             return Affine(source, value, zero)
         case _:
             return Affine(source, 1 / value, zero)
 
 
-def _by_channel(module: GraphModule, other: Any, layer: Node, shape: torch.Tensor) -> torch.Tensor | None:
+def _by_channel(module: GraphModule, other: Argument, layer: Node, shape: torch.Tensor) -> torch.Tensor | None:
     """Return a number or a constant as one value for each output channel (or a single one); None where it is more."""
     if isinstance(other, bool) or not isinstance(other, int | float | Node):
         return None
@@ -282,8 +285,8 @@ def _by_channel(module: GraphModule, other: Any, layer: Node, shape: torch.Tenso
         return None
     value = constant(module, other).detach().double()
     axis = shape.dim() - 1 if kind_of(layer) == "linear" else 1
-    aligned = [1] * (shape.dim() - value.dim()) + list(value.shape)
-    if len(aligned) != shape.dim() or any(n != 1 for i, n in enumerate(aligned) if i != axis):
+    axes = [1] * (shape.dim() - value.dim()) + list(value.shape)
+    if len(axes) != shape.dim() or any(n != 1 for i, n in enumerate(axes) if i != axis):
         return None
     return value.reshape(-1)
 
@@ -302,10 +305,10 @@ def _into_layer(module: GraphModule, node: Node, affine: Affine) -> bool:
             return False
     channels = weight.shape[axis]
     factor, shift = affine.factor.expand(channels), affine.shift.expand(channels)
-    shaped = factor.reshape([-1 if i == axis else 1 for i in range(weight.dim())])
+    column = factor.reshape([-1 if i == axis else 1 for i in range(weight.dim())])
     bias_before = constant(module, layer.args[2]).detach().double() if _argument(layer, 2, None) is not None else 0.0
     with module.graph.inserting_before(layer):
-        new_weight = add_parameter(module, layer, (weight.double() * shaped).float(), f"{layer.name}_weight_folded")
+        new_weight = add_parameter(module, layer, (weight.double() * column).float(), f"{layer.name}_weight_folded")
         new_bias = add_parameter(module, layer, (bias_before * factor + shift).float(), f"{layer.name}_bias_folded")
     assert isinstance(layer.args[1], Node)
     new_weight.meta["origin"] = origin(layer.args[1])
@@ -324,11 +327,11 @@ def _as_arithmetic(module: GraphModule, node: Node, affine: Affine) -> None:
     with module.graph.inserting_before(node):
         factor = add_parameter(module, node, affine.factor.float().view(view), f"{node.name}_factor")
         shift = add_parameter(module, node, affine.shift.float().view(view), f"{node.name}_shift")
-        scaled = module.graph.call_function(aten.mul.Tensor, (affine.source, factor))
-        moved = module.graph.call_function(aten.add.Tensor, (scaled, shift))
-    scaled.meta["val"] = shape
-    moved.meta["val"] = shape
-    node.replace_all_uses_with(moved)
+        product = module.graph.call_function(aten.mul.Tensor, (affine.source, factor))
+        sum_node = module.graph.call_function(aten.add.Tensor, (product, shift))
+    product.meta["val"] = shape
+    sum_node.meta["val"] = shape
+    node.replace_all_uses_with(sum_node)
     _erase(module, node)
 
 
@@ -349,7 +352,7 @@ def _replace(module: GraphModule, node: Node, by: Node) -> None:
     module.graph.erase_node(node)
 
 
-def _double(module: GraphModule, node: Any) -> torch.Tensor:
+def _double(module: GraphModule, node: Argument) -> torch.Tensor:
     return constant(module, node).detach().double()
 
 
@@ -361,9 +364,5 @@ def _erase(module: GraphModule, node: Node) -> None:
         module.graph.erase_node(producer)
 
 
-def _argument(node: Node, position: int, default: Any) -> Any:
+def _argument(node: Node, position: int, default: object) -> Any:
     return node.args[position] if len(node.args) > position else default
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,13 +1,11 @@
-"""Keys of networks and trainings, chained: what goes into a key decides the bytes that come out. No torch."""
+"""Keys of networks and trainings, chained: equal keys stand for equal bytes. No torch."""
 
 from __future__ import annotations
 
-import hashlib
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from edgeloop.core.campaign import Task, Training
+from edgeloop.core.campaign import Data, Task, Training
 from edgeloop.core.frozen import key_of
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkSpec
@@ -15,13 +13,14 @@ from edgeloop.engines.registry import engine_for
 from edgeloop.errors import MissingExtraError, UserError
 from edgeloop.host_runtime.model_files import ONNX
 from edgeloop.ports import TrainingJob
+from edgeloop.processes.files import sha256_of
 
 _METHOD = 3
 """Raised whenever this room would train the same job to other weights or write other files."""
 
 
 def network_key(network: NetworkSpec, channel_multiple: int) -> str:
-    """The key of an untrained network: source, size, seed, given weights; not where its files lie."""
+    """The key of an untrained network: source, size, seed, weights to start from; not where its files lie."""
     plain = network.model_dump(mode="json")
     if network.source_sha256 is not None and network.factory is not None:
         plain["factory"] = network.factory.rpartition(":")[2]
@@ -61,7 +60,7 @@ def training_key(job: TrainingJob) -> str:
 
 
 def _fixed_key(job: TrainingJob, file: str) -> str:
-    """The key of what M1 gives on the data, where it is a file: on training data too where it teaches."""
+    """The key of M1's outputs on the data, where it is a file: on training data too where it teaches."""
     return key_of(
         "fixed",
         _METHOD,
@@ -74,7 +73,7 @@ def _fixed_key(job: TrainingJob, file: str) -> str:
 
 
 def _runner_of(file: str) -> list[str]:
-    """Versions of what runs M1's file on this host. Raises MissingExtraError."""
+    """Versions of the packages that run M1's file on this host. Raises MissingExtraError."""
     suffix = Path(file).suffix
     row = engine_for(suffix)
     extras = {row.wheels[0].distribution: str(row.extra)} | ({"onnx": "onnx"} if suffix == ONNX else {})
@@ -84,14 +83,14 @@ def _runner_of(file: str) -> list[str]:
         raise MissingExtraError(str(error.name), extras[str(error.name)], "running M1") from error
 
 
-def sizes_key(network: NetworkSpec, task: Task, data: Any, channel_multiple: int) -> str:
+def sizes_key(network: NetworkSpec, task: Task, data: Data, channel_multiple: int) -> str:
     """The key of what a network would cost on these data."""
     return key_of("sizes", network_key(network, channel_multiple), task, data)
 
 
-def _task_parts(task: Task) -> dict[str, Any]:
+def _task_parts(task: Task) -> dict[str, object]:
     """The task with the digest of each file that it names instead of the file's place."""
-    parts: dict[str, Any] = {"kind": task.kind, "loss": _code(task.loss), "distillation": _code(task.distillation)}
+    parts: dict[str, object] = {"kind": task.kind, "loss": _code(task.loss), "distillation": _code(task.distillation)}
     parts["metrics"] = {name: _code(reference) for name, reference in task.metrics.items()}
     return parts
 
@@ -101,23 +100,23 @@ def _code(reference: str | None) -> list[str] | None:
         return None
     file, _, name = reference.rpartition(":")
     try:
-        return [hashlib.sha256(Path(file).read_bytes()).hexdigest(), name]
+        return [sha256_of(Path(file)), name]
     except OSError as error:
         raise UserError(f"{file}: can't be read: {error.strerror}", next_step=f"it is named as {reference}") from error
 
 
-def _recipe_parts(job: TrainingJob) -> dict[str, Any]:
-    """What of the recipe bears on this job, so that another distillation weight does not train M1 anew."""
+def _recipe_parts(job: TrainingJob) -> dict[str, object]:
+    """The part of the recipe that bears on this job, so that another distillation weight does not train M1 anew."""
     recipe: Training = job.recipe
-    lightened = job.lightening != "fp32"
+    is_lightened = job.lightening != "fp32"
     trained_float = job.parent is None and job.network.weights is None
-    fine = lightened or job.parent is not None or job.teacher is not None
-    parts: dict[str, Any] = {"batch": recipe.batch, "seed": recipe.seed}
+    fine = is_lightened or job.parent is not None or job.teacher is not None
+    parts: dict[str, object] = {"batch": recipe.batch, "seed": recipe.seed}
     if job.widened_from is not None:
         parts |= {"epochs_widened": recipe.epochs_widened, "rate_widened": recipe.lightened_learning_rate}
     elif trained_float:
         parts |= {"epochs": recipe.epochs, "learning_rate": recipe.learning_rate}
-    if trained_float or not lightened:
+    if trained_float or not is_lightened:
         parts |= {"precision": recipe.precision}
     if fine:
         epochs = recipe.epochs_fine_tuned if job.goes_on_from else recipe.epochs_lightened
@@ -128,7 +127,7 @@ def _recipe_parts(job: TrainingJob) -> dict[str, Any]:
         parts |= {"device": recipe.device}
     if job.teacher is not None:
         parts |= {"temperature": recipe.temperature}
-        if lightened:
+        if is_lightened:
             parts |= {"distillation_weight": recipe.distillation_weight, "schedule": recipe.schedule}
         else:
             parts |= {"m1_distillation_weight": recipe.m1_distillation_weight}

@@ -1,6 +1,6 @@
-"""What a training is told at each step: the labels, a teacher, or one after the other.
+"""Losses of a training: of the targets, of a teacher's outputs, or one after the other.
 
-A lesson turns a batch's outputs into a loss. Schedules are made of lessons: docs/explanation/training.md.
+A loss term turns a batch's outputs into a loss. Schedules are made of terms: docs/explanation/training.md.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ Run = Callable[[torch.Tensor], Tensors]
 
 
 class LossTerm(Protocol):
-    """One way of teaching."""
+    """One way to turn outputs into a loss."""
 
-    def loss(self, given: Tensors, index: torch.Tensor, done: float) -> torch.Tensor:
-        """Return the loss of a batch: `given` are the outputs on the samples `index`; `done` (0 to 1) of the lesson
-        is over."""
+    def loss(self, outputs: Tensors, index: torch.Tensor, progress: float) -> torch.Tensor:
+        """Return the loss of a batch, a scalar.
+
+        `outputs` are the network's on the samples `index`; `progress` (0 to 1) is how much of this term's part is over.
+        """
         ...
 
 
@@ -34,12 +36,12 @@ class Labels:
     objective: Objective
     targets: Tensors
 
-    def loss(self, given: Tensors, index: torch.Tensor, done: float) -> torch.Tensor:  # noqa: ARG002 -- the port's
-        return self.objective.loss(given, _at(self.targets, index))
+    def loss(self, outputs: Tensors, index: torch.Tensor, progress: float) -> torch.Tensor:  # noqa: ARG002 -- the port's
+        return self.objective.loss(outputs, _at(self.targets, index))
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class Distillation:
     """(1 - a) loss on the targets + a distillation from a teacher that does not change; a falls to 0 late.
 
     With a = 1 at the start the targets have no say at all, and a stays 1.
@@ -50,36 +52,38 @@ class Taught:
     """Its outputs on all training samples, in their order: they are the same in every epoch."""
     share: float
 
-    def loss(self, given: Tensors, index: torch.Tensor, done: float) -> torch.Tensor:
-        share = 1.0 if self.share == 1.0 else teacher_share(self.share, done)
+    def loss(self, outputs: Tensors, index: torch.Tensor, progress: float) -> torch.Tensor:
+        share = 1.0 if self.share == 1.0 else teacher_share(self.share, progress)
         objective = self.labels.objective
         if share == 1.0:
-            return objective.distillation(given, _at(self.teacher, index))
-        loss = self.labels.loss(given, index, done)
+            return objective.distillation(outputs, _at(self.teacher, index))
+        loss = self.labels.loss(outputs, index, progress)
         if share == 0.0:
             return loss
-        return (1 - share) * loss + share * objective.distillation(given, _at(self.teacher, index))
+        return (1 - share) * loss + share * objective.distillation(outputs, _at(self.teacher, index))
 
 
 @dataclass(frozen=True, slots=True)
-class TaughtUnlabelled:
-    """A lesson, and beside it the teacher's outputs on as many samples that have no targets."""
+class UnlabelledDistillation:
+    """A distillation, and beside it one from the teacher on as many samples that have no targets."""
 
-    lesson: Taught
+    labelled_term: Distillation
     network: Run
     """The learner on unlabelled samples."""
     teacher: Tensors
     """The teacher's outputs on all of them."""
     order: torch.Generator
 
-    def loss(self, given: Tensors, index: torch.Tensor, done: float) -> torch.Tensor:
-        share = 1.0 if self.lesson.share == 1.0 else teacher_share(self.lesson.share, done)
-        loss = self.lesson.loss(given, index, done)
+    def loss(self, outputs: Tensors, index: torch.Tensor, progress: float) -> torch.Tensor:
+        share = 1.0 if self.labelled_term.share == 1.0 else teacher_share(self.labelled_term.share, progress)
+        loss = self.labelled_term.loss(outputs, index, progress)
         if share == 0.0:
             return loss
         n = len(next(iter(self.teacher.values())))
-        drawn = torch.randint(n, (len(index),), generator=self.order)
-        return loss + share * self.lesson.labels.objective.distillation(self.network(drawn), _at(self.teacher, drawn))
+        choice = torch.randint(n, (len(index),), generator=self.order)
+        return loss + share * self.labelled_term.labels.objective.distillation(
+            self.network(choice), _at(self.teacher, choice)
+        )
 
 
 @dataclass(slots=True)
@@ -96,68 +100,68 @@ class MutualDistillation:
     learning_rate: float
     _optimizer: torch.optim.Optimizer | None = field(default=None, init=False)
 
-    def loss(self, given: Tensors, index: torch.Tensor, done: float) -> torch.Tensor:  # noqa: ARG002 -- the port's
+    def loss(self, outputs: Tensors, index: torch.Tensor, progress: float) -> torch.Tensor:  # noqa: ARG002 -- the port's
         if self._optimizer is None:
             self._optimizer = torch.optim.AdamW(self.teacher.parameters(), self.learning_rate)
         objective, targets = self.labels.objective, _at(self.labels.targets, index)
         self.teacher.train()
-        taught = self.run_teacher(index)
-        own = objective.loss(taught, targets)
-        from_learner = objective.distillation(taught, _detached(given))
+        teacher_outputs = self.run_teacher(index)
+        own = objective.loss(teacher_outputs, targets)
+        from_learner = objective.distillation(teacher_outputs, _without_gradients(outputs))
         self._optimizer.zero_grad()
         ((1 - self.share) * own + self.share * from_learner).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self.teacher.eval()
-        learner = objective.distillation(given, _detached(taught))
-        return (1 - self.share) * objective.loss(given, targets) + self.share * learner
+        learner = objective.distillation(outputs, _without_gradients(teacher_outputs))
+        return (1 - self.share) * objective.loss(outputs, targets) + self.share * learner
 
 
 @dataclass(slots=True)
 class DeferredLoss:
-    """A lesson that can be prepared only when it begins, such as by a teacher that learns until then."""
+    """A term that can be prepared only when it begins, such as by a teacher that learns until then."""
 
     make: Callable[[], LossTerm]
-    _made: LossTerm | None = field(default=None, init=False)
+    _term: LossTerm | None = field(default=None, init=False)
 
-    def loss(self, given: Tensors, index: torch.Tensor, done: float) -> torch.Tensor:
-        if self._made is None:
-            self._made = self.make()
-        return self._made.loss(given, index, done)
+    def loss(self, outputs: Tensors, index: torch.Tensor, progress: float) -> torch.Tensor:
+        if self._term is None:
+            self._term = self.make()
+        return self._term.loss(outputs, index, progress)
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
-    """A lesson and its part of the steps."""
+class LossStage:
+    """A loss term and its part of the steps."""
 
     name: str
     share: float
-    lesson: LossTerm
+    term: LossTerm
 
 
 @dataclass(frozen=True, slots=True)
 class LossSequence:
-    """Lessons one after the other; `terms` have shares that add up to 1."""
+    """Terms one after the other; `stages` have shares that add up to 1."""
 
-    terms: Sequence[Term]
+    stages: Sequence[LossStage]
 
     @property
     def last_begins(self) -> float:
-        """Share of the steps after which the last lesson begins."""
-        return sum(term.share for term in self.terms[:-1])
+        """Share of the steps after which the last stage begins."""
+        return sum(stage.share for stage in self.stages[:-1])
 
-    def loss(self, given: Tensors, index: torch.Tensor, done: float) -> torch.Tensor:
-        begun = 0.0
-        for term in self.terms[:-1]:
-            if done < begun + term.share:
-                return term.lesson.loss(given, index, (done - begun) / term.share)
-            begun += term.share
-        last = self.terms[-1]
-        return last.lesson.loss(given, index, min(1.0, (done - begun) / last.share))
+    def loss(self, outputs: Tensors, index: torch.Tensor, progress: float) -> torch.Tensor:
+        before = 0.0
+        for stage in self.stages[:-1]:
+            if progress < before + stage.share:
+                return stage.term.loss(outputs, index, (progress - before) / stage.share)
+            before += stage.share
+        last = self.stages[-1]
+        return last.term.loss(outputs, index, min(1.0, (progress - before) / last.share))
 
 
 def _at(tensors: Tensors, index: torch.Tensor) -> Mapping[str, torch.Tensor]:
     return {name: value[index] for name, value in tensors.items()}
 
 
-def _detached(tensors: Tensors) -> Mapping[str, torch.Tensor]:
+def _without_gradients(tensors: Tensors) -> Mapping[str, torch.Tensor]:
     return {name: value.detach() for name, value in tensors.items()}

@@ -1,6 +1,6 @@
 """The controller's side of training: one process that has torch in it, asked over a socket pair. No torch here.
 
-A crash stays in that process: the request that caused it fails with what is known, the next one gets a fresh process.
+A crash stays in that process: the request that caused it fails and says how, the next one gets a fresh process.
 Finished trainings are folders `<key>/` with a `training.json`, and are never made again.
 """
 
@@ -15,12 +15,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -28,12 +26,11 @@ from edgeloop.core.campaign import Data, Task
 from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.errors import EdgeloopError, HarnessError, TrainingError
 from edgeloop.ports import TrainedNetwork, TrainingJob
+from edgeloop.processes.files import write_whole
 from edgeloop.processes.memory_limit import apply_limit, describe_limit
 from edgeloop.training.key import sizes_key, training_key
-from edgeloop.training.messages import Abandon, Progressed, Raised, Request, Returned
+from edgeloop.training.messages import Abandon, DescribeCall, Progress, Progressed, Raised, Request, Returned, TrainCall
 from edgeloop.training.summary import read_trained
-
-Progress = Callable[[str, float], None]
 
 _LOG_LINES = 3
 _TICK_S = 0.5
@@ -69,8 +66,8 @@ class TrainingPool:
         self._in_use = {"train": threading.Lock(), "describe": threading.Lock()}
         self._tasks: deque[_Task] = deque()
         self._running: _Task | None = None
-        self._changed = threading.Condition()
-        self._closed = False
+        self._state_changed = threading.Condition()
+        self._is_closed = False
         self._thread: threading.Thread | None = None
 
     def key(self, job: TrainingJob) -> str:
@@ -80,17 +77,17 @@ class TrainingPool:
     def submit(self, job: TrainingJob, progress: Progress) -> Future[TrainedNetwork]:
         """Start a training, join one that waits or runs already, or find it done."""
         key = training_key(job)
-        done = read_trained(self._networks / key)
-        if done is not None:
-            found: Future[TrainedNetwork] = Future()
-            found.set_result(done[0])
-            return found
-        with self._changed:
-            if self._closed:
+        earlier = read_trained(self._networks / key)
+        if earlier is not None:
+            future: Future[TrainedNetwork] = Future()
+            future.set_result(earlier[0])
+            return future
+        with self._state_changed:
+            if self._is_closed:
                 raise HarnessError("training has been closed")
             waiting = [self._running] if self._running is not None else []
             for task in (*waiting, *self._tasks):
-                if task.key == key and not task.abandoned:
+                if task.key == key and not task.is_abandoned:
                     task.listeners.append(progress)
                     return task.future
             task = _Task(key, job, [progress])
@@ -98,57 +95,56 @@ class TrainingPool:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="trainings", daemon=True)
                 self._thread.start()
-            self._changed.notify_all()
+            self._state_changed.notify_all()
             return task.future
 
     def abandon(self, keep: str) -> None:
         """Cancel trainings that wait and stop the one that runs, but for the one with the key `keep`."""
-        with self._changed:
+        with self._state_changed:
             for task in [t for t in self._tasks if t.key != keep]:
                 self._tasks.remove(task)
                 task.future.cancel()
             running = self._running
-            if running is not None and running.key != keep and not running.abandoned:
-                running.abandoned = True
+            if running is not None and running.key != keep and not running.is_abandoned:
+                running.is_abandoned = True
                 worker = self._workers.get("train")
                 if worker is not None:
                     worker.abandon()
 
     def describe(self, network: NetworkSpec, task: Task, data: Data, channel_multiple: int) -> NetworkSizes:
-        """What a network would cost; asked once, then read. A second process answers while the first one trains.
+        """Return the sizes of a network; computed once, then read. A second process answers while the first one trains.
 
-        A process that dies of it is told of where a second one does too: without sizes nothing can be asked.
+        Where a process dies of it, a second one tries: without sizes no candidate can be chosen.
         """
-        kept = self._networks / "sizes" / f"{sizes_key(network, task, data, channel_multiple)}.json"
+        file = self._networks / "sizes" / f"{sizes_key(network, task, data, channel_multiple)}.json"
         with contextlib.suppress(OSError, ValueError, ValidationError):
-            return NetworkSizes.model_validate(json.loads(kept.read_text()))
+            return NetworkSizes.model_validate(json.loads(file.read_text()))
         role = "train" if self._in_use["train"].acquire(blocking=False) else "describe"
         try:
             if role == "describe":
                 self._in_use[role].acquire()
-            sizes = self._described(role, (network, task, data, channel_multiple))
+            sizes = self._describe(role, DescribeCall(network, task, data, channel_multiple))
         finally:
             self._in_use[role].release()
-        assert isinstance(sizes, NetworkSizes)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(f".{os.getpid()}")
-        part.write_text(sizes.model_dump_json())
-        part.replace(kept)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, sizes.model_dump_json())
         return sizes
 
-    def _described(self, role: str, arguments: tuple[Any, ...]) -> Any:
+    def _describe(self, role: str, call: DescribeCall) -> NetworkSizes:
         try:
-            return self._ask(role, "describe", arguments, lambda _what, _fraction: None)
+            answer = self._ask(role, call, lambda _what, _fraction: None)
         except TrainingError:
-            return self._ask(role, "describe", arguments, lambda _what, _fraction: None)
+            answer = self._ask(role, call, lambda _what, _fraction: None)
+        assert isinstance(answer, NetworkSizes)
+        return answer
 
     def close(self) -> None:
         """Stop everything at once; what runs fails with HarnessError, what waits is cancelled."""
-        with self._changed:
-            self._closed = True
+        with self._state_changed:
+            self._is_closed = True
             while self._tasks:
                 self._tasks.popleft().future.cancel()
-            self._changed.notify_all()
+            self._state_changed.notify_all()
             for worker in self._workers.values():
                 worker.kill()
         if self._thread is not None:
@@ -158,34 +154,35 @@ class TrainingPool:
 
     def _work(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._tasks) or self._closed)
-                if self._closed:
+            with self._state_changed:
+                self._state_changed.wait_for(lambda: bool(self._tasks) or self._is_closed)
+                if self._is_closed:
                     return
                 task = self._running = self._tasks.popleft()
             try:
                 if task.future.set_running_or_notify_cancel():
                     with self._in_use["train"]:
-                        result = self._ask("train", "train", (task.job, self._networks), task.progressed, task)
+                        result = self._ask("train", TrainCall(task.job, self._networks), task.report, task)
+                    assert isinstance(result, TrainedNetwork)
                     task.future.set_result(result)
             except BaseException as error:  # noqa: BLE001 -- the thread's boundary: whoever waits for it gets it
                 task.future.set_exception(error)
             finally:
-                with self._changed:
+                with self._state_changed:
                     self._running = None
 
     def _ask(
-        self, role: str, function: str, arguments: tuple[Any, ...], progress: Progress, task: _Task | None = None
-    ) -> Any:
-        with self._changed:
-            if self._closed:
+        self, role: str, call: TrainCall | DescribeCall, progress: Progress, task: _Task | None = None
+    ) -> TrainedNetwork | NetworkSizes:
+        with self._state_changed:
+            if self._is_closed:
                 raise HarnessError("training has been closed")
             worker = self._workers.get(role)
             if worker is None or not worker.alive:
                 log = self._networks / "logs" / f"{role}.log"
                 worker = self._workers[role] = _Worker(self._entry, self._threads, log, self._memory_max_bytes)
-            worker.send(function, arguments, self._deadlines_s[function])
-            if task is not None and task.abandoned:
+            worker.send(call, self._deadlines_s["train" if isinstance(call, TrainCall) else "describe"])
+            if task is not None and task.is_abandoned:
                 worker.abandon()
         return worker.answer(progress)
 
@@ -196,9 +193,9 @@ class _Task:
     job: TrainingJob
     listeners: list[Progress]
     future: Future[TrainedNetwork] = field(default_factory=Future)
-    abandoned: bool = False
+    is_abandoned: bool = False
 
-    def progressed(self, what: str, fraction: float) -> None:
+    def report(self, what: str, fraction: float) -> None:
         for listener in list(self.listeners):
             listener(what, fraction)
 
@@ -212,6 +209,7 @@ class _Worker:
         self._memory_max_bytes = memory_max_bytes
         self._deadline_s = self._ends_s = 0.0
         self._number = 0
+        self._limit_key = ""
         ours, theirs = Pipe()
         self._connection: Connection = ours
         with log.open("ab") as output:
@@ -241,21 +239,25 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def send(self, function: str, arguments: tuple[Any, ...], deadline_s: float) -> None:
+    def send(self, call: TrainCall | DescribeCall, deadline_s: float) -> None:
         self._number += 1
-        self._function, self._deadline_s, self._ends_s = function, deadline_s, time.monotonic() + deadline_s
-        with contextlib.suppress(OSError):  # a process that is gone is told of by answer()
-            self._connection.send(Request(self._number, function, arguments))
+        self._deadline_s, self._ends_s = deadline_s, time.monotonic() + deadline_s
+        self._limit_key = "training_minutes_max" if isinstance(call, TrainCall) else "build_deadline_s"
+        with contextlib.suppress(OSError):  # answer() reports a process that is gone
+            self._connection.send(Request(self._number, call))
 
     def abandon(self) -> None:
-        """Ask it to stop what it was sent last, at its next report, which has to come soon."""
+        """Ask it to stop the last call that it was sent, at its next report, which has to come soon."""
         self._ends_s = min(self._ends_s, time.monotonic() + _ABANDONED_S)
         with contextlib.suppress(OSError):
             self._connection.send(Abandon(self._number))
 
-    def answer(self, progress: Progress) -> Any:
-        """Wait for the answer to what was sent last. Raises what the child raised, or TrainingError if it died, or
-        was not done at its deadline and was stopped."""
+    def answer(self, progress: Progress) -> TrainedNetwork | NetworkSizes:
+        """Wait for the answer to the last call that was sent.
+
+        Raises the error that the call raised in the child; TrainingError if the child died, or was not done at its
+        deadline and was stopped.
+        """
         while True:
             try:
                 if not self._connection.poll(_TICK_S):
@@ -276,10 +278,9 @@ class _Worker:
         if time.monotonic() < self._ends_s:
             return
         self.kill()
-        key = "training_minutes_max" if self._function == "train" else "build_deadline_s"
         raise TrainingError(
-            f"the training process was not done after {self._deadline_s:g} s and was stopped{self._said()}",
-            next_step=f"see {self._log}; toolchain.{key} gives it more",
+            f"the training process was not done after {self._deadline_s:g} s and was stopped{self._last_lines()}",
+            next_step=f"see {self._log}; toolchain.{self._limit_key} gives it more",
         )
 
     def kill(self) -> None:
@@ -294,12 +295,14 @@ class _Worker:
     def _death(self) -> EdgeloopError:
         code = self._process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        bound = describe_limit(self._memory_max_bytes)
-        hint = " or lower training.batch, if memory ran out" if code == -signal.SIGKILL or bound else ""
-        return TrainingError(f"the training process {how}{bound}{self._said()}", next_step=f"see {self._log}{hint}")
+        limit = describe_limit(self._memory_max_bytes)
+        hint = " or lower training.batch, if memory ran out" if code == -signal.SIGKILL or limit else ""
+        return TrainingError(
+            f"the training process {how}{limit}{self._last_lines()}", next_step=f"see {self._log}{hint}"
+        )
 
-    def _said(self) -> str:
-        """Its last lines."""
+    def _last_lines(self) -> str:
+        """The end of its log, as a part of a message."""
         with self._log.open("rb") as file:
             file.seek(self._log_start)
             lines = [line for line in file.read()[-4096:].decode(errors="replace").splitlines() if line.strip()]

@@ -13,29 +13,31 @@ import copy
 import importlib.util
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import nn
 
-from edgeloop.errors import MissingExtraError, ModelError
+from edgeloop.errors import MissingExtraError, ModelError, translated
 
 _Network = TypeVar("_Network", bound=nn.Module)
+_Graph: TypeAlias = Any
+_Group: TypeAlias = Any
+"""torch_pruning's dependency graph and a group of it; the package has no types."""
 
 
 class _Marked(nn.Module):
-    """A network whose outputs are told from everything inside it, also where one of them is read further on."""
+    """A network whose outputs differ from every tensor inside it, also where one of them is read further on."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        given = self.network(*inputs)
-        return tuple(output * 1.0 for output in ([given] if isinstance(given, torch.Tensor) else given))
+        return tuple(output * 1.0 for output in _outputs(self.network, inputs))
 
 
-def pruned(network: _Network, inputs: Sequence[torch.Tensor], percent: int, multiple: int) -> _Network:
+def prune(network: _Network, inputs: Sequence[torch.Tensor], percent: int, multiple: int) -> _Network:
     """Return a copy of `network`, in evaluation mode, without `percent` of the channels of each group of layers.
 
     `inputs` are samples in the order of forward. What is left of a group is rounded to a multiple of `multiple`, at
@@ -49,16 +51,15 @@ def pruned(network: _Network, inputs: Sequence[torch.Tensor], percent: int, mult
     smaller = copy.deepcopy(network).eval()
     before = _shapes(smaller, inputs)
     parameters = sum(p.numel() for p in smaller.parameters())
-    masked = copy.deepcopy(smaller) if _turns_channels(smaller, inputs) else None
-    try:
-        twin = _Marked(masked) if masked is not None else None
-        groups = _remove(_Marked(smaller), [x.clone() for x in inputs], percent, multiple, twin)
+    twin = copy.deepcopy(smaller) if _turns_channels(smaller, inputs) else None
+    with translated(
+        ModelError,
+        "channels can't be pruned",
+        next_step="leave out the lightenings that end in -p, or use nn.Conv and nn.Linear modules",
+    ):
+        marked_twin = _Marked(twin) if twin is not None else None
+        groups = _remove(_Marked(smaller), [x.clone() for x in inputs], percent, multiple, marked_twin)
         after = _shapes(smaller, inputs)
-    except Exception as error:  # the library follows autograd through the user's own code, and raises what it meets
-        raise ModelError(
-            f"channels can't be pruned: {type(error).__name__}: {_first_line(error)}",
-            next_step="leave out the lightenings that end in -p, or use nn.Conv and nn.Linear modules",
-        ) from error
     if after != before:
         raise ModelError(
             f"channels can't be pruned: the outputs would turn from {before} to {after}",
@@ -69,7 +70,7 @@ def pruned(network: _Network, inputs: Sequence[torch.Tensor], percent: int, mult
             "channels can't be pruned: no layer's channels can be removed without changing the outputs",
             next_step="leave out the lightenings that end in -p",
         )
-    if masked is not None and not _agree(smaller, masked, inputs):
+    if twin is not None and not _agree(smaller, twin, inputs):
         raise ModelError(
             "channels can't be pruned: axes are turned and flattened, and which channel went where can't be followed",
             next_step="leave out the lightenings that end in -p, or pool maps to one value before a flatten",
@@ -78,61 +79,57 @@ def pruned(network: _Network, inputs: Sequence[torch.Tensor], percent: int, mult
 
 
 def _turns_channels(network: nn.Module, inputs: Sequence[torch.Tensor]) -> bool:
-    """Whether axes of an activation are permuted, which torch-pruning does not follow through a flatten.
+    """True where axes of an activation are permuted, which torch-pruning does not follow through a flatten.
 
     False where norms count the channels of a sample: with zeros in place of channels they would give something else.
     """
     if any(isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm) for module in network.modules()):
         return False
-    given = network(*inputs)
-    waiting = [output.grad_fn for output in ([given] if isinstance(given, torch.Tensor) else given)]
-    seen: set[Any] = set()
+    waiting = [output.grad_fn for output in _outputs(network, inputs)]
+    steps_before: set[Any] = set()
     while waiting:
         step = waiting.pop()
-        if step is None or step in seen:
+        if step is None or step in steps_before:
             continue
         if step.name().startswith("Permute"):
             return True
-        seen.add(step)
+        steps_before.add(step)
         waiting += [before for before, _ in step.next_functions]
     return False
 
 
-def _agree(pruned_network: nn.Module, masked: nn.Module, inputs: Sequence[torch.Tensor]) -> bool:
-    """Whether a network without channels gives what it gives with zeros in their place."""
+def _agree(network: nn.Module, twin: nn.Module, inputs: Sequence[torch.Tensor]) -> bool:
+    """True where a network without channels gives what it gives with zeros in their place."""
     draw = torch.Generator().manual_seed(0)
     samples = [torch.randn(x.shape, generator=draw) if x.is_floating_point() else x for x in inputs]
     with torch.no_grad():
-        given = pruned_network(*samples), masked(*samples)
-    one, other = ([g] if isinstance(g, torch.Tensor) else g for g in given)
+        one, other = _outputs(network, samples), _outputs(twin, samples)
     return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(one, other, strict=True))
 
 
-def _mask(graph: Any, network: nn.Module, masked: nn.Module, group: Any) -> None:
+def _mask(graph: _Graph, network: nn.Module, twin: nn.Module, group: _Group) -> None:
     """Put zeros in the place of what pruning a group will take away."""
     names = {module: name for name, module in network.named_modules()}
     for dependency, channels in group:
         module = dependency.target.module
         if module not in names or getattr(module, "weight", None) is None:
             continue
-        twin: Any = masked.get_submodule(names[module])
+        double: Any = twin.get_submodule(names[module])
         outgoing = graph.is_out_channel_pruning_fn(dependency.handler)
-        transposed = getattr(module, "transposed", False)
+        is_transposed = getattr(module, "transposed", False)
         with torch.no_grad():
-            if twin.weight.dim() == 1 or outgoing != transposed:
-                twin.weight[channels] = 0
+            if double.weight.dim() == 1 or outgoing != is_transposed:
+                double.weight[channels] = 0
             else:
-                twin.weight[:, channels] = 0
-            if outgoing and getattr(twin, "bias", None) is not None:
-                twin.bias[channels] = 0
+                double.weight[:, channels] = 0
+            if outgoing and getattr(double, "bias", None) is not None:
+                double.bias[channels] = 0
 
 
-def _remove(
-    network: nn.Module, inputs: list[torch.Tensor], percent: int, multiple: int, masked: nn.Module | None
-) -> int:
+def _remove(network: nn.Module, inputs: list[torch.Tensor], percent: int, multiple: int, twin: nn.Module | None) -> int:
     """Prune in place; return how many groups of layers could be pruned, whether or not rounding left any of them.
 
-    `masked`, a copy, gets zeros where channels are taken away.
+    `twin`, a copy, gets zeros where channels are taken away.
     """
     import torch_pruning
 
@@ -140,23 +137,25 @@ def _remove(
         warnings.simplefilter("ignore")
         graph = torch_pruning.DependencyGraph().build_dependency(network, inputs)
     importance = torch_pruning.importance.GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer="mean")
-    chosen: list[tuple[Any, Any, list[int]]] = []
-    found = 0
+    removals: list[tuple[Any, Any, list[int]]] = []
+    count = 0
     for group in graph.get_all_groups(root_module_types=(torch_pruning.ops.TORCH_CONV, torch_pruning.ops.TORCH_LINEAR)):
         if _is_fixed(graph, group):
             continue
-        found += 1
+        count += 1
         channels = len(group[0].idxs)
-        left = kept_channels(channels, percent, multiple)
-        if left < channels:
+        remaining = kept_channels(channels, percent, multiple)
+        if remaining < channels:
             order = torch.argsort(importance(group), stable=True)
-            chosen.append((group[0].dep.target.module, group[0].dep.handler, sorted(order[: channels - left].tolist())))
-    if masked is not None:
-        for module, handler, channels_out in chosen:
-            _mask(graph, network, masked, graph.get_pruning_group(module, handler, channels_out))
-    for module, handler, channels_out in chosen:
+            removals.append(
+                (group[0].dep.target.module, group[0].dep.handler, sorted(order[: channels - remaining].tolist()))
+            )
+    if twin is not None:
+        for module, handler, channels_out in removals:
+            _mask(graph, network, twin, graph.get_pruning_group(module, handler, channels_out))
+    for module, handler, channels_out in removals:
         graph.get_pruning_group(module, handler, channels_out).prune()
-    return found
+    return count
 
 
 def settle(network: nn.Module, batches: Iterable[Sequence[torch.Tensor]]) -> None:
@@ -183,12 +182,12 @@ def settle(network: nn.Module, batches: Iterable[Sequence[torch.Tensor]]) -> Non
 
 def kept_channels(channels: int, percent: int, multiple: int) -> int:
     """Return how many channels are left: to the nearest multiple, half goes up; never more than there were."""
-    left = int(channels * (100 - percent) / 100 / multiple + 0.5) * multiple
-    return min(channels, max(multiple, left))
+    remaining = int(channels * (100 - percent) / 100 / multiple + 0.5) * multiple
+    return min(channels, max(multiple, remaining))
 
 
-def _is_fixed(graph: Any, group: Any) -> bool:
-    """Whether a group reaches an output, or a layer that mixes several groups of channels."""
+def _is_fixed(graph: _Graph, group: _Group) -> bool:
+    """True for a group that reaches an output, or a layer that mixes several groups of channels."""
     for dependency, _ in group:
         node, module = dependency.target, dependency.target.module
         if graph.is_out_channel_pruning_fn(dependency.handler) and not node.outputs:
@@ -201,11 +200,11 @@ def _is_fixed(graph: Any, group: Any) -> bool:
     return False
 
 
+def _outputs(network: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    outputs = network(*inputs)
+    return [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+
+
 def _shapes(network: nn.Module, inputs: Sequence[torch.Tensor]) -> list[tuple[int, ...]]:
     with torch.no_grad():
-        given = network(*inputs)
-    return [tuple(output.shape) for output in ([given] if isinstance(given, torch.Tensor) else given)]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
+        return [tuple(output.shape) for output in _outputs(network, inputs)]

@@ -26,7 +26,7 @@ _STEPS_TRIED = tuple(1 - 0.05 * i for i in range(13))
 
 
 class QuantizerPhase(IntEnum):
-    """What a quantizer of activations does with a batch."""
+    """The way in which a quantizer of activations treats a batch."""
 
     CALIBRATE = 0
     """Average the batches' extremes; round nothing."""
@@ -52,10 +52,10 @@ class WeightQuantizer(nn.Module):
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         self.scale = weight.detach().abs().amax(self._others).clamp_min_(_BOUND_MIN).div_(self.top)
-        rounded: torch.Tensor = torch.fake_quantize_per_channel_affine(
+        on_grid: torch.Tensor = torch.fake_quantize_per_channel_affine(
             weight, self.scale, self._zero, self.axis, -self.top, self.top
         )
-        return rounded
+        return on_grid
 
 
 class LearnedStepQuantizer(WeightQuantizer):
@@ -78,7 +78,7 @@ class LearnedStepQuantizer(WeightQuantizer):
             best = torch.full_like(largest, math.inf)
             for share in _STEPS_TRIED:
                 step = largest * share
-                error = (_snapped(weight, step.view(self._view), self.top) - weight).square().sum(self._others)
+                error = (_on_levels(weight, step.view(self._view), self.top) - weight).square().sum(self._others)
                 better = error < best
                 best = torch.where(better, error, best)
                 self.log_step.copy_(torch.where(better, step.log(), self.log_step))
@@ -89,17 +89,17 @@ class LearnedStepQuantizer(WeightQuantizer):
         self.scale = step.detach()
         # Gradients of step sizes are scaled down by the number of weights that share one (LSQ, section 2.2).
         share = 1 / math.sqrt(weight.numel() / len(largest) * self.top)
-        slowed: torch.Tensor = (step * share + (step * (1 - share)).detach()).view(self._view)
-        levels = (weight / slowed).clamp(-self.top, self.top)
-        rounded: torch.Tensor = (levels + (levels.round() - levels).detach()) * slowed
-        return rounded
+        slow_step: torch.Tensor = (step * share + (step * (1 - share)).detach()).view(self._view)
+        levels = (weight / slow_step).clamp(-self.top, self.top)
+        on_grid: torch.Tensor = (levels + (levels.round() - levels).detach()) * slow_step
+        return on_grid
 
     def _largest(self, weight: torch.Tensor) -> torch.Tensor:
         largest: torch.Tensor = weight.detach().abs().amax(self._others).clamp_min(_BOUND_MIN) / self.top
         return largest
 
 
-def _snapped(weight: torch.Tensor, step: torch.Tensor, top: int) -> torch.Tensor:
+def _on_levels(weight: torch.Tensor, step: torch.Tensor, top: int) -> torch.Tensor:
     return (weight / step).round().clamp(-top, top) * step
 
 
@@ -107,9 +107,9 @@ class HalfQuantizer(nn.Module):
     """Weights stored as half floats."""
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        clipped = weight.clamp(-_HALF_MAX, _HALF_MAX)
+        inside = weight.clamp(-_HALF_MAX, _HALF_MAX)
         # The difference of neighbours is exact, so the sum is the half float itself.
-        return clipped + (clipped.half().float() - clipped).detach()
+        return inside + (inside.half().float() - inside).detach()
 
 
 class ConstantQuantizer(nn.Module):
@@ -121,27 +121,27 @@ class ConstantQuantizer(nn.Module):
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         low, high = torch.aminmax(value.detach())
-        return rounded(value, float(low), float(high), self.bits)
+        return round_to_grid(value, float(low), float(high), self.bits)
 
 
 class RangeQuantizer(nn.Module):
     """An activation: asymmetric int8 or symmetric int16, one range for the tensor, zero always inside it."""
 
-    def __init__(self, bits: int, *, momentum: float = 0.01, fixed: tuple[float, float] | None = None) -> None:
+    def __init__(self, bits: int, *, momentum: float = 0.01, fixed_range: tuple[float, float] | None = None) -> None:
         super().__init__()
         self.bits = bits
         self.momentum = momentum
-        self.fixed = fixed is not None
-        self.low, self.high = fixed or (0.0, 0.0)
+        self.is_fixed = fixed_range is not None
+        self.low, self.high = fixed_range or (0.0, 0.0)
         self.phase = QuantizerPhase.CALIBRATE
         self._batches = 0
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        if self.phase != QuantizerPhase.FROZEN and not self.fixed:
+        if self.phase != QuantizerPhase.FROZEN and not self.is_fixed:
             self._observe(value)
         if self.phase == QuantizerPhase.CALIBRATE:
             return value
-        return rounded(value, self.low, self.high, self.bits)
+        return round_to_grid(value, self.low, self.high, self.bits)
 
     def get_extra_state(self) -> tuple[float, float]:
         """The range, so that it is kept and put back with the weights that it belongs to."""
@@ -156,16 +156,16 @@ class RangeQuantizer(nn.Module):
         The quantizer then finds the same zero point from it, whatever precision it computes in.
         """
         self.phase = QuantizerPhase.FROZEN
-        if self.fixed:
+        if self.is_fixed:
             return
         scale, zero = grid(self.low, self.high, self.bits)
         bottom, top = (-128, 127) if self.bits == 8 else (-32767, 32767)
         self.low, self.high = (bottom - zero) * scale, (top - zero) * scale
 
     def _observe(self, value: torch.Tensor) -> None:
-        seen = value.detach()
+        data = value.detach()
         # Not aminmax, which copies what lies with channels last.
-        low, high = min(float(seen.amin()), 0.0), max(float(seen.amax()), 0.0)
+        low, high = min(float(data.amin()), 0.0), max(float(data.amax()), 0.0)
         if not (math.isfinite(low) and math.isfinite(high)):
             raise UserError(
                 "training diverged: an activation is not finite",
@@ -190,7 +190,7 @@ class SameRange(nn.Module):
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         if self.source.phase == QuantizerPhase.CALIBRATE:
             return value
-        return rounded(value, self.source.low, self.source.high, self.source.bits)
+        return round_to_grid(value, self.source.low, self.source.high, self.source.bits)
 
 
 class BiasQuantizer(nn.Module):
@@ -223,7 +223,7 @@ def grid(low: float, high: float, bits: int) -> tuple[float, int]:
     return scale, round(-128 - low / scale)
 
 
-def rounded(value: torch.Tensor, low: float, high: float, bits: int) -> torch.Tensor:
+def round_to_grid(value: torch.Tensor, low: float, high: float, bits: int) -> torch.Tensor:
     """Return `value` on the grid that the range gives at so many bits, clipped to it."""
     scale, zero = grid(low, high, bits)
     bottom, top = (-128, 127) if bits == 8 else (-32768, 32767)

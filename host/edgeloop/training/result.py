@@ -1,4 +1,4 @@
-"""What a training leaves behind: a folder that builders read without any training code or user code.
+"""The result of a training: a folder that builders read without any training code or user code.
 
 `network.pt2` is plain float arithmetic for one sample, weights on their grid. Tensors are told from each other by
 value, since a converter renames and reorders: `recipe.json` gives each one a fingerprint over the samples in
@@ -103,7 +103,7 @@ def write_result(
                 "name": a.name,
                 "low": a.quantizer.low,
                 "high": a.quantizer.high,
-                "fixed": a.quantizer.fixed,
+                "fixed": a.quantizer.is_fixed,
                 "fingerprint": marks[a.name],
             }
             for a in activations
@@ -132,10 +132,10 @@ def read_master(folder: Path) -> dict[str, torch.Tensor]:
     """Return the weights that a lightened training left before rounding. Raises HarnessError where it left none."""
     file = folder / _MASTER
     try:
-        found: dict[str, torch.Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        weights: dict[str, torch.Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise HarnessError(f"{file}: no weights to go on from: {error}") from error
-    return found
+    return weights
 
 
 def fingerprint(values: Iterable[torch.Tensor]) -> list[float]:
@@ -156,39 +156,39 @@ def fingerprint(values: Iterable[torch.Tensor]) -> list[float]:
 
 
 @contextlib.contextmanager
-def unpublished(networks: Path, key: str) -> Iterator[Path]:
+def new_training_folder(networks: Path, key: str) -> Iterator[Path]:
     """Give an empty folder that becomes `networks/<key>` in one step when the block ends, and vanishes if it fails.
 
-    What a killed process left of the same training is removed. Raises StationError where the disk refuses.
+    The remains of a killed process of the same training are removed. Raises StationError where the disk refuses.
     """
-    for left in networks.glob(f".making-{key}-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    made, folder = networks / f".making-{key}-{os.getpid()}", networks / key
+    for stale in networks.glob(f".making-{key}-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    partial, folder = networks / f".making-{key}-{os.getpid()}", networks / key
     try:
         with kept_on_disk(folder):
-            made.mkdir(parents=True)
-            yield made
-            if folder.exists():  # without a summary, or it would have been found done
+            partial.mkdir(parents=True)
+            yield partial
+            if folder.exists():  # without a summary, or it would have been read as finished
                 shutil.rmtree(folder)
-            made.replace(folder)
+            partial.replace(folder)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _activation_fingerprints(
     module: GraphModule, samples: list[torch.Tensor], names: set[str]
 ) -> dict[str, list[float]]:
-    seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    values: dict[str, list[torch.Tensor]] = {name: [] for name in names}
 
     class Watch(Interpreter):
         def run_node(self, n: Node) -> Any:
             value = super().run_node(n)
-            if n.name in seen:
-                seen[n.name].append(value.detach())
+            if n.name in values:
+                values[n.name].append(value.detach())
             return value
 
     watch = Watch(module)
     with torch.no_grad():
         for number in range(len(samples[0])):
             watch.run(*(s[number : number + 1] for s in samples))
-    return {name: fingerprint(values) for name, values in seen.items()}
+    return {name: fingerprint(tensors) for name, tensors in values.items()}

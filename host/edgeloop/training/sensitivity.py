@@ -1,6 +1,6 @@
-"""How much each layer minds fewer bits: what it adds to the loss when it alone takes them.
+"""The sensitivity of each layer to fewer bits: the rise in loss when it alone takes them.
 
-Looked at on the calibrated fake-quantized network before it is trained, on validation data, which selection may see.
+Measured on the calibrated fake-quantized network before it is trained, on validation data, which selection may see.
 The saving that the rise in loss is held against is bytes: time is not counted, since 4 bit saves none for
 convolutions on the engines there are (engines.capabilities). After Dong et al., HAWQ, arXiv:1905.03696, with the loss
 itself in the place of its curvature.
@@ -14,7 +14,9 @@ from edgeloop.core.mixed_precision import LayerChoice, Sensitivity
 from edgeloop.training.fake_quantize import FakeQuantized
 
 
-def look(fake: FakeQuantized, loss: Callable[[], float], progress: Callable[[float], None]) -> tuple[Sensitivity, ...]:
+def measure_sensitivities(
+    fake: FakeQuantized, loss: Callable[[], float], progress: Callable[[float], None]
+) -> tuple[Sensitivity, ...]:
     """Return the sensitivity of every layer that has a choice, in forward order.
 
     `fake` is calibrated, its ranges frozen, and has these layers at 8 bit; `loss` is that of `fake.module` on the
@@ -22,21 +24,21 @@ def look(fake: FakeQuantized, loss: Callable[[], float], progress: Callable[[flo
     """
     layers = [layer for layer in fake.layers if layer.has_choice]
     base = loss()
-    found = []
+    sensitivities = []
     for number, layer in enumerate(layers, start=1):
-        with fake.trying(layer, fake.lightening.weight_bits):
+        with fake.trial_bits(layer, fake.lightening.weight_bits):
             rise = loss() - base
-        found.append(Sensitivity(name=layer.origin, weights=layer.weights, loss_rise=rise))
+        sensitivities.append(Sensitivity(name=layer.origin, weights=layer.weights, loss_rise=rise))
         progress(number / len(layers))
-    return tuple(found)
+    return tuple(sensitivities)
 
 
-def choices(fake: FakeQuantized, looked: tuple[Sensitivity, ...], inside: str) -> tuple[LayerChoice, ...]:
-    """Return the bits of every layer of a network as it was trained, beside what was found of it.
+def layer_choices(fake: FakeQuantized, sensitivities: tuple[Sensitivity, ...], inside: str) -> tuple[LayerChoice, ...]:
+    """Return the bits of every layer of a network as it was trained, beside its sensitivities.
 
     `inside` is the name of the user's own module in the network, which layers are named without.
     """
-    rises = {found.name: found.loss_rise for found in looked}
+    rises = {one.name: one.loss_rise for one in sensitivities}
     return tuple(
         LayerChoice(
             name=layer.origin.removeprefix(f"{inside}."),

@@ -1,4 +1,4 @@
-"""`training.json`: what a finished training was. Its presence says that the folder is complete. No torch."""
+"""`training.json`: the record of a finished training. Its presence says that the folder is complete. No torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,12 +17,12 @@ _FILE = "training.json"
 
 
 def write_trained(
-    folder: Path, trained: TrainedNetwork, job: TrainingJob, history: Sequence[Mapping[str, Any]]
+    folder: Path, network: TrainedNetwork, job: TrainingJob, history: Sequence[Mapping[str, object]]
 ) -> None:
     """Write the last file of a folder. `history` has a table for each epoch."""
     content = {
         "schema": 1,
-        "trained": trained.model_dump(mode="json"),
+        "trained": network.model_dump(mode="json"),
         "job": job.model_dump(mode="json"),
         "history": list(history),
         "versions": {"torch": metadata.version("torch"), "python": platform.python_version()},
@@ -41,8 +40,8 @@ def read_trained(folder: Path) -> tuple[TrainedNetwork, TrainingJob] | None:
         return None
     try:
         content = json.loads(file.read_text())
-        trained = TrainedNetwork.model_validate({**content["trained"], "folder": str(folder)})
-        return trained, TrainingJob.model_validate(content["job"])
+        network = TrainedNetwork.model_validate({**content["trained"], "folder": str(folder)})
+        return network, TrainingJob.model_validate(content["job"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise HarnessError(
             f"{file}: damaged", next_step=f"remove the folder {folder}; it is then trained anew"

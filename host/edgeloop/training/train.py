@@ -1,7 +1,8 @@
 """One training from start to folder: float, or with fake quantization from a float network's weights.
 
-What trains is what is exported: a lightened network is trained as the folded graph with fake quantizers on every
-tensor that the runtime quantizes, and that same graph, quantizers taken out and weights on their grids, is written.
+The graph that trains is the one that is exported: a lightened network is trained as the folded graph with fake
+quantizers on every tensor that the runtime quantizes. That same graph, quantizers taken out and weights on their
+grids, is written.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from edgeloop.core.network import NetworkSignature
 from edgeloop.errors import UserError
 from edgeloop.ports import TrainedNetwork, TrainingJob
 from edgeloop.training.fake_quantize import FakeQuantized
-from edgeloop.training.fit import Epoch, FitSamples, FitSettings, arrays, fit, fitting_threads, named, predict
+from edgeloop.training.fit import Epoch, FitSamples, FitSettings, arrays, by_name, fit, fitting_threads, predict
 from edgeloop.training.graph import exported_graph
 from edgeloop.training.loss_schedules import (
     DeferredLoss,
+    Distillation,
     Labels,
     LossSequence,
+    LossStage,
     LossTerm,
     MutualDistillation,
     Run,
-    Taught,
-    TaughtUnlabelled,
-    Term,
+    UnlabelledDistillation,
 )
 from edgeloop.training.objective import Objective, Tensors
-from edgeloop.training.prune import pruned, settle
+from edgeloop.training.prune import prune, settle
 from edgeloop.training.quantizers import QuantizerPhase
-from edgeloop.training.result import ProbeInputs, read_master, unpublished, write_result
-from edgeloop.training.sensitivity import choices, look
+from edgeloop.training.result import ProbeInputs, new_training_folder, read_master, write_result
+from edgeloop.training.sensitivity import layer_choices, measure_sensitivities
 from edgeloop.training.summary import write_trained
 
 _EXPORT_BATCH = 4
@@ -58,15 +59,15 @@ Report = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainableNetwork:
-    """A network to be trained, in the data's own terms: channel-last inputs and outputs, in this order."""
+    """A network to be trained, in the data's own names and layout: channel-last inputs and outputs, in this order."""
 
     network: nn.Module
     """Takes and returns tensors in the order of `signature`."""
     weights_of: nn.Module
     """The part of it whose state dict is kept: the user's own module."""
     signature: NetworkSignature
-    started: bool
-    """Whether it brings weights that it starts from."""
+    has_weights: bool
+    """True where it brings weights that it starts from."""
 
     @property
     def inside(self) -> str:
@@ -77,7 +78,7 @@ class TrainableNetwork:
 
 @dataclass(frozen=True, slots=True)
 class TeacherOutputs:
-    """A teacher that is no network of ours: what it gave, once, on the samples that are taught."""
+    """A teacher that is no network of ours: its outputs on the samples that are taught, computed once."""
 
     train: Arrays
     unlabelled: Arrays | None
@@ -99,47 +100,47 @@ def train(
     """
     run = _Run(job, subject, teacher, data, report)
     with fitting_threads(subject.network, run.train, job.recipe.batch):
-        return _trained(job, key, subject, run, ProbeInputs.of(data, subject.signature), networks)
+        return _train_and_write(job, key, subject, run, ProbeInputs.of(data, subject.signature), networks)
 
 
-def _trained(
+def _train_and_write(
     job: TrainingJob, key: str, subject: TrainableNetwork, run: _Run, probe: ProbeInputs, networks: Path
 ) -> TrainedNetwork:
-    began = time.monotonic()
+    began_s = time.monotonic()
     epochs: list[Epoch] = run.float_epochs()
     float_metrics = run.metrics(subject.network)
-    subject.network.cpu()  # what is exported and saved lies on the processor
+    subject.network.cpu()  # tensors that are exported and saved lie on the processor
     weights = {name: value.detach().clone() for name, value in subject.weights_of.state_dict().items()}
     samples = [x[:_EXPORT_BATCH].cpu() for x in run.train.inputs]
     rung, network = Lightening.parse(job.lightening), subject.network
     if rung.pruned_pct:
-        network = pruned(network, samples, rung.pruned_pct, job.channel_multiple)
+        network = prune(network, samples, rung.pruned_pct, job.channel_multiple)
         settle(network, run.batches(_SETTLING_SAMPLES))
-    looked = run.sensitivities(exported_graph(network, samples), rung) if rung.is_mixed else ()
-    taken = {layer.name for layer in least_sensitive(looked, rung.share_pct)}
-    fake = FakeQuantized(exported_graph(network, samples), rung, taken)
-    lightened, master = None, None
+    sensitivities = run.sensitivities(exported_graph(network, samples), rung) if rung.is_mixed else ()
+    fewer_bits = {layer.name for layer in least_sensitive(sensitivities, rung.share_pct)}
+    fake = FakeQuantized(exported_graph(network, samples), rung, fewer_bits)
+    lightened_metrics, master = None, None
     if job.lightening != "fp32":
         if job.goes_on_from is not None:
             fake.start_from(read_master(Path(job.goes_on_from)))
         epochs += run.lightened_epochs(fake)
-        lightened = run.metrics(fake.module)
+        lightened_metrics = run.metrics(fake.module)
         fake.module.cpu()
         master = fake.master()
     inputs = [torch.from_numpy(probe.inputs[name]) for name in subject.signature.inputs]
     outputs = arrays(predict(fake.module, subject.signature.outputs, inputs))
-    trained = TrainedNetwork(
+    result = TrainedNetwork(
         key=key,
         folder=str(networks / key),
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - began_s,
         epochs=len(epochs),
         validation=float_metrics,
-        lightened=lightened,
-        layers=choices(fake, looked, subject.inside) if lightened is not None else (),
+        lightened=lightened_metrics,
+        layers=layer_choices(fake, sensitivities, subject.inside) if lightened_metrics is not None else (),
     )
-    with unpublished(networks, key) as made:
+    with new_training_folder(networks, key) as partial:
         write_result(
-            made,
+            partial,
             fake.to_float(),
             lightening=fake.lightening,
             signature=subject.signature,
@@ -150,8 +151,8 @@ def _trained(
             weights=weights,
             master=master,
         )
-        write_trained(made, trained, job, [asdict(epoch) for epoch in epochs])
-    return trained
+        write_trained(partial, result, job, [asdict(epoch) for epoch in epochs])
+    return result
 
 
 class _Run:
@@ -173,7 +174,7 @@ class _Run:
         self._report = report
         self._device = device_of(job.recipe)
         self._scorer = Scorer(job.task)
-        self._objective = Objective(job.task, temperature=job.recipe.temperature, taught=teacher is not None)
+        self._objective = Objective(job.task, temperature=job.recipe.temperature, has_teacher=teacher is not None)
 
         def samples(split: DataSplit) -> FitSamples:
             return FitSamples.of(split, subject.signature, reconstruct=reconstruct).on(self._device)
@@ -187,19 +188,19 @@ class _Run:
 
     def float_epochs(self) -> list[Epoch]:
         """Train the float network where the job asks for it: it has no weights yet, or is to be trained further."""
-        recipe, lightened = self._job.recipe, self._job.lightening != "fp32"
-        taught = self._teacher is not None and not lightened
-        if not self._subject.started:
-            course = self._course(recipe.epochs, recipe.learning_rate, "learning_rate")
+        recipe, is_lightened = self._job.recipe, self._job.lightening != "fp32"
+        has_teacher = self._teacher is not None and not is_lightened
+        if not self._subject.has_weights:
+            settings = self._settings(recipe.epochs, recipe.learning_rate, "learning_rate")
         elif self._job.widened_from is not None:
-            course = self._course(recipe.epochs_widened, recipe.lightened_learning_rate, "lightened_learning_rate")
-        elif not lightened and (self._job.parent is not None or taught):
-            course = self._fine_course()
+            settings = self._settings(recipe.epochs_widened, recipe.lightened_learning_rate, "lightened_learning_rate")
+        elif not is_lightened and (self._job.parent is not None or has_teacher):
+            settings = self._fine_settings()
         else:
             self._subject.network.eval()
             return []
         network = self._subject.network
-        lesson = self._taught(network, recipe.m1_distillation_weight) if taught else self._labels
+        loss_term = self._distillation(network, recipe.m1_distillation_weight) if has_teacher else self._labels
 
         def validation_loss() -> float:
             loss = self._validation_loss(network.eval())
@@ -211,9 +212,9 @@ class _Run:
             network,
             self._subject.signature.outputs,
             self.train,
-            lesson,
-            replace(course, precision=_PRECISIONS[recipe.precision]),
-            lambda done: self._report("training the float network", done),
+            loss_term,
+            replace(settings, precision=_PRECISIONS[recipe.precision]),
+            lambda progress: self._report("training the float network", progress),
             validation_loss=validation_loss,
         )
         network.eval()
@@ -221,21 +222,21 @@ class _Run:
 
     def lightened_epochs(self, fake: FakeQuantized) -> list[Epoch]:
         """Calibrate on calibration data, then train the fake-quantized graph and freeze its ranges."""
-        module = self._calibrated(fake)
-        lesson, course = self._lightened_lesson(module), self._fine_course()
-        if isinstance(lesson, LossSequence):  # a patience that ran out earlier would leave the last lesson untaught
-            course = replace(course, judged_from=lesson.last_begins)
+        module = self._calibrate(fake)
+        loss_term, settings = self._lightened_loss(module), self._fine_settings()
+        if isinstance(loss_term, LossSequence):  # a patience that ran out earlier would leave the last stage out
+            settings = replace(settings, counts_from=loss_term.last_begins)
         fake.enter(QuantizerPhase.LEARN)
-        frozen = False
+        is_frozen = False
 
-        def freeze_late(done: float) -> None:
-            nonlocal frozen
-            if done >= _FREEZE_AT and not frozen:
+        def freeze_late(progress: float) -> None:
+            nonlocal is_frozen
+            if progress >= _FREEZE_AT and not is_frozen:
                 fake.enter(QuantizerPhase.FROZEN)
-                frozen = True
+                is_frozen = True
 
         def validation_loss() -> float:
-            with fake.looking():
+            with fake.ranges_held():
                 return self._validation_loss(module)
 
         what = f"training {self._job.lightening}"
@@ -243,9 +244,9 @@ class _Run:
             module,
             self._subject.signature.outputs,
             self.train,
-            lesson,
-            course,
-            lambda done: self._report(what, done),
+            loss_term,
+            settings,
+            lambda progress: self._report(what, progress),
             at_share=freeze_late,
             validation_loss=validation_loss,
         )
@@ -259,17 +260,17 @@ class _Run:
         )
 
     def sensitivities(self, graph: GraphModule, rung: Lightening) -> tuple[Sensitivity, ...]:
-        """What each layer that may take fewer bits adds to the loss on validation data if it alone takes them."""
+        """The rise in loss on validation data that each layer causes when it alone takes fewer bits."""
         fake = FakeQuantized(graph, rung)
-        module = self._calibrated(fake)
+        module = self._calibrate(fake)
         fake.enter(QuantizerPhase.FROZEN)
-        return look(
+        return measure_sensitivities(
             fake,
             lambda: self._validation_loss(module),
-            lambda done: self._report(f"layers' sensitivities for {rung}", done),
+            lambda progress: self._report(f"layers' sensitivities for {rung}", progress),
         )
 
-    def _calibrated(self, fake: FakeQuantized) -> GraphModule:
+    def _calibrate(self, fake: FakeQuantized) -> GraphModule:
         """Let calibration data through, so that ranges are those of the network as it starts."""
         module = fake.module.to(self._device)
         fake.enter(QuantizerPhase.CALIBRATE)
@@ -284,16 +285,18 @@ class _Run:
         validation = self._data.validation
         return self._scorer.values(outputs, self._scorer.targets(validation.x, validation.y))
 
-    def _lightened_lesson(self, module: nn.Module) -> LossTerm:
-        """What the schedule makes of a lightened training: docs/explanation/training.md."""
+    def _lightened_loss(self, module: nn.Module) -> LossTerm:
+        """The loss of a lightened training under its schedule: docs/explanation/training.md."""
         recipe, teacher = self._job.recipe, self._teacher
         if teacher is None:
             return self._labels
         if recipe.schedule == "simple":
-            return self._taught(module, recipe.distillation_weight)
-        first = Term("labels", 1 / 3, self._labels)
+            return self._distillation(module, recipe.distillation_weight)
+        first = LossStage("labels", 1 / 3, self._labels)
         if recipe.schedule == "patent3":
-            return LossSequence((first, Term("distillation", 2 / 3, self._taught(module, recipe.distillation_weight))))
+            return LossSequence(
+                (first, LossStage("distillation", 2 / 3, self._distillation(module, recipe.distillation_weight)))
+            )
         assert isinstance(teacher, TrainableNetwork), "a teacher that learns too is a network"
         together = MutualDistillation(
             self._labels,
@@ -302,33 +305,33 @@ class _Run:
             recipe.distillation_weight,
             recipe.lightened_learning_rate,
         )
-        tutoring = DeferredLoss(lambda: self._taught(module, recipe.distillation_weight))
-        return LossSequence((first, Term("co-studying", 1 / 3, together), Term("tutoring", 1 / 3, tutoring)))
+        tutoring = DeferredLoss(lambda: self._distillation(module, recipe.distillation_weight))
+        return LossSequence((first, LossStage("co-studying", 1 / 3, together), LossStage("tutoring", 1 / 3, tutoring)))
 
     @property
     def _labels(self) -> Labels:
         return Labels(self._objective, self.train.targets)
 
-    def _taught(self, learner: nn.Module, share: float) -> LossTerm:
-        """Training data are the same in every epoch, so the teacher says once what it thinks of them."""
-        lesson = Taught(self._labels, self._opinions(self._data.train), share)
-        unlabelled = self._data.unlabelled
-        if unlabelled is None:
-            return lesson
+    def _distillation(self, learner: nn.Module, share: float) -> LossTerm:
+        """The targets' loss and the teacher's: training data are the same in every epoch, so it answers once."""
+        distillation = Distillation(self._labels, self._teacher_outputs(self._data.train), share)
+        extra = self._data.unlabelled
+        if extra is None:
+            return distillation
         signature = self._subject.signature
-        inputs = FitSamples.of(unlabelled, signature).on(self._device).inputs
+        inputs = FitSamples.of(extra, signature).on(self._device).inputs
         order = torch.Generator().manual_seed(self._job.recipe.seed)
         run = _outputs_on(learner, signature, inputs)
-        return TaughtUnlabelled(lesson, run, self._opinions(unlabelled), order)
+        return UnlabelledDistillation(distillation, run, self._teacher_outputs(extra), order)
 
-    def _opinions(self, split: DataSplit) -> Tensors:
+    def _teacher_outputs(self, split: DataSplit) -> Tensors:
         """The teacher's outputs on all samples of a split."""
         teacher = self._teacher
-        assert teacher is not None, "only a taught network is told a teacher's opinion"
+        assert teacher is not None, "only a training with a teacher asks for its outputs"
         if isinstance(teacher, TeacherOutputs):
-            given = teacher.train if split is self._data.train else teacher.unlabelled
-            assert given is not None, "a teacher is asked about training and unlabelled samples alone"
-            return {n: torch.from_numpy(np.array(v, dtype=np.float32)).to(self._device) for n, v in given.items()}
+            outputs = teacher.train if split is self._data.train else teacher.unlabelled
+            assert outputs is not None, "a teacher is asked about training and unlabelled samples alone"
+            return {n: torch.from_numpy(np.array(v, dtype=np.float32)).to(self._device) for n, v in outputs.items()}
         return predict(teacher.network, teacher.signature.outputs, self._view_of(teacher, split))
 
     def _view_of(self, teacher: TrainableNetwork, split: DataSplit) -> tuple[torch.Tensor, ...]:
@@ -338,26 +341,26 @@ class _Run:
         outputs = predict(network, self._subject.signature.outputs, self._validation.inputs)
         return float(self._objective.loss(outputs, self._validation.targets))
 
-    def _course(self, epochs: int, learning_rate: float, rate_key: str) -> FitSettings:
+    def _settings(self, epochs: int, learning_rate: float, rate_key: str) -> FitSettings:
         recipe = self._job.recipe
         return FitSettings(epochs, recipe.batch, learning_rate, recipe.seed, rate_key, recipe.patience)
 
-    def _fine_course(self) -> FitSettings:
+    def _fine_settings(self) -> FitSettings:
         recipe = self._job.recipe
         epochs = recipe.epochs_fine_tuned if self._job.goes_on_from is not None else recipe.epochs_lightened
-        return self._course(epochs, recipe.lightened_learning_rate, "lightened_learning_rate")
+        return self._settings(epochs, recipe.lightened_learning_rate, "lightened_learning_rate")
 
 
 def device_of(recipe: Training) -> torch.device:
     """The device that a recipe trains on. Raises UserError where it asks for a GPU and torch finds none."""
-    found = torch.cuda.is_available()
-    if recipe.device == "cuda" and not found:
+    has_gpu = torch.cuda.is_available()
+    if recipe.device == "cuda" and not has_gpu:
         raise UserError(
             "training.device is cuda, and torch finds no GPU",
             next_step='install a CUDA build of torch, or set device = "auto"',
         )
-    return torch.device("cuda" if found and recipe.device != "cpu" else "cpu")
+    return torch.device("cuda" if has_gpu and recipe.device != "cpu" else "cpu")
 
 
 def _outputs_on(network: nn.Module, signature: NetworkSignature, inputs: Sequence[torch.Tensor]) -> Run:
-    return lambda index: named(network(*(x[index] for x in inputs)), signature.outputs)
+    return lambda index: by_name(network(*(x[index] for x in inputs)), signature.outputs)

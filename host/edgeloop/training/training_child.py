@@ -14,27 +14,35 @@ import sys
 import threading
 import traceback
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import cast
 
-from edgeloop.errors import EdgeloopError, HarnessError
-from edgeloop.ports import TrainingJob
-from edgeloop.training.messages import Abandon, AbandonedError, Progressed, Raised, Request, Returned
+from edgeloop.errors import EdgeloopError, HarnessError, translated
+from edgeloop.training.messages import (
+    Abandon,
+    AbandonedError,
+    Progress,
+    Progressed,
+    Raised,
+    Request,
+    Returned,
+    TrainingEntry,
+)
 
 
 class _Requests:
-    """What the parent asks for, read in a thread of its own so that its end is noticed while torch computes."""
+    """Requests of the parent, read in a thread of its own so that its end is noticed while torch computes."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
-        self._abandoned: set[int] = set()
+        self._abandoned_numbers: set[int] = set()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def next(self) -> Request:
         return self._waiting.get()
 
     def is_abandoned(self, number: int) -> bool:
-        return number in self._abandoned
+        return number in self._abandoned_numbers
 
     def _listen(self) -> None:
         while True:
@@ -43,7 +51,7 @@ class _Requests:
             except (EOFError, OSError):
                 os._exit(0)
             if isinstance(message, Abandon):
-                self._abandoned.add(message.number)
+                self._abandoned_numbers.add(message.number)
             else:
                 self._waiting.put(message)
 
@@ -52,7 +60,7 @@ def main() -> None:
     os.dup2(2, 1)  # what user code prints goes to the log with everything else
     connection = Connection(int(sys.argv[1]))
     requests = _Requests(connection)
-    entry = importlib.import_module(sys.argv[2])
+    entry = cast("TrainingEntry", importlib.import_module(sys.argv[2]))
     entry.prepare(int(sys.argv[3]))
     while True:
         request = requests.next()
@@ -65,18 +73,15 @@ def main() -> None:
         connection.send(_answer(entry, request, report))
 
 
-def _answer(entry: Any, request: Request, report: Any) -> Returned | Raised:
-    reporting = (report,) if request.function == "train" else ()
+def _answer(entry: TrainingEntry, request: Request, report: Progress) -> Returned | Raised:
+    """The boundary of the process: any failure becomes an answer."""
     try:
-        return Returned(getattr(entry, request.function)(*request.arguments, *reporting))
+        with translated(HarnessError, f"{request.call.subject} failed", next_step="the log has it all"):
+            return Returned(request.call.carry_out(entry, report))
     except EdgeloopError as error:
+        if isinstance(error, HarnessError) and error.__cause__ is not None:
+            traceback.print_exc()
         return Raised(error)
-    except Exception as error:  # noqa: BLE001 -- the boundary of the process: whatever went wrong becomes an answer
-        traceback.print_exc()
-        subject = request.arguments[0]
-        about = f"training {subject.lightening}" if isinstance(subject, TrainingJob) else "looking at a network"
-        line = (str(error).strip().splitlines() or [""])[0]
-        return Raised(HarnessError(f"{about} failed: {type(error).__name__}: {line}", next_step="the log has it all"))
 
 
 if __name__ == "__main__":

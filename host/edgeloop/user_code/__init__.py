@@ -1,1 +1,1 @@
-"""Users' own Python files: loaded and called here alone, and whatever they raise becomes a UserError."""
+"""Users' own Python files: loaded and called here alone. Their exceptions become UserErrors."""

@@ -6,13 +6,18 @@ import hashlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
-from edgeloop.errors import UserError
+from edgeloop.errors import EdgeloopError, UserError, one_line, translated
+
+_Result = TypeVar("_Result")
 
 
-def load_function(reference: str) -> Any:
+def load_function(reference: str) -> Callable[..., Any]:
     """Return the function or class that `/absolute/file.py:name` names; the file's folder is importable from it.
 
     Raises UserError where the file is missing, can't be imported, or has no such name.
@@ -22,42 +27,45 @@ def load_function(reference: str) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: no such file", next_step=f"it is named as {path.name}:{name}")
     module_name = "edgeloop_user_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    module = sys.modules.get(module_name)
-    if module is None:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        if spec is None or spec.loader is None:
-            raise UserError(f"{path}: not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        folder = str(path.parent)
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-        if "keras" not in sys.modules:  # it looks once, while it is imported, and would choose tensorflow
-            os.environ["KERAS_BACKEND"] = "torch"
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[module_name]
-            line = _line_in(error, path)
-            raise UserError(f"{path}{line}: can't be imported: {_in_one_line(error)}") from error
+    module = sys.modules.get(module_name) or _run_file(path, module_name)
     if not hasattr(module, name):
         raise UserError(f"{path}: there is no {name!r} in it")
-    return getattr(module, name)
+    function: Callable[..., Any] = getattr(module, name)
+    return function
 
 
-def call_function(function: Any, reference: str, *args: Any, **kwargs: Any) -> Any:
-    """Call a user's function; whatever it raises becomes a UserError with file, line and message."""
-    try:
+def call_function(function: Callable[..., _Result], reference: str, *args: object, **kwargs: object) -> _Result:
+    """Call a user's function. Its exceptions become a UserError with file, line and message."""
+    path = Path(reference.rpartition(":")[0])
+    with translated(UserError, reference, explain=partial(_at_line, path=path, where=reference)):
         return function(*args, **kwargs)
-    except Exception as error:
-        path = Path(reference.rpartition(":")[0])
-        raise UserError(f"{reference}{_line_in(error, path)}: {_in_one_line(error)}") from error
 
 
-def _in_one_line(error: Exception) -> str:
-    """torch's messages go on for lines, with stack traces and addresses."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text if len(text) <= 300 else text[:300] + '...'}"
+def _run_file(path: Path, module_name: str) -> ModuleType:
+    """Run a file as the module of that name; where it fails, the name is free again."""
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    if "keras" not in sys.modules:  # it looks once, while it is imported, and would choose tensorflow
+        os.environ["KERAS_BACKEND"] = "torch"
+    try:
+        explain = partial(_at_line, path=path, where=str(path), what="can't be imported: ")
+        with translated(UserError, str(path), explain=explain):
+            spec.loader.exec_module(module)
+    except EdgeloopError:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def _at_line(error: Exception, path: Path, where: str, what: str = "") -> UserError:
+    """The error as the user reads it, with the line of their own file."""
+    return UserError(f"{where}{_line_in(error, path)}: {what}{one_line(error)}")
 
 
 def _line_in(error: BaseException, path: Path) -> str:

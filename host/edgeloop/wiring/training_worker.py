@@ -1,4 +1,4 @@
-"""What runs inside the training process: the one place where networks, data and training meet.
+"""The work of the training process: the one place where networks, data and training meet.
 
 `edgeloop.training.training_child` loads this module by name and calls its functions, one at a time.
 """
@@ -44,9 +44,9 @@ def train(job: TrainingJob, networks: Path, report: Callable[[str, float], None]
     from edgeloop.models.channel_last import BuiltNetwork
 
     key = training_key(job)
-    done = read_trained(networks / key)
-    if done is not None:
-        return done[0]
+    earlier = read_trained(networks / key)
+    if earlier is not None:
+        return earlier[0]
     report("loading data", 0.0)
     data = _data(job.data)
     if data.sha256 != job.data_sha256:
@@ -59,29 +59,31 @@ def train(job: TrainingJob, networks: Path, report: Callable[[str, float], None]
         assert isinstance(small.network, BuiltNetwork)
         assert isinstance(subject.network, BuiltNetwork)
         _widen(small.network, subject.network, network_io(data, job.task), job.network)
-        subject = replace(subject, started=True)
+        subject = replace(subject, has_weights=True)
     teacher = _teacher(job.teacher, data) if job.teacher is not None else None
     return run_training(job, key, subject, teacher, data, networks, report)
 
 
 def describe(network: NetworkSpec, task: Task, data: Data, channel_multiple: int) -> NetworkSizes:
-    """What a network would cost. Raises UserError where it can't be built or exported, ModelError where channels are
-    to be removed and can't be."""
+    """Return the sizes of a network.
+
+    Raises UserError where it can't be built or exported, ModelError where channels are to be removed and can't be.
+    """
     from edgeloop.data import network_io
     from edgeloop.models.build import build_network
     from edgeloop.models.describe import describe as sizes
-    from edgeloop.training.prune import pruned
+    from edgeloop.training.prune import prune
 
     io = network_io(_data(data), task)
     if network.file is not None:
         return fixed_sizes(network, io)
 
-    def changed(built: BuiltNetwork) -> BuiltNetwork:
-        if network.widened_from is not None:  # with weights of nobody: whether it can be done is known before M1's are
-            _widen(build_network(_widened_spec(network), io, channel_multiple), built, io, network)
-        return pruned(built, _zeros(built, io), network.pruned_pct, channel_multiple) if network.pruned_pct else built
+    def change(whole: BuiltNetwork) -> BuiltNetwork:
+        if network.widened_from is not None:  # with any weights: a refusal is known before M1 is trained
+            _widen(build_network(_widened_spec(network), io, channel_multiple), whole, io, network)
+        return prune(whole, _zeros(whole, io), network.pruned_pct, channel_multiple) if network.pruned_pct else whole
 
-    return sizes(network, io, channel_multiple, changed)
+    return sizes(network, io, channel_multiple, change)
 
 
 def _widened_spec(network: NetworkSpec) -> NetworkSpec:
@@ -96,12 +98,12 @@ def _widen(small: BuiltNetwork, wide: BuiltNetwork, io: NetworkIO, network: Netw
     widen(small, wide, io, seed=network.seed, source=network.factory or f"family {network.family!r}")
 
 
-def _zeros(built: BuiltNetwork, io: NetworkIO) -> list[torch.Tensor]:
+def _zeros(network: BuiltNetwork, io: NetworkIO) -> list[torch.Tensor]:
     """Two samples of zeros, in the order of the network's arguments."""
     import torch
 
     shapes = {tensor.name: tensor for tensor in io.inputs}
-    inputs = [shapes[name] for name in built.signature.inputs]
+    inputs = [shapes[name] for name in network.signature.inputs]
     return [torch.zeros(2, *tensor.shape, dtype=getattr(torch, tensor.dtype)) for tensor in inputs]
 
 
@@ -113,19 +115,19 @@ def _data(data: Data) -> DataSet:
 
 
 def _teacher(folder: str, data: DataSet) -> TrainableNetwork | TeacherOutputs:
-    """The network that was trained in a folder, or what M1 gave that is a file."""
-    trained = read_trained(Path(folder))
-    if trained is not None and trained[1].network.file is not None:
+    """The network that was trained in a folder, or the outputs of an M1 that is a file."""
+    earlier = read_trained(Path(folder))
+    if earlier is not None and earlier[1].network.file is not None:
         return read_opinions(Path(folder))
     return _trained_subject(folder, data)
 
 
 def _trained_subject(folder: str, data: DataSet) -> TrainableNetwork:
     """The float network that was trained in a folder. Raises HarnessError where none was."""
-    trained = read_trained(Path(folder))
-    if trained is None:
+    earlier = read_trained(Path(folder))
+    if earlier is None:
         raise HarnessError(f"{folder}: the folder has no finished training in it")
-    return _subject(trained[1].network, trained[1], data, folder)
+    return _subject(earlier[1].network, earlier[1], data, folder)
 
 
 def _subject(spec: NetworkSpec, job: TrainingJob, data: DataSet, folder: str | None) -> TrainableNetwork:
@@ -137,13 +139,13 @@ def _subject(spec: NetworkSpec, job: TrainingJob, data: DataSet, folder: str | N
 
     if folder is not None:  # its weights replace those that the specification names
         spec = spec.model_copy(update={"weights": None, "weights_sha256": None})
-    built = build_network(spec, network_io(data, job.task), job.channel_multiple)
+    network = build_network(spec, network_io(data, job.task), job.channel_multiple)
     if folder is not None:
         file = Path(folder) / "weights.pt"
         try:
-            built.network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+            network.network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise HarnessError(f"{file}: does not fit the network that it was trained as: {error}") from error
     return TrainableNetwork(
-        built, built.network, built.signature, started=folder is not None or spec.weights is not None
+        network, network.network, network.signature, has_weights=folder is not None or spec.weights is not None
     )

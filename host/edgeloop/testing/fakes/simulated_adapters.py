@@ -29,7 +29,7 @@ from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, PowerTrac
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome
-from edgeloop.errors import BuildError, ModelError
+from edgeloop.errors import BuildError, ModelError, UserError
 from edgeloop.loop.controller import Controller
 from edgeloop.loop.external_measurements import ExternalMeasurement
 from edgeloop.loop.measure_and_judge import MeasurementPolicy
@@ -68,9 +68,9 @@ class SimulatedWorkshop:
 
     truth: Callable[[Candidate], Truth]
     faults: Mapping[str, Outcome | str] = field(default_factory=dict)
-    """By `str(candidate)`: `build` (the converter fails, of a candidate with the first engine and one thread),
-    `refused` (by the engine), ERROR (every session crashes), INVALID (throttled), INCONCLUSIVE (sessions
-    that differ twenty-five-fold around `undecided_ms`)."""
+    """By `str(candidate)`: `train` (the user's code fails) and `build` (the converter fails), both of a candidate with
+    the first engine and one thread, `refused` (by the engine), ERROR (every session crashes), INVALID (throttled),
+    INCONCLUSIVE (sessions that differ twenty-five-fold around `undecided_ms`)."""
     undecided_ms: float = 1.0
     """Where a latency limit lies that INCONCLUSIVE candidates can't be told from."""
     clock: FakeClock = field(default_factory=FakeClock)
@@ -82,6 +82,8 @@ class SimulatedWorkshop:
     # ports.Networks
 
     def describe(self, network: NetworkSpec, task: Task, data: Data, channel_multiple: int) -> NetworkSizes:  # noqa: ARG002
+        if network.factory is not None:
+            raise UserError(f"{network.factory}: a simulated workshop runs no user's code")
         return simulated_sizes(network)
 
     # ports.Trainer
@@ -90,14 +92,17 @@ class SimulatedWorkshop:
         """Of a training, or of a build: ports.Trainer and ports.Builder both have it."""
         if isinstance(job, TrainedNetwork):
             return key_of("built", job.key, lightening)
-        return key_of("trained", job.network, job.lightening)
+        return key_of("trained", job)
 
     def submit(self, job: TrainingJob, progress: Callable[[str, float], None]) -> Future[TrainedNetwork]:  # noqa: ARG002
+        future: Future[TrainedNetwork] = Future()
+        if self.faults.get(str(Candidate(network=job.network, lightening=job.lightening))) == "train":
+            future.set_exception(UserError("the simulated user's code failed"))
+            return future
         key = self.key(job)
         self._networks[key] = (job.network, job.lightening)
-        done: Future[TrainedNetwork] = Future()
-        done.set_result(TrainedNetwork(key=key, folder=f"/simulated/{key}", seconds=0, epochs=1, validation={}))
-        return done
+        future.set_result(TrainedNetwork(key=key, folder=f"/simulated/{key}", seconds=0, epochs=1, validation={}))
+        return future
 
     def abandon(self, keep: str) -> None:
         """Nothing runs."""

@@ -7,69 +7,30 @@ wrapped: docs/decisions/0018.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import inspect
 import keyword
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.fx import Node
 
 from edgeloop.core.network import NetworkIO, TensorShape
-from edgeloop.errors import EdgeloopError, HarnessError, MissingExtraError, UserError
-from edgeloop.models.keras_graph import KerasValue
+from edgeloop.errors import HarnessError, UserError, translated
+from edgeloop.models.keras_import.graph import KerasValue
+
+if TYPE_CHECKING:
+    import keras
 
 TOLERANCE = 1e-4
 """Of outputs, relative to the largest: float sums in another order differ by less."""
 _WEIGHT_FILES = (".weights.h5", ".keras")
-
-
-class _NoTensorflow(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds tensorflow, and can't import it. Keras looks into sys.modules, so a blank there would not do."""
-
-    def find_spec(self, fullname: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
-        return importlib.machinery.ModuleSpec(fullname, self) if fullname.partition(".")[0] == "tensorflow" else None
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
-        raise ModuleNotFoundError(f"{spec.name} can't be imported here", name=spec.name)
-
-    def exec_module(self, module: Any) -> None:
-        """Never reached."""
-
-
-@contextlib.contextmanager
-def without_tensorflow(source: str) -> Iterator[None]:
-    """Run a user's factory where tensorflow can't be imported: a process with torch in it may die of it, silently.
-
-    Raises UserError where it is asked for, MissingExtraError where keras is and is not installed.
-    """
-    guards = [_NoTensorflow()] if "tensorflow" not in sys.modules and importlib.util.find_spec("tensorflow") else []
-    sys.meta_path[:0] = guards
-    try:
-        yield
-    except UserError as error:
-        cause = error.__cause__
-        missing = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else None
-        if missing == "keras":
-            raise MissingExtraError("keras", "keras", source) from error
-        if missing == "tensorflow":
-            raise UserError(
-                f"{source}: it imports tensorflow, and networks are trained on torch, in the same process",
-                next_step="import keras (Keras 3) where it says tensorflow.keras, and leave KERAS_BACKEND alone",
-            ) from error
-        raise
-    finally:
-        for guard in guards:
-            sys.meta_path.remove(guard)
 
 
 def seed_all(seed: int) -> None:
@@ -82,13 +43,13 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def is_keras(network: Any) -> bool:
-    """Whether a factory returned something of Keras's, of whatever version."""
+def is_keras(network: object) -> bool:
+    """True for anything of Keras's, of whatever version."""
     modules = {base.__module__.partition(".")[0] for base in type(network).__mro__}
     return bool(modules & {"keras", "tf_keras"})
 
 
-def translated(model: Any, io: NetworkIO, source: str, weights: Path | None = None) -> nn.Module:
+def translate_model(model: keras.Model, io: NetworkIO, source: str, weights: Path | None = None) -> nn.Module:
     """Return a Keras model as a torch module in training mode, channel-last outside. `source` names the factory.
 
     Forward's arguments have the names of the data's inputs. `weights` is a file of `model.save_weights`. A softmax at
@@ -100,13 +61,17 @@ def translated(model: Any, io: NetworkIO, source: str, weights: Path | None = No
     _check_version(model, source)
     import keras
 
-    from edgeloop.models.keras_translator import Translator
+    from edgeloop.models.keras_import.translator import Translator
 
     translator = Translator(source)
     place = _placement(model, io, source)
     shapes = {tensor.name: tensor for tensor in io.inputs}
-    with _in_one_line(source):
-        # Called once as Keras calls it, so that its weights exist; then what it calls is followed.
+    with translated(
+        UserError,
+        f"{source}: the model can't be followed on the data's shapes",
+        next_step="layers and keras.ops are followed through call; torch and numpy functions are not",
+    ):
+        # Called once as Keras calls it, so that its weights exist; then its calls are followed.
         args, kwargs = place({name: keras.KerasTensor((None, *t.shape), t.dtype) for name, t in shapes.items()})
         model(*args, **kwargs)
         if weights is not None:
@@ -115,26 +80,26 @@ def translated(model: Any, io: NetworkIO, source: str, weights: Path | None = No
         values = {name: translator.graph.input("x" if alone else name, t.shape, t.dtype) for name, t in shapes.items()}
         args, kwargs = place(values)
         results = translator.run(model.call, args, kwargs)
-    stripped: list[bool] = []
+    ends_in_softmax: list[bool] = []
 
-    def output(value: KerasValue) -> Any:
+    def output(value: KerasValue) -> Node:
         softmax = io.kind == "classification" and value.node.target is torch.softmax
         if io.kind == "classification" and value.node.target is torch.sigmoid:
             raise UserError(
                 f"{source}: the model ends in a sigmoid; a classifier gives one logit for each class",
                 next_step="end it in Dense(classes), or in Dense(classes, activation='softmax')",
             )
-        stripped.append(softmax)
+        ends_in_softmax.append(softmax)
         if softmax:
             value = replace(value, node=value.node.all_input_nodes[0])
         return translator.graph.channel_last(value).node
 
-    network = translator.graph.finished(keras.tree.map_structure(output, results))
-    _compare(network, model, place, list(shapes.values()), stripped, source)
+    network = translator.graph.to_module(keras.tree.map_structure(output, results))
+    _compare(network, model, place, list(shapes.values()), ends_in_softmax, source)
     return network.train()
 
 
-def _check_version(model: Any, source: str) -> None:
+def _check_version(model: object, source: str) -> None:
     keras = sys.modules.get("keras")
     if keras is None or int(keras.__version__.partition(".")[0]) < 3 or not isinstance(model, keras.Model):
         layer = keras is not None and isinstance(model, keras.layers.Layer)
@@ -155,8 +120,8 @@ _Place = Callable[[Mapping[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
 """From tensors by the data's names to the arguments of a model's call."""
 
 
-def _placement(model: Any, io: NetworkIO, source: str) -> _Place:
-    """How a model takes the data's inputs. Raises UserError where their names are not the model's."""
+def _placement(model: keras.Model, io: NetworkIO, source: str) -> _Place:
+    """Return the way in which a model takes the data's inputs. Raises UserError where their names are not its own."""
     import keras
 
     data = [tensor.name for tensor in io.inputs]
@@ -168,30 +133,45 @@ def _placement(model: Any, io: NetworkIO, source: str) -> _Place:
         )
     if isinstance(model, keras.Sequential):
         if len(data) == 1:
-            return lambda tensors: ((tensors[data[0]],), {})
+            return _alone(data[0])
         raise _other_inputs(source, ["one"], data)
-    asked = getattr(model, "inputs", None)
-    if asked:
-        names = [str(tensor.name) for tensor in asked]
-        if len(names) == len(data) == 1:
-            names = data
-        if sorted(names) != sorted(data):
-            raise _other_inputs(source, names, data)
-        order = iter(names)
-        structure = keras.tree.map_structure(lambda _: next(order), model.input)
-        return lambda tensors: ((keras.tree.map_structure(lambda name: tensors[name], structure),), {})
+    if getattr(model, "inputs", None):
+        return _by_input(model, data, source)
+    return _by_argument(model, data, source)
+
+
+def _alone(name: str) -> _Place:
+    return lambda tensors: ((tensors[name],), {})
+
+
+def _by_input(model: keras.Model, data: Sequence[str], source: str) -> _Place:
+    """The placement for a functional model: the names of its keras.Input, in their structure."""
+    import keras
+
+    names = [str(tensor.name) for tensor in model.inputs]
+    if len(names) == len(data) == 1:
+        names = list(data)
+    if sorted(names) != sorted(data):
+        raise _other_inputs(source, names, data)
+    order = iter(names)
+    structure = keras.tree.map_structure(lambda _: next(order), model.input)
+    return lambda tensors: ((keras.tree.map_structure(lambda name: tensors[name], structure),), {})
+
+
+def _by_argument(model: keras.Model, data: Sequence[str], source: str) -> _Place:
+    """The placement for a subclassed model: the arguments of its call, or one that takes a dictionary."""
     parameters = [
         p
         for p in inspect.signature(model.call).parameters.values()
         if p.name not in {"training", "mask"} and p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}
     ]
-    needed = [p.name for p in parameters if p.default is p.empty]
-    if len(needed) == 1 and len(data) == 1:
-        return lambda tensors: ((tensors[data[0]],), {})
+    needs = [p.name for p in parameters if p.default is p.empty]
+    if len(needs) == 1 and len(data) == 1:
+        return _alone(data[0])
     if len(parameters) == 1:
         return lambda tensors: ((dict(tensors),), {})
-    if not set(needed) <= set(data) <= {p.name for p in parameters}:
-        raise _other_inputs(source, needed, data)
+    if not set(needs) <= set(data) <= {p.name for p in parameters}:
+        raise _other_inputs(source, needs, data)
     return lambda tensors: ((), dict(tensors))
 
 
@@ -202,7 +182,7 @@ def _other_inputs(source: str, names: Sequence[str], data: Sequence[str]) -> Use
     )
 
 
-def _load(model: Any, path: Path) -> None:
+def _load(model: keras.Model, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such file", next_step="save it with model.save_weights('m1.weights.h5')")
     if not path.name.endswith(_WEIGHT_FILES):
@@ -210,30 +190,21 @@ def _load(model: Any, path: Path) -> None:
             f"{path}: weights of a Keras model end in {' or '.join(_WEIGHT_FILES)}",
             next_step="save them with model.save_weights('m1.weights.h5')",
         )
-    try:
+    with translated(
+        UserError,
+        f"{path}: not the weights of this model",
+        next_step="check width, depth and the factory that it was trained with",
+    ):
         model.load_weights(str(path))
-    except Exception as error:  # h5py, zipfile and Keras each raise their own
-        raise UserError(
-            f"{path}: not the weights of this model: {_line(error)}",
-            next_step="check width, depth and the factory that it was trained with",
-        ) from error
-
-
-@contextlib.contextmanager
-def _in_one_line(source: str) -> Iterator[None]:
-    try:
-        yield
-    except EdgeloopError:
-        raise
-    except Exception as error:  # Keras and the user's own call raise whatever they raise
-        raise UserError(
-            f"{source}: the model can't be followed on the data's shapes: {_line(error)}",
-            next_step="layers and keras.ops are followed through call; torch and numpy functions are not",
-        ) from error
 
 
 def _compare(
-    network: nn.Module, model: Any, place: _Place, inputs: Sequence[TensorShape], stripped: Sequence[bool], source: str
+    network: nn.Module,
+    model: keras.Model,
+    place: _Place,
+    inputs: Sequence[TensorShape],
+    ends_in_softmax: Sequence[bool],
+    source: str,
 ) -> None:
     """Raise HarnessError where the translation gives something else than the model."""
     import keras
@@ -250,17 +221,12 @@ def _compare(
     with torch.no_grad():
         theirs = keras.tree.flatten(model(*args, **kwargs))
         ours = keras.tree.flatten(network(*(torch.from_numpy(array) for array in samples.values())))
-    for one, other, softmax in zip(ours, theirs, stripped, strict=True):
-        wanted = other.detach().cpu()
-        given = torch.softmax(one, -1) if softmax else one
-        apart = float((given - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
-        if given.shape != wanted.shape or not apart <= TOLERANCE:
+    for one, other, softmax in zip(ours, theirs, ends_in_softmax, strict=True):
+        of_keras = other.detach().cpu()
+        of_torch = torch.softmax(one, -1) if softmax else one
+        apart = float((of_torch - of_keras).abs().max()) / max(1.0, float(of_keras.abs().max()))
+        if of_torch.shape != of_keras.shape or not apart <= TOLERANCE:
             raise HarnessError(
                 f"{source}: translated to torch, the model's outputs are {apart:.2g} off",
                 next_step="report it with the factory; a layer of it is translated wrongly",
             )
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text if len(text) <= 300 else text[:300] + '...'}"

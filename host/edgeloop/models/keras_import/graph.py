@@ -25,7 +25,7 @@ class KerasValue:
     shape: tuple[int, ...]
     dtype: str = "float32"
     first: bool = False
-    """Whether the node holds it channel-first."""
+    """True where the node holds it channel-first."""
 
     @property
     def rank(self) -> int:
@@ -41,42 +41,42 @@ class KerasValue:
 
 
 class TorchGraph:
-    """Nodes and modules of the network; `finished` gives it as one module."""
+    """Nodes and modules of the network; `to_module` gives it as one module."""
 
     def __init__(self) -> None:
         self._graph = Graph()
         self._root = nn.Module()
         self._modules: dict[tuple[int, str], str] = {}
         self._owners: list[object] = []
-        self._turned: dict[Node, Node] = {}
+        self._permutations: dict[Node, Node] = {}
 
     def input(self, name: str, shape: Sequence[int], dtype: str) -> KerasValue:
         """Add an argument of forward: channel-last."""
         return KerasValue(self._graph.placeholder(name), tuple(shape), dtype)
 
     def apply(
-        self, like: KerasValue, shape: Sequence[int], function: Callable[..., Any], *args: Any, **kwargs: Any
+        self, like: KerasValue, shape: Sequence[int], function: Callable[..., Any], *args: object, **kwargs: object
     ) -> KerasValue:
         """Call a torch function; its result is held as `like` is. Values among the arguments may stand in tuples."""
         node = self._graph.call_function(function, _nodes(args), _nodes(kwargs))
         return KerasValue(node, tuple(shape), like.dtype, like.first)
 
     def module(
-        self, owner: Any, part: str, value: KerasValue, shape: Sequence[int], make: Callable[[], nn.Module]
+        self, owner: object, part: str, value: KerasValue, shape: Sequence[int], make: Callable[[], nn.Module]
     ) -> KerasValue:
         """Call the module that stands for `part` of a Keras layer; `make` builds it where the layer is new."""
         key = id(owner), part
         if key not in self._modules:
-            self._modules[key] = self._named(owner, part)
+            self._modules[key] = self._name_for(owner, part)
             self._owners.append(owner)  # an id is an object's own only while the object lives
             self._root.add_module(self._modules[key], make())
         node = self._graph.call_module(self._modules[key], (value.node,))
         return KerasValue(node, tuple(shape), "float32", value.first)
 
-    def constant(self, tensor: torch.Tensor, *, trained: bool, like: KerasValue) -> KerasValue:
+    def constant(self, tensor: torch.Tensor, *, trainable: bool, like: KerasValue) -> KerasValue:
         """Add a tensor that is stored: a weight, or a number that the model's code has in it."""
-        name = self._free("weight" if trained else "constant")
-        if trained:
+        name = self._free("weight" if trainable else "constant")
+        if trainable:
             self._root.register_parameter(name, nn.Parameter(tensor))
         else:
             self._root.register_buffer(name, tensor)
@@ -99,8 +99,8 @@ class TorchGraph:
             return [self.channel_first(value) for value in values]
         return [self.channel_last(value) for value in values]
 
-    def finished(self, outputs: Any) -> GraphModule:
-        """Return the module; `outputs` is a node, or nodes in a tuple or a dictionary."""
+    def to_module(self, outputs: Any) -> GraphModule:
+        """Return the whole network; `outputs` is a node, or nodes in a tuple or a dictionary, as torch.fx has it."""
         self._graph.output(outputs)
         module = GraphModule(self._root, self._graph, "KerasNetwork")
         module.graph.eliminate_dead_code()
@@ -109,15 +109,15 @@ class TorchGraph:
         return module
 
     def _turn(self, value: KerasValue, order: tuple[int, ...]) -> KerasValue:
-        node = self._turned.get(value.node)
+        node = self._permutations.get(value.node)
         if node is None:
             node = self._graph.call_function(torch.permute, (value.node, order))
-            self._turned[value.node], self._turned[node] = node, value.node
+            self._permutations[value.node], self._permutations[node] = node, value.node
         return KerasValue(node, value.shape, value.dtype, not value.first)
 
-    def _named(self, owner: Any, part: str) -> str:
+    def _name_for(self, owner: object, part: str) -> str:
         """The layer's name; where Keras numbered it over all models of the process, numbered in this model alone."""
-        own = re.sub(r"\W", "_", str(owner.name))
+        own = re.sub(r"\W", "_", str(getattr(owner, "name", "")))
         kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(owner).__name__).lower()
         automatic = re.fullmatch(r"(.*?)_\d+", own)
         if automatic and automatic[1].replace("_", "") == kind.replace("_", ""):
