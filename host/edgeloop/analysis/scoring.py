@@ -28,7 +28,7 @@ deviation of the other model's output over all samples: about four steps of an i
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class TaskMetric:
     """A named score. `score(outputs, targets)` gives one number for each sample (n,), or one for the whole set ()."""
 
     name: str
@@ -48,10 +48,10 @@ class Scorer:
         self._task = task
         self._agreement = load_function(task.agreement) if task.agreement else None
         metrics = [*_BUILT_IN[task.kind], *(_custom(name, ref) for name, ref in task.metrics.items())]
-        self.metrics: dict[str, Metric] = {metric.name: metric for metric in metrics}
+        self.metrics: dict[str, TaskMetric] = {metric.name: metric for metric in metrics}
 
     @property
-    def primary(self) -> Metric:
+    def primary(self) -> TaskMetric:
         """The metric that candidates are ranked by: the task's own first one; a custom task's first in the file."""
         return next(iter(self.metrics.values()))
 
@@ -165,18 +165,18 @@ def _squared(outputs: Arrays, targets: Arrays) -> NDArray[np.float64]:
     return _mean_error(outputs, targets, 2)
 
 
-_MSE = Metric("mse", _squared, higher_is_better=False)
-_RMSE = Metric("rmse", _squared, higher_is_better=False, root=True)
-_MAE = Metric("mae", _absolute, higher_is_better=False)
-_BUILT_IN: Mapping[str, tuple[Metric, ...]] = {
-    "classification": (Metric("top1", _top1, higher_is_better=True, binary=True),),
+_MSE = TaskMetric("mse", _squared, higher_is_better=False)
+_RMSE = TaskMetric("rmse", _squared, higher_is_better=False, root=True)
+_MAE = TaskMetric("mae", _absolute, higher_is_better=False)
+_BUILT_IN: Mapping[str, tuple[TaskMetric, ...]] = {
+    "classification": (TaskMetric("top1", _top1, higher_is_better=True, binary=True),),
     "regression": (_MAE, _RMSE, _MSE),
     "autoencoder": (_MSE, _MAE),
     "custom": (),
 }
 
 
-def _custom(name: str, reference: str) -> Metric:
+def _custom(name: str, reference: str) -> TaskMetric:
     function = load_function(reference)
 
     def score(outputs: Arrays, targets: Arrays) -> NDArray[np.float64]:
@@ -186,10 +186,10 @@ def _custom(name: str, reference: str) -> Metric:
         except (TypeError, ValueError) as error:
             raise UserError(f"{reference}: gave {type(given).__name__}, a metric gives numbers: {error}") from error
 
-    return Metric(name, score, higher_is_better=not getattr(function, "lower_is_better", False))
+    return TaskMetric(name, score, higher_is_better=not getattr(function, "lower_is_better", False))
 
 
-def _scored(metric: Metric, outputs: Arrays, targets: Arrays, n: int) -> Scores:
+def _scored(metric: TaskMetric, outputs: Arrays, targets: Arrays, n: int) -> Scores:
     given = _call(metric, outputs, targets, n)
     value = _value(metric, given)
     if given.ndim:
@@ -211,12 +211,12 @@ def _scored(metric: Metric, outputs: Arrays, targets: Arrays, n: int) -> Scores:
     return Scores(metric.name, metric.higher_is_better, value, n, replicates=replicates)
 
 
-def _value(metric: Metric, given: NDArray[np.float64]) -> float:
+def _value(metric: TaskMetric, given: NDArray[np.float64]) -> float:
     mean = float(given.mean())
     return float(np.sqrt(mean)) if metric.root else mean
 
 
-def _call(metric: Metric, outputs: Arrays, targets: Arrays, n: int) -> NDArray[np.float64]:
+def _call(metric: TaskMetric, outputs: Arrays, targets: Arrays, n: int) -> NDArray[np.float64]:
     given = metric.score(outputs, targets)
     if given.shape not in {(), (n,)}:
         raise UserError(

@@ -22,6 +22,10 @@ Arrays = Mapping[str, NDArray[Any]]
 
 StepKind = Literal["latency", "evaluate", "energy", "profile", "tune"]
 
+OWN_READINGS = ("peak_rss_bytes", "runtime_rss_bytes", "overhead_ns", "missed_periods")
+"""Readings with fields of their own: records and ledgers had these before there were others. Every further one is in
+`readings` under its key; `core.metrics` has a row for each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -149,6 +153,13 @@ class Session:
     """Of a `profile` session that is `ok`."""
     functions_ns: NDArray[np.int64] | None = None
     """Of a `tune` session that is `ok`: each single call, (functions, rounds, calls); -1 for one that was not made."""
+    readings: Mapping[str, int | float] = field(default_factory=dict)
+    """Further figures that the agent read, by key."""
+
+    def reading(self, key: str) -> float | None:
+        """Return a figure by its key; None where this session did not bring it."""
+        value: float | None = getattr(self, key) if key in OWN_READINGS else self.readings.get(key)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +273,8 @@ class Summary(Frozen):
     delegation: Delegation | None = None
     """None where no delegate was asked for, or no session told."""
     latency: LatencySummary | None
-    peak_rss_bytes: int | None
-    runtime_rss_bytes: int | None
+    peak_rss_bytes: int | None = None
+    runtime_rss_bytes: int | None = None
     metrics: tuple[MetricSummary, ...] = ()
     agreement: MetricSummary | None = None
     """With the reference's own results on the same samples."""
@@ -279,6 +290,13 @@ class Summary(Frozen):
     """Of the pass of its own, where one was asked for."""
     profile_problem: str = ""
     """Why there is none, where one was asked for."""
+    readings: dict[str, int | float] = {}
+    """Further figures that sessions brought, by key."""
+
+    def reading(self, key: str) -> float | None:
+        """Return a figure by its key; None where no session brought it."""
+        value: float | None = getattr(self, key) if key in OWN_READINGS else self.readings.get(key)
+        return value
 
     @property
     def run_by(self) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from edgeloop.core.frozen import Frozen
 from edgeloop.errors import Owner
@@ -32,6 +35,12 @@ class Family(StrEnum):
     ENERGY = "energy"
 
 
+_OLD_TEXT = re.compile(
+    r"(?P<metric>\S+)(?: (?P<statistic>p50|p90|p99|mean))? (?:under|over|less than|at most|at least) "
+)
+"""How findings said which metric they are about, before they had fields for it."""
+
+
 class Finding(Frozen):
     """One limit, judged. Numbers are in `unit`; `gap` is signed, positive is room left inside the limit."""
 
@@ -54,6 +63,27 @@ class Finding(Frozen):
     """For INCONCLUSIVE latency: about so many more would decide."""
     more_samples: int | None = None
     """For INCONCLUSIVE accuracy: about so many more would decide."""
+    metric: str | None = None
+    """As the limit names it."""
+    statistic: str | None = None
+    bound: str | None = None
+    """Name of the limit's bound, such as `max_ms`; None in ledgers from before it was kept."""
+    requirement: str | None = None
+    """The requirement that the limit stands for, as the limits file says."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_old_ledgers(cls, fields: Any) -> Any:
+        """Fill in the metric of a finding from before it had a field of its own."""
+        if not isinstance(fields, dict) or "metric" in fields or not isinstance(fields.get("text"), str):
+            return fields
+        old = _OLD_TEXT.match(fields["text"])
+        return fields if old is None else {**fields, **old.groupdict()}
+
+    @property
+    def label(self) -> str:
+        """The metric with its statistic, `latency p90`; the whole limit where it is not known."""
+        return " ".join(filter(None, (self.metric, self.statistic))) or self.text
 
 
 class Verdict(Frozen):
@@ -74,8 +104,8 @@ class Verdict(Frozen):
     @property
     def worst(self) -> Finding | None:
         """The finding furthest outside its limit, relative to the limit; None where nothing was judged."""
-        judged = [f for f in self.findings if f.gap_relative is not None]
-        return min(judged, key=lambda f: f.gap_relative or 0.0) if judged else None
+        with_gap = [f for f in self.findings if f.gap_relative is not None]
+        return min(with_gap, key=lambda f: f.gap_relative or 0.0) if with_gap else None
 
 
 Direction = Literal["lower_degree", "raise_degree", "larger", "smaller", "other_engine", "confirm", "repeat", "none"]

@@ -8,8 +8,8 @@ from typing import Any
 from edgeloop.analysis.comparison import Comparison
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Entry, Judgement, RunFinished, RunStarted, Trial, fold
-from edgeloop.core.measurement import EnergySummary, Interval, LatencySummary, MetricSummary, Summary
-from edgeloop.core.profile import Profile
+from edgeloop.core.measurement import Summary
+from edgeloop.reports.numbers import ends, numbers, score
 from edgeloop.reports.run_view import RunView
 from edgeloop.reports.settings import same_network
 
@@ -26,9 +26,9 @@ def measurement(judged: Judgement, artifact: Artifact, *, limits_given: bool = T
         **_subject(summary, artifact),
         "split": judged.split,
         "plan": judged.plan.model_dump(mode="json"),
-        **_numbers(summary),
+        **numbers(summary),
         **_judgement(judged, limits_given),
-        "reference": _numbers(judged.reference) if judged.reference else None,
+        "reference": numbers(judged.reference) if judged.reference else None,
     }
 
 
@@ -39,25 +39,23 @@ def comparison(judged: Judgement, found: Comparison, a: Artifact, b: Artifact, *
         "target": judged.target,
         "emulated": judged.emulated,
         "plan": judged.plan.model_dump(mode="json"),
-        "a": {**_subject(judged.reference, a), **_numbers(judged.reference)},
-        "b": {**_subject(judged.summary, b), **_numbers(judged.summary)},
+        "a": {**_subject(judged.reference, a), **numbers(judged.reference)},
+        "b": {**_subject(judged.summary, b), **numbers(judged.summary)},
         "ratio": {
             "confidence": found.confidence,
             "rounds": found.rounds,
             **{
-                name: {"value": ratio.value, "interval": _interval(ratio.interval), "note": ratio.note}
+                name: {"value": ratio.value, "interval": ends(ratio.interval), "note": ratio.note}
                 for name, ratio in found.ratio.items()
             },
         },
         "difference": {
-            "deployed_bytes": found.deployed_bytes,
-            "peak_rss_bytes": found.peak_rss_bytes,
-            "rss_above_runtime_bytes": found.rss_above_runtime_bytes,
+            **found.readings,
             "metrics": [
-                {**metric.model_dump(mode="json"), "interval": _interval(metric.interval)} for metric in found.metrics
+                {**metric.model_dump(mode="json"), "interval": ends(metric.interval)} for metric in found.metrics
             ],
         },
-        "agreement": _accuracy(found.agreement) if found.agreement else None,
+        "agreement": score(found.agreement) if found.agreement else None,
         **_judgement(judged, limits_given),
     }
 
@@ -141,83 +139,3 @@ def _judgement(judged: Judgement, limits_given: bool) -> dict[str, Any]:
         "rule": judged.verdict.rule,
         "reasons": list(judged.verdict.reasons),
     }
-
-
-def _interval(interval: Interval | None) -> list[float] | None:
-    return [interval.low, interval.high] if interval else None
-
-
-def _numbers(summary: Summary | None) -> dict[str, Any]:
-    latency = summary.latency if summary else None
-    return {
-        "sessions": latency.sessions if latency else 0,
-        "samples": latency.samples if latency else 0,
-        "latency_ns": _latency(latency) if latency else None,
-        "stages_ns": _stages(summary) if summary and summary.stages_ns else None,
-        "missed_periods": summary.missed_periods if summary else 0,
-        "overhead_ns": summary.overhead_ns if summary else None,
-        "per_op": _per_op(summary.profile) if summary and summary.profile else None,
-        "memory": summary.profile.memory.model_dump(mode="json") if summary and summary.profile else None,
-        "profile_problem": (summary.profile_problem or None) if summary else None,
-        "peak_rss_bytes": summary.peak_rss_bytes if summary else None,
-        "runtime_rss_bytes": summary.runtime_rss_bytes if summary else None,
-        "energy": _energy(summary.energy) if summary and summary.energy else None,
-        "accuracy": _accuracy(summary.metrics[0]) if summary and summary.metrics else None,
-        "metrics": [_accuracy(metric) for metric in summary.metrics] if summary else [],
-        "agreement": _accuracy(summary.agreement) if summary and summary.agreement else None,
-    }
-
-
-def _latency(latency: LatencySummary) -> dict[str, Any]:
-    return {
-        **{name: getattr(latency, name) for name in ("p50", "p90", "p99", "mean", "min", "first", "load")},
-        "interval": {
-            "confidence": latency.confidence,
-            **{name: [interval.low, interval.high] for name, interval in latency.interval.items()},
-        },
-    }
-
-
-def _per_op(profile: Profile) -> dict[str, Any]:
-    """Times in ns. `timed_with` names the operators whose time holds this one's; `share` is of `sum_ns`."""
-    return {
-        "how": profile.how,
-        "whole_ns": profile.whole_ns,
-        "sum_ns": profile.sum_ns,
-        "rounds": profile.rounds,
-        "outputs_equal": profile.outputs_equal,
-        "operators": [
-            {
-                "index": time.operator.index,
-                "operator": time.operator.operator,
-                "outputs": [output.model_dump(mode="json") for output in time.operator.outputs],
-                "p50_ns": time.p50_ns,
-                "share": time.share,
-                "runs": time.runs,
-                "timed_with": list(time.timed_with),
-            }
-            for time in profile.operators
-        ],
-    }
-
-
-def _stages(summary: Summary) -> dict[str, Any]:
-    """Of each stage in its order the median, with its interval (null from a single session)."""
-    return {
-        stage.stage: {
-            "p50": stage.p50,
-            "interval": [stage.interval.low, stage.interval.high] if stage.interval else None,
-        }
-        for stage in summary.stages_ns
-    }
-
-
-def _energy(energy: EnergySummary) -> dict[str, Any]:
-    """Energies in mJ, powers in mW; `per` says whether of a period or, back to back, of an inference."""
-    plain = energy.model_dump(mode="json", exclude={"interval", "confidence", "problems"})
-    interval = {name: [span.low, span.high] for name, span in energy.interval.items()}
-    return {**plain, "interval": {"confidence": energy.confidence, **interval}, "problems": list(energy.problems)}
-
-
-def _accuracy(metric: MetricSummary) -> dict[str, Any]:
-    return {"metric": metric.metric, "value": metric.value, "interval": _interval(metric.interval), "n": metric.n}

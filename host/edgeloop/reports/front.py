@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeloop.core.events import FrontAxis, Trial
+from edgeloop.core.units import number
 from edgeloop.core.verdict import Outcome
 from edgeloop.reports.chart import Mark, scatter
-from edgeloop.reports.run_view import RunView, number
+from edgeloop.reports.run_view import RunView
 
 
 @dataclass(frozen=True, slots=True)

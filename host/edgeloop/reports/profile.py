@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeloop.core.profile import MemoryPass, OperatorTime, Profile
-from edgeloop.reports.run_view import mib
+from edgeloop.core.units import MIB
 
 _PHASES = {
     "runtime": "runtime alone",
@@ -66,8 +66,8 @@ def memory_facts(memory: MemoryPass) -> Iterator[tuple[str, str]]:
     """Lines of a memory pass."""
     told = []
     for phase in memory.phases:
-        peak = "" if phase.peak_bytes is None else f" (peak {mib(phase.peak_bytes)})"
-        told.append(f"{_PHASES[phase.phase]} {mib(phase.rss_bytes)}{peak}")
+        peak = "" if phase.peak_bytes is None else f" (peak {MIB.bare(phase.peak_bytes)})"
+        told.append(f"{_PHASES[phase.phase]} {MIB.bare(phase.rss_bytes)}{peak}")
     if told:
         yield "memory by phase, MiB", ", ".join(told)
     if memory.polled and memory.rss_min_bytes is not None and memory.rss_max_bytes is not None:

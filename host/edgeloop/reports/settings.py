@@ -10,7 +10,8 @@ from rich.table import Table
 
 from edgeloop.core.board import NO_DELEGATE
 from edgeloop.core.verdict import Outcome
-from edgeloop.reports.run_view import RunView, TrialRow, latency_with_interval
+from edgeloop.reports.figures import latency_with_interval
+from edgeloop.reports.run_view import RunView, TrialRow
 
 # From the fifth on they are numbers, which the page sets to the right.
 HEADINGS = ("network", "trial", "engine", "delegate", "threads", "p50 ms", "times the first")
