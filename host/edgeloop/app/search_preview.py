@@ -137,7 +137,7 @@ def _preview(
     rows = [_row("M1", m1.label, deployed, m1_sizes, m1_sizes, m1_bytes, None)]
     for point in {(p.network, p.rung): p for p in space.points}.values():
         network = space.networks[point.network]
-        predicted, evaluation = space.predicted(point), space.evaluation(point)
+        predicted, evaluation = space.predicted_bytes(point), space.evaluation(point)
         role = "M1" if evaluation is None else "M2"
         rung = space.rungs[point.rung]
         rows.append(_row(role, network.label, rung, space.sizes(point), network.sizes, predicted, evaluation))

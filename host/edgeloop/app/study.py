@@ -66,7 +66,7 @@ from edgeloop.records import external_reference
 from edgeloop.records.ledger import LEDGER, FileLedger
 from edgeloop.reports import html
 from edgeloop.search.larger_networks import grid
-from edgeloop.search.moves import ranked
+from edgeloop.search.moves import best_first
 from edgeloop.search.space import SearchSpace
 from edgeloop.search.strategies import StudyStorage, strategy_for
 from edgeloop.training.pool import TrainingPool
@@ -215,7 +215,7 @@ class Study:
     @property
     def best(self) -> Trial | None:
         """The best candidate so far: passed, else nearest to its limits; None before one was measured."""
-        return next(iter(ranked(self.trials)), None)
+        return next(iter(best_first(self.trials)), None)
 
     def close(self) -> None:
         """Let go of boards, trainings and the ledger; an unfinished run goes on with `resume=True`."""
@@ -329,11 +329,11 @@ def _controller(
         )
         started = memo.find(RunStarted, "")
         assert started is not None, "a run asks after it has started"
-        published = StudyStorage(
+        storage = StudyStorage(
             storage=campaign.search.storage or f"sqlite:///{folder / STORAGE}",
             study=f"{campaign.name}-{started.run_id}",
         )
-        return strategy_for(space, campaign.limits, lower_is_better=scorer.lower_is_better, published=published)
+        return strategy_for(space, campaign.limits, lower_is_better=scorer.lower_is_better, storage=storage)
 
     delegates = compilers_for(builders["litert", boards[0].name], folder / "artifacts", compilers, campaign.toolchain)
     for builder in delegates.values():

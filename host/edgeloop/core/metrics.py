@@ -66,8 +66,8 @@ class OnFront(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RungCost:
-    """How two rungs are compared by a metric that stands for its family, and how that is said."""
+class CostComparison:
+    """The comparison of two rungs by a metric that stands for its family, and the words for it."""
 
     statistic: LatencyStatistic = "p50"
     noise: float = 0.0
@@ -134,7 +134,7 @@ class Metric:
 
     # What the search does with it
     on_front: OnFront = OnFront.NEVER
-    cost: RungCost | None = None
+    cost: CostComparison | None = None
 
     def label(self, statistic: str | None) -> str:
         """Return the name with the statistic: `latency p90`."""
@@ -383,7 +383,7 @@ _ROWS = (
         display=DisplayUnit("ms"),
         columns=_latency_columns(),
         on_front=OnFront.ALWAYS,
-        cost=RungCost(
+        cost=CostComparison(
             verb="measured",
             less="faster",
             more="slower",
@@ -458,7 +458,7 @@ _ROWS = (
         heading_always=True,
         line=_memory_line,
         compared_as="memory at the peak",
-        cost=RungCost(
+        cost=CostComparison(
             noise=0.01,  # of two fresh processes
             less="less memory",
             more="more memory",
@@ -507,7 +507,7 @@ _ROWS = (
         columns=(_of_energy("energy_per", lambda energy: energy.per), *_energy_columns("per_period")),
         on_front=OnFront.WHERE_LIMITED,
         # Above idle may be near zero, where a ratio says nothing: rungs are compared by whole periods.
-        cost=RungCost(
+        cost=CostComparison(
             less="less energy",
             more="more energy",
             no_less="no less energy",
@@ -564,6 +564,6 @@ def compared_readings() -> list[Metric]:
     return [row for row in METRICS.values() if row.estimator is Estimator.READING and row.compared_as]
 
 
-def costs() -> dict[str, Metric]:
+def costs() -> dict[Family, Metric]:
     """Return the row by which rungs are compared, by family."""
     return {row.family: row for row in METRICS.values() if row.cost is not None and row.family is not None}

@@ -7,7 +7,7 @@ from enum import Enum
 
 from edgeloop.core.events import FrontMember, FrontRecord, RunFinished, Trial
 from edgeloop.core.verdict import Outcome
-from edgeloop.search.moves import decisive, near_misses, ranked, read
+from edgeloop.search.moves import best_first, decisive, near_misses, result_of
 from edgeloop.search.pareto import Front
 
 MEASURED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
@@ -24,7 +24,7 @@ class Proof(Enum):
 
 def confirmed(trial: Trial) -> bool:
     """Whether a trial passed on validation data on every target, under a plan that may pass."""
-    return read(trial).outcome is Outcome.PASS and all(judged.plan.may_pass for judged in decisive(trial))
+    return result_of(trial).outcome is Outcome.PASS and all(judged.plan.may_pass for judged in decisive(trial))
 
 
 def proof_of(trial: Trial) -> Proof:
@@ -75,7 +75,7 @@ def none_passed(trials: Sequence[Trial], why: str) -> RunFinished:
     misses = near_misses(measured)
     return RunFinished(
         exit_code=1,
-        best=ranked(measured)[0].number,
+        best=best_first(measured)[0].number,
         sentence=f"none passed; {why}" + (f". {misses[0].upper()}{misses[1:]}" if misses else ""),
     )
 
@@ -92,7 +92,7 @@ def front_found(found: Front, outcomes: Mapping[int, Outcome], trials: Sequence[
     names = ", ".join(f"trial {t.number} ({t.candidate})" for t in trials if t.number in outcomes)
     networks = f"{len(outcomes)} networks that none beats" if len(outcomes) > 1 else "one network that none beats"
     sentence = f"{why}; of what passed on validation data the front is {networks}: {names}; {_of_front(outcomes)}"
-    best = next((trial.number for trial in ranked(trials) if trial.number in (good or outcomes)), None)
+    best = next((trial.number for trial in best_first(trials) if trial.number in (good or outcomes)), None)
     lost = all(outcome is Outcome.FAIL for outcome in outcomes.values())
     return RunFinished(exit_code=0 if good else 1 if lost else 3, best=best, sentence=sentence, front=told)
 

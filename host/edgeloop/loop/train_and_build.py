@@ -184,7 +184,7 @@ class TrainAndBuild:
         rung = Lightening.parse(candidate.lightening)
         if not rung.is_mixed:
             return None
-        low = sum(layer.weights for layer in trained.layers if layer.bits < 8)
+        low = sum(layer.weights for layer in trained.layers if layer.bits < rung.kept_bits)
         return degree(self.sizes(candidate), rung, before=self.describe(candidate.network), low=low)
 
     def _build(self, number: int, candidate: Candidate, trained: TrainedNetwork) -> ArtifactBuilt:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from edgeloop.core.limits import LimitSet
 from edgeloop.ports import Strategy
 from edgeloop.search.space import SearchSpace
-from edgeloop.search.strategies.grid_random import SweepStrategy, in_order, shuffled
+from edgeloop.search.strategies.grid_random import SweepStrategy, grid_order, random_order
 from edgeloop.search.strategies.patent import PatentStrategy
 
-__all__ = ["PatentStrategy", "StudyStorage", "SweepStrategy", "in_order", "shuffled", "strategy_for"]
+__all__ = ["PatentStrategy", "StudyStorage", "SweepStrategy", "grid_order", "random_order", "strategy_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def strategy_for(
     limits: LimitSet,
     *,
     lower_is_better: frozenset[str] = frozenset(),
-    published: StudyStorage | None = None,
+    storage: StudyStorage | None = None,
 ) -> Strategy:
     """Return the strategy that the search of `space` names.
 
@@ -45,12 +45,12 @@ def strategy_for(
         case "patent":
             return PatentStrategy(space)
         case "grid":
-            return SweepStrategy(space, in_order)
+            return SweepStrategy(space, grid_order)
         case "random":
-            return SweepStrategy(space, shuffled)
+            return SweepStrategy(space, random_order)
         case "optuna":
             from edgeloop.search.strategies.optuna import OptunaStrategy
             from edgeloop.search.strategies.optuna_storage import Publisher
 
-            publisher = Publisher(published.storage, published.study) if published else None
+            publisher = Publisher(storage.storage, storage.study) if storage else None
             return OptunaStrategy(space, limits, lower_is_better=lower_is_better, publisher=publisher)
