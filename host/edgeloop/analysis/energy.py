@@ -138,7 +138,7 @@ class EnergyEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Energies:
-    """What the energy sessions of one subject came to."""
+    """The energy sessions of one subject: those that gave an energy, and those that did not."""
 
     of_sessions: tuple[SessionEnergy, ...]
     losses: tuple[tuple[int, str], ...]
@@ -213,12 +213,12 @@ def energies(sessions: Sequence[Session]) -> Energies:
 
 def summarise_energy(sessions: Sequence[Session], confidence: float) -> EnergySummary | None:
     """Return the energies for people; None where there was no energy session that ran."""
-    measured = energies(sessions)
-    if not measured.count:
+    figures = energies(sessions)
+    if not figures.count:
         return None
     estimates = {
-        "per_period": measured.estimate("energy_per_period"),
-        "above_idle": measured.estimate("energy_above_idle"),
+        "per_period": figures.estimate("energy_per_period"),
+        "above_idle": figures.estimate("energy_above_idle"),
     }
     intervals = {name: e.interval(confidence) for name, e in estimates.items() if e is not None}
     traces = [session.power for session in sessions if session.power is not None]
@@ -228,16 +228,16 @@ def summarise_energy(sessions: Sequence[Session], confidence: float) -> EnergySu
             "per": "inference" if traces and traces[0].period_ms is None else "period",
             "per_period_mj": None if per_period is None else per_period.mj,
             "above_idle_mj": None if above_idle is None else above_idle.mj,
-            "idle_mw": _mean_mw([e.idle_w for e in measured.of_sessions]),
-            "active_mw": _mean_mw([e.active_w for e in measured.of_sessions]),
+            "idle_mw": _mean_mw([e.idle_w for e in figures.of_sessions]),
+            "active_mw": _mean_mw([e.active_w for e in figures.of_sessions]),
             "confidence": confidence,
             "interval": {name: interval for name, interval in intervals.items() if interval is not None},
             "meter": traces[0].meter if traces else "",
             "accuracy_pct": max((trace.accuracy_pct for trace in traces), default=0.0),
-            "clock_uncertainty_ms": max((trace.clock_uncertainty_s for trace in measured.traces), default=0.0) * 1e3,
-            "sessions": len(measured.of_sessions),
-            "samples": sum(e.readings for e in measured.of_sessions),
-            "problems": measured.problems,
+            "clock_uncertainty_ms": max((trace.clock_uncertainty_s for trace in figures.traces), default=0.0) * 1e3,
+            "sessions": len(figures.of_sessions),
+            "samples": sum(e.readings for e in figures.of_sessions),
+            "problems": figures.problems,
         }
     )
 

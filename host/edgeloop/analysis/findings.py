@@ -19,7 +19,7 @@ from edgeloop.analysis.spread import Rule, Spread, ratio_by_rounds, spread_of
 from edgeloop.analysis.statistics import Statistic, more_until, normal_quantile, share_bound
 from edgeloop.analysis.subject_data import SubjectData
 from edgeloop.core.limits import Limit
-from edgeloop.core.metrics import Estimator
+from edgeloop.core.metric import Estimator
 from edgeloop.core.verdict import Finding, Outcome
 
 _SAMPLES_MAX = 10_000_000
@@ -56,7 +56,7 @@ class _Case:
 
 @dataclass(frozen=True, slots=True)
 class LimitJudge:
-    """What one verdict judges its limits by."""
+    """The means by which one verdict judges its limits."""
 
     candidate: SubjectData
     reference: SubjectData | None
@@ -166,11 +166,11 @@ class LimitJudge:
     # Energy: Student's t over sessions, then the meter and the clocks at their worst
 
     def energy(self, limit: Limit) -> Finding:
-        measured = energies(self.candidate.sessions)
-        estimate = measured.estimate(limit.metric)
+        figures = energies(self.candidate.sessions)
+        estimate = figures.estimate(limit.metric)
         if estimate is None:
-            lost = f"no energy session of {self.candidate.label} ran"
-            return _not_measured(limit, measured.losses_in_words if measured.count else lost)
+            nothing = f"no energy session of {self.candidate.label} ran"
+            return _not_measured(limit, figures.losses_in_words if figures.count else nothing)
         bar = limit.bound - limit.guard
         case = _Case(
             bar=bar,
@@ -184,7 +184,7 @@ class LimitJudge:
         parts = [
             case.sentence,
             estimate.bounds_in_words(self.confidence, self.sessions),
-            measured.losses_in_words,
+            figures.losses_in_words,
         ]
         more = None
         if outcome is Outcome.INCONCLUSIVE:
@@ -282,7 +282,7 @@ _JUDGES: dict[Estimator, Callable[[LimitJudge, Limit], Finding]] = {
 
 
 def _guard_in_words(limit: Limit) -> str:
-    """How the bar came about, where a guard band moved it."""
+    """Say how the bar came about, where a guard band moved it."""
     if not limit.guard:
         return ""
     return f" ({limit.bound:g} {'less' if limit.kind.upper else 'and'} {limit.guard:g} guard)"

@@ -13,7 +13,8 @@ from edgeloop.analysis.percentiles import samples_needed
 from edgeloop.analysis.statistics import PERCENT, share_bound, split_confidence
 from edgeloop.core.limits import Limit, LimitSet
 from edgeloop.core.measurement import ScheduleStep, StepKind
-from edgeloop.core.metrics import METRICS, Estimator, limitable
+from edgeloop.core.metric import Estimator
+from edgeloop.core.metrics import METRICS, limitable
 from edgeloop.core.plan import ENERGY_PERIODS_MIN, Plan
 from edgeloop.errors import Fault
 
@@ -199,7 +200,7 @@ def _too_few_timings(limit: Limit, plan: Plan, confidence: float, latency_hint_n
     percent = PERCENT.get(limit.statistic) if limit.statistic else None
     if percent is None:
         return None
-    needed = samples_needed(percent, confidence)
+    least = samples_needed(percent, confidence)
     if latency_hint_ns is not None:
         under_s: float | None = latency_hint_ns / 1e9
     elif limit.max_ms is not None:
@@ -209,7 +210,7 @@ def _too_few_timings(limit: Limit, plan: Plan, confidence: float, latency_hint_n
         if plan.period_ms is None:
             return None  # a ratio, back to back: how many samples there are is known only when it has run
     certain = samples_certain(plan, under_s)
-    if certain >= needed:
+    if certain >= least:
         return None
     how = (
         f"at a period of {plan.period_ms:g} ms"
@@ -218,10 +219,10 @@ def _too_few_timings(limit: Limit, plan: Plan, confidence: float, latency_hint_n
     )
     return (
         (
-            f"{limit.statistic} at {confidence:.0%} confidence needs at least {needed} samples in each session; "
+            f"{limit.statistic} at {confidence:.0%} confidence needs at least {least} samples in each session; "
             f"this plan gives {certain} {how}"
         ),
-        f"set runs_min = {needed} in the plan, or limit a lower percentile",
+        f"set runs_min = {least} in the plan, or limit a lower percentile",
     )
 
 
@@ -263,10 +264,10 @@ def _too_few_samples(limit: Limit, n: int, confidence: float, is_share: bool) ->
         )
     if _best_passes(limit, n, confidence):
         return None
-    needed = next((size for size in _sizes(n) if _best_passes(limit, size, confidence)), None)
-    if needed is None:
+    enough = next((size for size in _sizes(n) if _best_passes(limit, size, confidence)), None)
+    if enough is None:
         return None  # impossible at any size: said so elsewhere
-    few, many = n, needed
+    few, many = n, enough
     while many - few > 1:
         middle = (few + many) // 2
         few, many = (few, middle) if _best_passes(limit, middle, confidence) else (middle, many)
@@ -287,10 +288,10 @@ def _best_passes(limit: Limit, n: int, confidence: float) -> bool:
     if n == 0:
         return False
     if limit.max_drop_from_reference is not None:
-        allowed = limit.max_drop_from_reference - limit.guard
-        if allowed <= 0:
+        loss_max = limit.max_drop_from_reference - limit.guard
+        if loss_max <= 0:
             return True  # a candidate may be better than M1
-        return tango_bound(0, 0, n, confidence, "lower", continuous=False) > -allowed
+        return tango_bound(0, 0, n, confidence, "lower", continuous=False) > -loss_max
     if limit.max_value is not None:
         return share_bound(0, n, confidence, "upper", exact=True) < limit.max_value - limit.guard
     return share_bound(n, n, confidence, "lower", exact=True) > limit.bound + limit.guard
@@ -301,8 +302,8 @@ def _best_bound(limit: Limit, n: int, confidence: float) -> str:
     if n == 0:
         return "no bound at all"
     if limit.max_drop_from_reference is not None:
-        lost = -tango_bound(0, 0, n, confidence, "lower", continuous=False)
-        return f"no sample lost, and then up to {lost:.4f} may be lost ({confidence:g} bound)"
+        loss = -tango_bound(0, 0, n, confidence, "lower", continuous=False)
+        return f"no sample lost, and then up to {loss:.4f} may be lost ({confidence:g} bound)"
     if limit.max_value is not None:
         return f"the {confidence:g} bound {share_bound(0, n, confidence, 'upper', exact=True):.4f}"
     return f"all of them right, and the {confidence:g} bound {share_bound(n, n, confidence, 'lower', exact=True):.4f}"

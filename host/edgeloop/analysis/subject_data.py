@@ -12,12 +12,13 @@ from edgeloop.analysis.profiling import profile_in
 from edgeloop.analysis.spread import summarise
 from edgeloop.analysis.statistics import latency_sessions, stage_summaries, two_sided
 from edgeloop.core.measurement import OWN_READINGS, Delegation, MetricSummary, Session, Subject, Summary
-from edgeloop.core.metrics import Metric, readings
+from edgeloop.core.metric import Metric
+from edgeloop.core.metrics import readings
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectData:
-    """What was seen of one subject, ready to be judged. Sessions in the order they ran, all kinds and outcomes."""
+    """One subject as it was seen, ready to be judged. Sessions in the order they ran, all kinds and outcomes."""
 
     label: str
     engine: str
@@ -36,7 +37,7 @@ class SubjectData:
         return "M1" if self.label == "reference" else self.label.upper()
 
     @property
-    def broken(self) -> tuple[Session, ...]:
+    def crashes(self) -> tuple[Session, ...]:
         """Sessions that crashed, ran past their deadline, or were refused; a profile is a pass of its own."""
         return tuple(s for s in self.sessions if s.outcome != "ok" and s.kind != "profile")
 
@@ -75,7 +76,7 @@ def subject_data(
 
 def summarise_subject(subject: SubjectData, confidence: float) -> Summary:
     """Return the summary for people: two-sided intervals at `confidence`."""
-    timed = latency_sessions(subject.sessions)
+    timings = latency_sessions(subject.sessions)
     profile, profile_problem = profile_in(subject.sessions)
     figures = {row.key: subject.reading(row) for row in readings(in_summary=True)}
     return Summary.model_validate(
@@ -86,10 +87,10 @@ def summarise_subject(subject: SubjectData, confidence: float) -> Summary:
             "deployed_bytes": subject.deployed_bytes,
             "delegate": subject.delegate,
             "delegation": subject.delegation,
-            "latency": summarise(timed, confidence) if timed else None,
+            "latency": summarise(timings, confidence) if timings else None,
             "metrics": tuple(metric_summary(scores, confidence) for scores in subject.scores.values()),
             "agreement": None if subject.agreement is None else metric_summary(subject.agreement, confidence),
-            "stages_ns": stage_summaries(timed, confidence),
+            "stages_ns": stage_summaries(timings, confidence),
             "profile": profile,
             "profile_problem": profile_problem,
             "energy": summarise_energy(subject.sessions, confidence),

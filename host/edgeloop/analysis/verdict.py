@@ -77,8 +77,8 @@ def _verdict(
         return _not_measured(findings)
     if not findings:
         return Verdict(outcome=Outcome.INCONCLUSIVE, reasons=("there are no limits, so nothing was judged",))
-    undecided = Outcome.INCONCLUSIVE in outcomes
-    return Verdict(outcome=Outcome.INCONCLUSIVE if undecided else Outcome.PASS, findings=findings)
+    is_open = Outcome.INCONCLUSIVE in outcomes
+    return Verdict(outcome=Outcome.INCONCLUSIVE if is_open else Outcome.PASS, findings=findings)
 
 
 def _not_measured(findings: tuple[Finding, ...]) -> Verdict:
@@ -91,7 +91,7 @@ def _not_measured(findings: tuple[Finding, ...]) -> Verdict:
 
 def _crashes(subject: SubjectData) -> tuple[str, ...]:
     """A model that crashes now and then passes nothing: what the other sessions saw is what survived."""
-    if not subject.broken:
+    if not subject.crashes:
         return ()
-    details = dict.fromkeys(f"{s.kind} session {s.outcome}: {s.detail}" for s in subject.broken)
-    return (f"{len(subject.broken)} of {len(subject.sessions)} sessions of {subject.label} broke", *details)
+    details = dict.fromkeys(f"{s.kind} session {s.outcome}: {s.detail}" for s in subject.crashes)
+    return (f"{len(subject.crashes)} of {len(subject.sessions)} sessions of {subject.label} broke", *details)

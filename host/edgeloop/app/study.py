@@ -54,11 +54,11 @@ from edgeloop.data.files import write_board_npz
 from edgeloop.data.load import load
 from edgeloop.data.shapes import network_io
 from edgeloop.errors import BoardError, ConfigError, HarnessError, LabError, UserError, kept_on_disk
+from edgeloop.loop.adapters import Adapters, RunFacts
 from edgeloop.loop.controller import Controller
 from edgeloop.loop.external_measurements import ExternalMeasurement
 from edgeloop.loop.measure_and_judge import MeasurementPolicy
 from edgeloop.loop.replay import EventReplay
-from edgeloop.loop.train_and_build import Adapters
 from edgeloop.ports import Observer, Strategy
 from edgeloop.ready_models.converted import is_tensorflow
 from edgeloop.ready_models.reference_file import ReferenceFileBuilder, check_fixed
@@ -187,7 +187,7 @@ class Study:
         figures that can't be judged, and for a trial that was not asked.
         """
         if isinstance(outcome, ExternalMeasurement):
-            self._controller.judge_own(trial, outcome, test)
+            self._controller.judge_external(trial, outcome, test)
         elif test is not None:
             raise UserError("figures on test data go with figures on validation data", next_step="leave out test=")
         elif outcome.number != trial.number:
@@ -339,39 +339,40 @@ def _controller(
     for builder in delegates.values():
         opened.callback(builder.close)
 
-    means = Adapters(
+    adapters = Adapters(
         networks=trainer,
         trainer=trainer,
         builder_for=lambda engine, board: builders[engine, board.name],
         compilers=delegates,
         benches=benches,
-        memo=memo,
         clock=clock,
         observer=observer,
-        measuring=MeasurementPolicy(
-            campaign=campaign,
-            data=data,
-            scorer=scorer,
-            pipeline=pipeline,
-            samples=folder / "samples",
-            board_data=board_data,
-            memo=memo,
-            clock=clock,
-            observer=observer,
-        ),
+        strategy=strategy,
+        has_room=lambda: shutil.disk_usage(folder).free >= ROOM_BYTES_MIN,
+        keep_external_m1=partial(external_reference.write, folder=folder),
+    )
+    facts = RunFacts(
+        campaign_key=campaign_key(campaign),
+        versions={name: metadata.version(name) for name in _tools(campaign)} | {"decision rule": DECISION_RULE},
         data_sha256=data.sha256,
         channel_multiple=max(board.model.channel_multiple for board in boards),
-        has_room=lambda: shutil.disk_usage(folder).free >= ROOM_BYTES_MIN,
-        versions={name: metadata.version(name) for name in _tools(campaign)} | {"decision rule": DECISION_RULE},
-        campaign_key=campaign_key(campaign),
-        compared_by=(campaign.limits, scorer.lower_is_better),
-        strategy=strategy,
-        tuned=frozenset(["tvm"] if campaign.tuning.trials else ()),
+        lower_is_better=scorer.lower_is_better,
         first_larger=next(iter(grid(reference_network(campaign), campaign.search, larger))),
-        own_m1=external_reference.kept(folder),
-        keep_own_m1=partial(external_reference.keep, folder=folder),
+        tuned_engines=frozenset(["tvm"] if campaign.tuning.trials else ()),
+        external_m1=external_reference.read(folder),
     )
-    return Controller(campaign, reference_network(campaign), means)
+    policy = MeasurementPolicy(
+        campaign=campaign,
+        data=data,
+        scorer=scorer,
+        pipeline=pipeline,
+        samples=folder / "samples",
+        board_data=board_data,
+        replay=memo,
+        clock=clock,
+        observer=observer,
+    )
+    return Controller(campaign, reference_network(campaign), adapters, facts, replay=memo, policy=policy)
 
 
 def _tools(campaign: Campaign) -> tuple[str, ...]:

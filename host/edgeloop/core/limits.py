@@ -6,6 +6,7 @@ settled in analysis.plans.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,14 +15,8 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from edgeloop.core.frozen import Frozen
-from edgeloop.core.metrics import (
-    METRICS,
-    Estimator,
-    LatencyStatistic,
-    Metric,
-    metric_named,
-    metric_spelled,
-)
+from edgeloop.core.metric import Estimator, LatencyStatistic, Metric
+from edgeloop.core.metrics import METRICS, metric_named, metric_spelled
 from edgeloop.core.units import MIB_BYTES
 from edgeloop.core.verdict import Family
 
@@ -82,6 +77,8 @@ _ROWS = (
 )
 BOUNDS: dict[str, Bound] = {bound.name: bound for bound in _ROWS}
 """By name, in the order in which a fault names them."""
+_PERCENTILES = ("p50", "p90", "p99")
+"""From the lowest."""
 
 
 class Limit(Frozen):
@@ -155,7 +152,7 @@ class Limit(Frozen):
 
     @property
     def guard(self) -> float:
-        """How far the bound is moved to the safe side before anything is compared, in the unit of the bound."""
+        """The distance that the bound is moved to the safe side before anything is compared, in its unit."""
         return float(getattr(self, self.kind.guard))
 
     @property
@@ -210,19 +207,24 @@ class LimitSet(Frozen):
     @field_validator("limit")
     @classmethod
     def _with_ids(cls, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
-        numbered = tuple(
+        limits_with_ids = tuple(
             limit if limit.id else limit.model_copy(update={"id": f"L{number}"})
             for number, limit in enumerate(limits, start=1)
         )
         ids: set[str] = set()
-        for limit in numbered:
+        for limit in limits_with_ids:
             if limit.id in ids:
                 raise ValueError(f"limit id {limit.id!r} is used twice")
             ids.add(limit.id)
-        return numbered
+        return limits_with_ids
 
     @model_validator(mode="after")
     def _not_contradictory(self) -> Self:
+        self._refuse_floor_over_ceiling()
+        self._refuse_lower_percentile_over_higher()
+        return self
+
+    def _refuse_floor_over_ceiling(self) -> None:
         floors = {limit.metric: limit for limit in self.limit if limit.min_value is not None}
         for limit in self.limit:
             floor = floors.get(limit.metric)
@@ -230,17 +232,16 @@ class LimitSet(Frozen):
                 raise ValueError(
                     f"{floor.id} ({floor}) and {limit.id} ({limit}) contradict each other: no value satisfies both"
                 )
-        order = {"p50": 0, "p90": 1, "p99": 2}
-        absolute = [limit for limit in self.limit if limit.row.statistics and limit.max_ms and limit.statistic in order]
-        for low in absolute:
-            for high in absolute:
-                below = order[low.statistic or "p50"] < order[high.statistic or "p50"]
-                if low.metric == high.metric and below and (low.max_ms or 0) > (high.max_ms or 0):
-                    raise ValueError(
-                        f"{low.id} ({low}) says nothing beside {high.id} ({high}): a lower percentile can't be "
-                        "the slower one; raise the one or lower the other"
-                    )
-        return self
+
+    def _refuse_lower_percentile_over_higher(self) -> None:
+        percentiles = [limit for limit in self.limit if limit.max_ms is not None and limit.statistic in _PERCENTILES]
+        for low, high in itertools.permutations(percentiles, 2):
+            below = _PERCENTILES.index(low.statistic or "") < _PERCENTILES.index(high.statistic or "")
+            if low.metric == high.metric and below and (low.max_ms or 0) > (high.max_ms or 0):
+                raise ValueError(
+                    f"{low.id} ({low}) says nothing beside {high.id} ({high}): a lower percentile can't be "
+                    "the slower one; raise the one or lower the other"
+                )
 
 
 _UNITS = "|".join(bound.short for bound in BOUNDS.values() if bound.short)

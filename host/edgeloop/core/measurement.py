@@ -1,4 +1,4 @@
-"""What is asked of a board, what one session saw, and what sessions come to."""
+"""Measurements: the job for a board, the sessions that it saw, and the summary that they come to."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Subject:
 
     @property
     def words(self) -> list[Any]:
-        """What keys of measurements are made of; without a delegate as it was before there were any."""
-        asked = [] if self.delegate is None else [self.delegate.model_dump(mode="json")]
-        return [self.label, self.artifact.sha256, self.engine, self.threads, *asked]
+        """The parts that keys of measurements are made of; without a delegate as it was before there were any."""
+        delegates = [] if self.delegate is None else [self.delegate.model_dump(mode="json")]
+        return [self.label, self.artifact.sha256, self.engine, self.threads, *delegates]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class MeasureRequest:
 
 @dataclass(frozen=True, slots=True)
 class PowerTrace:
-    """What a meter saw of one energy session. Times are seconds of the board's CLOCK_MONOTONIC."""
+    """One energy session as a power meter saw it. Times are seconds of the board's CLOCK_MONOTONIC."""
 
     seconds: NDArray[np.float64]
     """(n,), not decreasing; reaches beyond the windows on both sides."""
@@ -122,7 +122,7 @@ class PowerTrace:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What one fresh process on the board saw. Never changed after it was read."""
+    """One fresh process on the board, as it was seen. Never changed after it was read."""
 
     index: int
     label: str
@@ -236,7 +236,7 @@ class EnergySummary(Frozen):
 
 
 class Delegation(Frozen):
-    """What a delegate took of a network; over several sessions where it was the least."""
+    """The part of a network that a delegate took; over several sessions the least."""
 
     name: str
     operators: int
@@ -262,7 +262,7 @@ class MetricSummary(Frozen):
 
 
 class Summary(Frozen):
-    """What one subject's sessions in one attempt come to."""
+    """The figures that one subject's sessions in one attempt come to."""
 
     label: str
     engine: str
@@ -302,12 +302,12 @@ class Summary(Frozen):
     def run_by(self) -> str:
         """`litert 2.3.0, 1 thread`; `litert 2.3.0, 4 threads, coral took 11 of 12 operators in 1 piece`."""
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
-        taken = str(self.delegation) if self.delegation is not None else self.delegate
-        return ", ".join(filter(None, (self.engine, threads, taken)))
+        delegate = str(self.delegation) if self.delegation is not None else self.delegate
+        return ", ".join(filter(None, (self.engine, threads, delegate)))
 
 
 class Trust(Frozen):
-    """Whether the sessions stayed inside the declared environment."""
+    """A judgement on the sessions: did they stay inside the declared environment?"""
 
     valid: bool
     reasons: tuple[str, ...] = ()

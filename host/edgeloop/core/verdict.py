@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
@@ -25,8 +25,12 @@ class Outcome(StrEnum):
     """Not measured."""
 
 
+ABOUT_THE_NETWORK = frozenset({Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE})
+"""Outcomes that say something of a network; the others say that it was not measured as declared."""
+
+
 class Family(StrEnum):
-    """What a limit is about, as the moves see it: accuracy lowers the degree, everything else raises it."""
+    """A group of metrics, as the moves see it: accuracy lowers the degree, everything else raises it."""
 
     ACCURACY = "accuracy"
     SPEED = "speed"
@@ -73,7 +77,7 @@ class Finding(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_old_ledgers(cls, fields: Any) -> Any:
+    def _of_old_ledgers(cls, fields: object) -> object:
         """Fill in the metric of a finding from before it had a field of its own."""
         if not isinstance(fields, dict) or "metric" in fields or not isinstance(fields.get("text"), str):
             return fields
@@ -97,9 +101,6 @@ class Verdict(Frozen):
     """Of an ERROR."""
     rule: str = "t-log-sessions/1"
     """Name of the decision rule; absent in ledgers from before there was another one."""
-
-    def failed(self, family: Family) -> tuple[Finding, ...]:
-        return tuple(f for f in self.findings if f.outcome is Outcome.FAIL and f.family is family)
 
     @property
     def worst(self) -> Finding | None:

@@ -13,7 +13,8 @@ from edgeloop.analysis.comparison import Comparison, ScoreDifference
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Judgement
 from edgeloop.core.measurement import Interval, Summary
-from edgeloop.core.metrics import Metric, compared_readings
+from edgeloop.core.metric import Metric
+from edgeloop.core.metrics import compared_readings
 from edgeloop.core.verdict import Outcome
 from edgeloop.reports.conditions import declared, found
 from edgeloop.reports.figures import latency_with_interval, metric_with_interval, ms

@@ -11,7 +11,8 @@ from typing import Literal
 
 from edgeloop.core.events import Judgement
 from edgeloop.core.measurement import EnergySummary, LatencySummary, MetricSummary, StageSummary, Summary
-from edgeloop.core.metrics import METRICS, Metric, readings
+from edgeloop.core.metric import Metric
+from edgeloop.core.metrics import METRICS, readings
 
 EACH = {"period": "a period", "inference": "an inference"}
 """The share of time that an energy is of, in words."""

@@ -162,7 +162,7 @@ def _legend_shape(kind: str) -> str:
 
 def _tools(run: RunView) -> dict[str, str]:
     """Versions of what ran on the host, and of what built the files; a file's own schedules are no tool of the run."""
-    tools = dict(run.started.versions) if run.started else {}
+    tools = dict(run.start.versions) if run.start else {}
     for trial in run.trials:
         if trial.build is not None:
             versions = [artifact.tools for artifact in trial.build.artifacts]

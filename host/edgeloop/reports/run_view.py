@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from edgeloop.core.events import Entry, Judgement, RunFinished, RunStarted, Trial, fold
 from edgeloop.core.measurement import LatencySummary, MetricSummary, Summary
 from edgeloop.core.units import number
-from edgeloop.core.verdict import Finding, Outcome
+from edgeloop.core.verdict import ABOUT_THE_NETWORK, Finding, Outcome
 from edgeloop.reports.figures import FigureColumn, clauses, estimate_columns, first_score, reading_columns
-
-MEASURED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
-"""Outcomes that say something about a network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +113,8 @@ class TrialRow:
 class RunView:
     """A run as reports need it."""
 
-    started: RunStarted | None
-    finished: RunFinished | None
+    start: RunStarted | None
+    end: RunFinished | None
     trials: tuple[Trial, ...]
     begun_utc: str
     ended_utc: str
@@ -127,8 +124,8 @@ class RunView:
     def of(cls, entries: Sequence[Entry]) -> RunView:
         events = [entry.event for entry in entries]
         return cls(
-            started=next((e for e in events if isinstance(e, RunStarted)), None),
-            finished=next((e for e in events if isinstance(e, RunFinished)), None),
+            start=next((e for e in events if isinstance(e, RunStarted)), None),
+            end=next((e for e in events if isinstance(e, RunFinished)), None),
             trials=tuple(fold(events)),
             begun_utc=entries[0].utc if entries else "",
             ended_utc=entries[-1].utc if entries else "",
@@ -137,7 +134,7 @@ class RunView:
 
     @property
     def name(self) -> str:
-        return self.started.campaign_name if self.started else "run"
+        return self.start.campaign_name if self.start else "run"
 
     @property
     def candidates(self) -> list[Trial]:
@@ -152,41 +149,41 @@ class RunView:
         return any(judgement.emulated for trial in self.trials for judgement in trial.judgements)
 
     @property
-    def chosen(self) -> Trial | None:
+    def best(self) -> Trial | None:
         """The network that was output; without one the nearest miss."""
-        if self.finished is not None and self.finished.best is not None:
-            return next((t for t in self.trials if t.number == self.finished.best), None)
+        if self.end is not None and self.end.best is not None:
+            return next((t for t in self.trials if t.number == self.end.best), None)
         return next((trial for trial in self.candidates if trial.passed), None) or min(
             self._with_verdict(), key=_missed_by, default=None
         )
 
     def _with_verdict(self) -> list[Trial]:
-        return [t for t in self.candidates if t.outcome in MEASURED and t.measured is not None]
+        return [t for t in self.candidates if t.outcome in ABOUT_THE_NETWORK and t.last_validation is not None]
 
     @property
     def word(self) -> str:
         """The run in one word or two."""
-        if self.finished is None:
+        if self.end is None:
             return "NOT FINISHED"
-        return {0: "PASSED", 1: "NOT PASSED"}.get(self.finished.exit_code, "COULD NOT TELL")
+        return {0: "PASSED", 1: "NOT PASSED"}.get(self.end.exit_code, "COULD NOT TELL")
 
     @property
     def sentence(self) -> str:
         """The run in one sentence."""
-        if self.finished is not None:
-            return self.finished.sentence
+        if self.end is not None:
+            return self.end.sentence
         count = len(self.candidates)
         return f"the run stopped or goes on: {count} candidate{'' if count == 1 else 's'} so far; `--resume` goes on"
 
     @property
     def limits(self) -> list[LimitRow]:
         """The limits beside what was measured on the chosen network, a row for each limit and target."""
-        chosen = self.chosen
-        if chosen is None:
+        best = self.best
+        if best is None:
             return []
         return [
             LimitRow(judgement.target, finding, self._closest(judgement.target, finding.limit_id))
-            for judgement in final_judgements(chosen)
+            for judgement in final_judgements(best)
             for finding in judgement.verdict.findings
         ]
 
@@ -195,7 +192,7 @@ class RunView:
             (finding.gap_relative, trial, finding)
             for trial in self._with_verdict()
             for judgement in trial.judgements
-            if judgement.target == target and judgement.verdict.outcome in MEASURED
+            if judgement.target == target and judgement.verdict.outcome in ABOUT_THE_NETWORK
             for finding in judgement.verdict.findings
             if finding.limit_id == limit_id and finding.gap_relative is not None
         ]
@@ -272,7 +269,7 @@ def final_judgements(trial: Trial) -> list[Judgement]:
 
 
 def _missed_by(trial: Trial) -> float:
-    worst = trial.measured.verdict.worst if trial.measured else None
+    worst = trial.last_validation.verdict.worst if trial.last_validation else None
     return -(worst.gap_relative or 0.0) if worst else float("inf")
 
 

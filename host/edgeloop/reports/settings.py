@@ -32,10 +32,10 @@ class SettingRow:
     @property
     def delegate(self) -> str:
         summary = self.row.summary
-        asked = self.row.trial.candidate.delegate
-        if asked is None or summary is None or summary.delegation is None:
-            return asked or NO_DELEGATE
-        return f"{asked} ({summary.delegation.taken_pct:.0f} % of the operators)"
+        name = self.row.trial.candidate.delegate
+        if name is None or summary is None or summary.delegation is None:
+            return name or NO_DELEGATE
+        return f"{name} ({summary.delegation.taken_pct:.0f} % of the operators)"
 
     @property
     def _void(self) -> str:

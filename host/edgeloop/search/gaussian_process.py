@@ -1,4 +1,4 @@
-"""What is to be expected of a candidate, from what was measured of others: a reconstruction, which only orders.
+"""Expectations of a candidate, from what was measured of others: a reconstruction, which only orders.
 
 For each limit a Gaussian process over the points of the search (Rasmussen and Williams, Gaussian Processes for Machine
 Learning, 2006, algorithm 2.1): its mean is a power of the network's work or size, and points are alike by network, rung
@@ -25,7 +25,7 @@ _LEAST = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class _Prior:
-    """What is believed of the natural logarithm of a figure over its limit before anything was measured.
+    """The belief about the natural logarithm of a figure over its limit before anything was measured.
 
     Standard deviations of its parts, but for `slope`, which is a mean.
     """

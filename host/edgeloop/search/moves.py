@@ -14,7 +14,7 @@ from enum import Enum
 from typing import TypeVar
 
 from edgeloop.core.events import Judgement, Trial
-from edgeloop.core.verdict import Family, Finding, Outcome
+from edgeloop.core.verdict import ABOUT_THE_NETWORK, Family, Finding, Outcome
 from edgeloop.search.larger_networks import score_j
 
 COSTS = (Family.SPEED, Family.ENERGY, Family.SIZE, Family.MEMORY)
@@ -105,13 +105,17 @@ def result_of(trial: Trial) -> TrialResult:
         return TrialResult(Outcome.FAIL, failures=failures)
     for outcome in (Outcome.ERROR, Outcome.INVALID):
         if outcome in outcomes:
-            worst = next(j for j in judgements if j.verdict.outcome is outcome)
-            reasons = "; ".join(worst.verdict.reasons) or "no reason was given"
-            return TrialResult(outcome, not_measured=f"{outcome.lower()} on {worst.target}: {reasons}")
+            return _not_measured(next(j for j in judgements if j.verdict.outcome is outcome))
     if Outcome.INCONCLUSIVE in outcomes:
         findings = (f for j in judgements for f in j.verdict.findings)
         return TrialResult(Outcome.INCONCLUSIVE, open=tuple(f for f in findings if f.outcome is Outcome.INCONCLUSIVE))
     return TrialResult(Outcome.PASS, may_pass=all(j.plan.may_pass for j in judgements))
+
+
+def _not_measured(judgement: Judgement) -> TrialResult:
+    outcome = judgement.verdict.outcome
+    reasons = "; ".join(judgement.verdict.reasons) or "no reason was given"
+    return TrialResult(outcome, not_measured=f"{outcome.lower()} on {judgement.target}: {reasons}")
 
 
 def score_of(trial: Trial) -> float | None:
@@ -144,8 +148,8 @@ def best_first(trials: Sequence[Trial]) -> list[Trial]:
         miss = 0.0 if inside else -min(gaps, default=0.0)
         return (not trial.passed, not inside, miss, -(score_of(trial) or 0.0))
 
-    with_verdict = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
-    return sorted((t for t in trials if t.role == "candidate" and result_of(t).outcome in with_verdict), key=order)
+    candidates = (t for t in trials if t.role == "candidate" and result_of(t).outcome in ABOUT_THE_NETWORK)
+    return sorted(candidates, key=order)
 
 
 def near_misses(trials: Sequence[Trial], most: int = 3) -> str:

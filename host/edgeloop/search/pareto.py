@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from edgeloop.core.events import FrontAxis, Judgement, Trial
 from edgeloop.core.limits import LimitSet
-from edgeloop.core.metrics import METRICS, LatencyStatistic, Metric, OnFront, metric_named
+from edgeloop.core.metric import LatencyStatistic, Metric, OnFront
+from edgeloop.core.metrics import METRICS, metric_named
 from edgeloop.core.verdict import Family
 from edgeloop.search.moves import decisive
 

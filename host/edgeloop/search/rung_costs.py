@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgeloop.core.events import Judgement
-from edgeloop.core.metrics import CostComparison, Estimate, costs
+from edgeloop.core.metric import CostComparison, Estimate
+from edgeloop.core.metrics import costs
 from edgeloop.core.verdict import Family, Outcome
 
 Place = tuple[int, int, int]

@@ -1,4 +1,4 @@
-"""What every strategy keeps of a search: which points were asked, and what built files teach about bytes."""
+"""The part that all strategies share: the points that were asked, and what built files teach about bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class VisitedPoints:
         return (None, None) if point is None else (self.space.evaluation(point), self.space.predicted_bytes(point))
 
     def _new_points(self) -> list[Point]:
-        """What was never asked, in the order of the space."""
+        """The points that were never asked, in the order of the space."""
         return [point for point in self.space.points if point not in self._past]
 
     def _file_of(self, trial: Trial, here: Point) -> int | None:

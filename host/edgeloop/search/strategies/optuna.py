@@ -53,7 +53,7 @@ def needs_optuna() -> None:
 
 @dataclass(frozen=True, slots=True)
 class StudyObjective:
-    """What is made large or small: the number that the first limit of a family is about."""
+    """A number that is made large or small: the one that the first limit of a family is about."""
 
     limit_id: str
     name: str
@@ -245,7 +245,7 @@ class OptunaStrategy(VisitedPoints):
         return self._trial("COMPLETE", here, values=values, system_attrs=system, user_attrs=attributes)
 
     def _findings(self, trial: Trial) -> dict[str, list[Finding]]:
-        """What was found of each limit, on every target."""
+        """The findings of each limit, on every target."""
         by_limit: dict[str, list[Finding]] = {}
         for finding in (f for judgement in decisive(trial) for f in judgement.verdict.findings):
             by_limit.setdefault(finding.limit_id, []).append(finding)
@@ -265,7 +265,7 @@ class OptunaStrategy(VisitedPoints):
 
 
 def _violation(finding: Finding) -> float:
-    """How far outside its limit: over 0 unless passed."""
+    """Return the distance outside the limit: over 0 unless passed."""
     gap = finding.gap_relative if finding.gap_relative is not None else finding.gap
     if gap is None:
         return 1.0

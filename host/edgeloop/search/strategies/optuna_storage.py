@@ -86,7 +86,7 @@ def _direction(objective: StudyObjective) -> str:
 
 
 def _same(one: FrozenTrial, other: FrozenTrial) -> bool:
-    """Whether two trials say the same; databases round."""
+    """Return whether two trials say the same; databases round."""
     if one.state != other.state or one.params != other.params or one.constraints.keys() != other.constraints.keys():
         return False
     numbers = zip(

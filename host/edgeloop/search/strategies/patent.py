@@ -93,7 +93,7 @@ class PatentStrategy(VisitedPoints):
         return [self.space.candidate(point) for point in dict.fromkeys(p for head in heads for p in head)]
 
     def _rest(self) -> list[Point]:
-        """What is untried, in the order in force."""
+        """The untried points, in the order in force."""
         if self._queue is None:
             self._queue = self._order.sort(self.space.points, None, Intent.KEEP, _NONE)
         new = frozenset(self._new_points())  # points may turn out to be the same network, and go
