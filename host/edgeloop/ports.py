@@ -1,6 +1,6 @@
 """The boundaries on a page: what each promises, and what it raises.
 
-Adapters are chosen in bootstrap. Retrying wraps a port; adapters do not retry.
+Adapters are chosen in `wiring`. Retrying wraps a port; adapters do not retry.
 """
 
 from __future__ import annotations

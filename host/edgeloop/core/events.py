@@ -226,7 +226,7 @@ class Entry(Frozen):
 
 
 class Trial(Frozen):
-    """A candidate's story."""
+    """A candidate, as the fold of its events."""
 
     number: int
     role: Role

@@ -149,10 +149,7 @@ def estimate_columns(summaries: Sequence[Summary], accuracy_name: str) -> list[F
 
 def reading_columns(summaries: Sequence[Summary]) -> list[FigureColumn]:
     """Return the columns of readings that any trial has."""
-    return [
-        FigureColumn(row.heading, row.heading, lambda summary, row=row: row.display.bare(_value(row, summary)))  # type: ignore[misc]
-        for row in _in_trials(summaries)
-    ]
+    return [_reading_column(row) for row in _in_trials(summaries)]
 
 
 def clauses(summary: Summary, summaries: Sequence[Summary], accuracy_name: str) -> list[str]:
@@ -178,6 +175,10 @@ def _in_trials(summaries: Sequence[Summary]) -> list[Metric]:
 def _value(row: Metric, summary: Summary | None) -> float | None:
     estimate = None if summary is None else row.of_summary(summary, None)
     return None if estimate is None else estimate.value
+
+
+def _reading_column(row: Metric) -> FigureColumn:
+    return FigureColumn(row.heading, row.heading, lambda summary: row.display.bare(_value(row, summary)))
 
 
 def _latency_column(statistic: str) -> FigureColumn:

@@ -12,7 +12,7 @@ from edgeloop.core.events import Entry, Judgement, RunFinished, RunStarted, Tria
 from edgeloop.core.measurement import LatencySummary, MetricSummary, Summary
 from edgeloop.core.units import number
 from edgeloop.core.verdict import ABOUT_THE_NETWORK, Finding, Outcome
-from edgeloop.reports.figures import FigureColumn, clauses, estimate_columns, first_score, reading_columns
+from edgeloop.reports.figures import FigureColumn, estimate_columns, first_score, reading_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +234,6 @@ class RunView:
     def reading_columns(self) -> list[FigureColumn]:
         """Columns of what is read."""
         return reading_columns(self.summaries)
-
-    def clauses(self, row: TrialRow) -> list[str]:
-        """Return the figures of a trial as clauses of a line; empty where it was not measured."""
-        return [] if row.summary is None else clauses(row.summary, self.summaries, self.accuracy_name)
 
     @property
     def several_targets(self) -> bool:

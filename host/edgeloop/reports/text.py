@@ -18,7 +18,7 @@ from edgeloop.core.events import Entry, Judgement
 from edgeloop.core.units import number
 from edgeloop.core.verdict import Finding, Outcome
 from edgeloop.reports.conditions import declared, found
-from edgeloop.reports.figures import figure_lines
+from edgeloop.reports.figures import clauses, figure_lines
 from edgeloop.reports.front import front_rows, front_table
 from edgeloop.reports.profile import ProfileReport
 from edgeloop.reports.run_view import LimitRow, RunView, TrialRow, limit_title, more_needed, size_of
@@ -80,8 +80,10 @@ class _RunReport:
             yield EMULATED
         for row in run.limits:
             yield _limit_line(row)
+        summaries, accuracy_name = run.summaries, run.accuracy_name
         for trial in run.rows:
-            yield _trial_line(run, trial)
+            figures = [] if trial.summary is None else clauses(trial.summary, summaries, accuracy_name)
+            yield _trial_line(trial, figures)
         yield from (row.line for row in same_network(run))
         yield from (row.line for row in front_rows(run))
         for name, move in run.moves:
@@ -209,13 +211,13 @@ def _limit_line(row: LimitRow) -> str:
     return ", ".join(parts)
 
 
-def _trial_line(run: RunView, row: TrialRow) -> str:
+def _trial_line(row: TrialRow, figures: Sequence[str]) -> str:
     name = "M1" if row.name == "M1" else f"trial {row.name}"
     where = f" on {row.target}" if row.target else ""
     head = f"{name} ({row.trial.candidate}){where}: {row.verdict}; {size_of(row)}; G {row.trial.degree:.2f}"
     if row.trial.error is not None:
         return f"{head}; {row.trial.error.stage} failed ({row.trial.error.owner}): {row.trial.error.message}"
-    return "; ".join((head, *run.clauses(row)))
+    return "; ".join((head, *figures))
 
 
 def finding_line(finding: Finding, *, in_colour: bool) -> Text:

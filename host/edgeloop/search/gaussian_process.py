@@ -47,7 +47,7 @@ _PRIORS = {
     Family.ENERGY: _Prior(0.9, 0.3, 3.0, network=0.1, rung=0.4, setting=0.4, rung_at_setting=0.7, noise=0.05),
     Family.MEMORY: _Prior(0.2, 0.2, 1.0, network=0.02, rung=0.1, setting=0.2, rung_at_setting=0.1, noise=0.02),
 }
-"""Bytes have a model of their own (lighten.Prediction)."""
+"""Bytes have a model of their own (size_model.Prediction)."""
 
 
 @dataclass

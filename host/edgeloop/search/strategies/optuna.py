@@ -85,7 +85,7 @@ def _is_maximised(limit: Limit, lower_is_better: frozenset[str]) -> bool:
 
 
 class Publishes(Protocol):
-    """Writes told trials down for others to look at; see `publish`."""
+    """Writes told trials down for others to look at; see `optuna_storage`."""
 
     def write(self, trials: Sequence[FrozenTrial], objectives: Sequence[StudyObjective]) -> None: ...
 
