@@ -91,7 +91,7 @@ def test_a_profile_that_broke_is_said_and_breaks_nothing_else() -> None:
     artifact = Artifact(path="/m", sha256="0" * 64, deployed_bytes=1, inputs=(), outputs=())
     sessions = [session(0, "latency"), session(1, "latency"), session(2, "profile", "crashed")]
     observed = subject_data(Subject("a", artifact), "litert 2", sessions)
-    assert observed.broken == ()
+    assert observed.crashes == ()
     summary = summarise_subject(observed, 0.95)
     assert summary.profile is None
     assert summary.profile_problem == "the profile session crashed: it broke"

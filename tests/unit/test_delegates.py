@@ -225,9 +225,9 @@ def test_a_compiled_file_teaches_nothing_of_other_files() -> None:
     plain = next(p for p in found.points if found.settings[p.setting] == Setting())
     compiled = next(p for p in found.points if found.settings[p.setting].delegate and p.network == plain.network)
     assert not found.same_file(plain, compiled)
-    before = found.predicted(plain)
-    found.learn_file(compiled, 10 * found.predicted(compiled))
-    assert found.predicted(plain) == before
+    before = found.predicted_bytes(plain)
+    found.learn_file(compiled, 10 * found.predicted_bytes(compiled))
+    assert found.predicted_bytes(plain) == before
 
 
 # before a run
