@@ -92,6 +92,7 @@ class Metric:
     """None for a figure that is only reported: no limit may be about it."""
     estimator: Estimator
     of_summary: Reader
+    """Reads it as reports and the search do, off what a measurement came to."""
     bounds: tuple[str, ...] = ()
     """Names of the bounds that a limit on it may take, as in `core.limits.BOUNDS`."""
     statistics: tuple[LatencyStatistic, ...] = ()
@@ -159,12 +160,12 @@ def reading(
 
     `of_session` is for one that is made of several; `over_sessions` makes one number of those of the sessions.
     """
-    unit_told = display or DisplayUnit(unit)
-    heading = f"{title}, {unit_told.symbol}" if unit_told.symbol else title
+    display_unit = display or DisplayUnit(unit, spec=",.6g")
+    heading = f"{title}, {display_unit.symbol}" if display_unit.symbol else title
 
     def line(summary: Summary, _: Plan) -> tuple[str, str] | None:
         value = summary.reading(key)
-        return None if value is None else (title, unit_told.text(value))
+        return None if value is None else (title, display_unit.text(value))
 
     return Metric(
         name=name,
@@ -180,7 +181,7 @@ def reading(
         over_sessions_in_words=over_sessions_in_words,
         in_summary=True,
         of_summary=from_summary(key),
-        display=unit_told,
+        display=display_unit,
         columns=(Column(key, lambda summary: summary.reading(key)),),
         heading=heading,
         line=line,

@@ -105,9 +105,10 @@ def _overhead_line(summary: Summary, _: Plan) -> tuple[str, str] | None:
 # Energy is kept and told in mJ
 
 
-def _energy_mj(
-    which: Literal["per_period", "above_idle"],
-) -> Reader:
+_EnergyOf = Literal["per_period", "above_idle"]
+
+
+def _energy_mj(which: _EnergyOf) -> Reader:
     def of_summary(summary: Summary, _: LatencyStatistic | None) -> Estimate | None:
         energy = summary.energy
         if energy is None:
@@ -118,7 +119,7 @@ def _energy_mj(
     return of_summary
 
 
-def _energy_columns(which: Literal["per_period", "above_idle"]) -> tuple[Column, ...]:
+def _energy_columns(which: _EnergyOf) -> tuple[Column, ...]:
     of_summary = _energy_mj(which)
 
     def end(side: str) -> Callable[[Summary], object]:
