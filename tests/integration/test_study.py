@@ -39,7 +39,7 @@ def test_the_loop_of_the_page_runs_and_the_command_goes_on_with_its_folder(folde
     assert result.exit_code == 0
     assert result.model == folder / "runs" / "mine" / "best" / "model.tflite"
     assert result.model.exists()
-    assert names["told"].moved is not None
+    assert names["told"].move is not None
     again = campaigns.run("run", "campaign.toml", "--out", "runs/mine", "--resume", "--json", cwd=folder)
     assert json.loads(again.stdout)["finished"]["sentence"] == result.finished.sentence
     assert json.loads(again.stdout)["artifact"] == str(result.model)

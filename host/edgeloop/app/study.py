@@ -163,7 +163,7 @@ class Study:
 
     def make(self, trial: Trial) -> Artifact:
         """Train and build the trial that was asked, through the parity gate; measure nothing. The artifact is the first
-        target's; `trials` have those of targets of other processors (`trial.built.on(target)`).
+        target's; `trials` have those of targets of other processors (`trial.build.on(target)`).
 
         Raises HarnessError where the toolchain failed, UserError where the user's own code did.
         """
@@ -172,7 +172,7 @@ class Study:
     def carry_out(self, trial: Trial) -> Trial:
         """Train, build, measure on every target and judge; return the trial with its results.
 
-        What goes wrong with the network or the toolchain is in the trial (`trial.errored`). Raises UserError for the
+        What goes wrong with the network or the toolchain is in the trial (`trial.error`). Raises UserError for the
         user's own code or data; BoardError and LabError leave the study as it was before the call.
         """
         return self._controller.carry_out(trial)
