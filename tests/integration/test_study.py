@@ -106,11 +106,14 @@ def test_what_cant_be_told_is_one_line_and_the_study_stays_as_it_was(folder: Pat
         assert m1 is not None
         assert m1.role == "reference"
         for figures, says in (
-            (edgeloop.Figures(0, [good], scores), "deployed_bytes is 0"),
-            (edgeloop.Figures(9, [good], {"map50": [1.0]}), "the task has no metric map50"),
-            (edgeloop.Figures(9, [good], {"top1": [[1.0]]}), "one finite number each is wanted"),
-            (edgeloop.Figures(9, [edgeloop.TimedSession([], 1, 1)], scores), "one finite number each is wanted"),
-            (edgeloop.Figures(9, [edgeloop.TimedSession([0], 1, 1)], scores), "not over 0 ns"),
+            (edgeloop.ExternalMeasurement(0, [good], scores), "deployed_bytes is 0"),
+            (edgeloop.ExternalMeasurement(9, [good], {"map50": [1.0]}), "the task has no metric map50"),
+            (edgeloop.ExternalMeasurement(9, [good], {"top1": [[1.0]]}), "one finite number each is wanted"),
+            (
+                edgeloop.ExternalMeasurement(9, [edgeloop.TimedSession([], 1, 1)], scores),
+                "one finite number each is wanted",
+            ),
+            (edgeloop.ExternalMeasurement(9, [edgeloop.TimedSession([0], 1, 1)], scores), "not over 0 ns"),
         ):
             with pytest.raises(edgeloop.EdgeloopError, match=says):
                 study.tell(m1, figures)
@@ -119,14 +122,14 @@ def test_what_cant_be_told_is_one_line_and_the_study_stays_as_it_was(folder: Pat
             study.tell(m1, m1)
         with pytest.raises(edgeloop.EdgeloopError, match="has not come to its end"):
             study.finish()
-        study.tell(m1, edgeloop.Figures(30_000, [good] * 8, scores))
+        study.tell(m1, edgeloop.ExternalMeasurement(30_000, [good] * 8, scores))
         trial = study.ask()
         assert trial is not None
         with pytest.raises(edgeloop.EdgeloopError, match="trial 0 is not the one that was asked, which is trial 1"):
-            study.tell(m1, edgeloop.Figures(9, [good], scores))
+            study.tell(m1, edgeloop.ExternalMeasurement(9, [good], scores))
         with pytest.raises(edgeloop.EdgeloopError, match="M1 was not measured on the boards"):
             study.carry_out(trial)
-        told = study.tell(trial, edgeloop.Figures(20_000, [good] * 8, {"top1": [1] * 4}))
+        told = study.tell(trial, edgeloop.ExternalMeasurement(20_000, [good] * 8, {"top1": [1] * 4}))
         assert told.outcome is Outcome.INCONCLUSIVE, "four samples prove nothing about the population"
         assert study.best is not None
         assert study.best.number == 1
@@ -139,7 +142,7 @@ def test_a_pass_without_a_look_at_test_data_is_not_proven(folder: Path) -> None:
     scores = {"top1": np.arange(2000) % 10 != 0}
     with edgeloop.Study("campaign.toml", out="out") as study:
         while (trial := study.ask()) is not None:
-            study.tell(trial, edgeloop.Figures(20_000, fast, scores))
+            study.tell(trial, edgeloop.ExternalMeasurement(20_000, fast, scores))
         result = study.finish()
     assert result.exit_code == 3
     assert "figures on test data were not told, so it is not proven" in result.finished.sentence
