@@ -320,6 +320,7 @@ class _Supervisor:
             "warmups": result.get("warmups", 0) if ok else 0,
             "missed_periods": result.get("missed_periods", 0) if ok else 0,
             "stages": result.get("stages", []) if ok else [],
+            "readings": result.get("readings", {}) if ok else {},
             "inputs": result.get("inputs", []),
             "outputs": result.get("outputs", []),
             "profile": result.get("profile") if ok else None,

@@ -303,6 +303,8 @@ class SessionRecord:
     (int64, ns, flat) belong to the whole model and then to each part."""
     results: list[Tensor] = field(default_factory=list)
     """Of an `evaluate` session through a pipeline: what is in NNN.out.<i>.npy instead; shapes of one sample."""
+    readings: dict[str, Any] = field(default_factory=dict)
+    """Further figures that a probe read, by key with the unit in it: numbers, one each for the whole session."""
     schema: int = SCHEMA
 
 
@@ -353,6 +355,8 @@ _NESTED: dict[str, dict[str, type[Any]]] = {
     "WireProgram": {"inputs": Tensor, "outputs": Tensor},
     "SessionRecord": {"inputs": Tensor, "outputs": Tensor, "results": Tensor, "energy": Energy},
 }
+_LATER: dict[str, dict[str, Any]] = {"SessionRecord": {"readings": {}}}
+"""Fields that came later: messages on disk from before lack them, and then have this."""
 _SCALAR = {
     "str": (str,),
     "int": (int,),
@@ -381,6 +385,7 @@ def from_plain(kind: type[_T], value: Any) -> _T:
         spoken = str(value.get("schema"))[:40]
         raise WireError("%s: schema %s, this side speaks %d" % (name, spoken, SCHEMA))
     out = {}
+    value = {**_LATER.get(name, {}), **value}
     for key, item in known.items():
         if key not in value:
             raise WireError("%s: field %s is missing" % (name, key))

@@ -237,10 +237,16 @@ class Strategy(Protocol):
 
     What is asked is a function of the trials told and of what was asked: a run that is walked again asks the same. No
     candidate is asked twice, and what was not measured moves nothing. `edgeloop.testing.contracts.strategy` holds this.
+
+    Each is made for one run, from M1 as it was built: `loop.adapters.StrategyFactory`. `search.space.SearchSpace` has
+    the candidates that a campaign offers, and what is predicted of each; `search.moves.result_of` reads a trial.
     """
 
     def ask(self) -> tuple[Candidate, str] | None:
-        """The next candidate and why, or None where nothing is left to ask."""
+        """The next candidate and why, in a sentence for people; None where nothing is left to ask.
+
+        Asking again without telling asks another candidate.
+        """
         ...
 
     def rating(self, candidate: Candidate) -> tuple[float | None, int | None]:
@@ -248,7 +254,10 @@ class Strategy(Protocol):
         ...
 
     def tell(self, trial: Trial) -> tuple[Direction, str]:
-        """Learn a finished trial; return the direction of the move and its sentence."""
+        """Learn a finished trial; return the direction of the move and its sentence, which has the trial's figures.
+
+        A trial may be told that was not asked here: an earlier walk asked it. One of another search moves nothing.
+        """
         ...
 
     def likely(self) -> list[Candidate]:

@@ -31,7 +31,7 @@ def table_of(folder: Path, name: str | None) -> SearchTable:
     m1, *candidates = fold(entry.event for entry in entries)
     if m1.build is None:
         raise ValueError(f"{folder}: M1 was not built")
-    judged = [last for trial in candidates if (last := trial.measured) is not None]
+    judged = [last for trial in candidates if (last := trial.last_validation) is not None]
     plans = sorted({last.plan.profile for last in judged})
     engines = sorted({last.summary.engine for last in judged if last.summary is not None})
     rows = dict(map(_row, candidates))
@@ -54,7 +54,10 @@ def _size_key(trial: Trial) -> tuple[float, int, int]:
 
 
 def _row(trial: Trial) -> tuple[Key, Truth]:
-    network, summary = trial.candidate.network, trial.measured.summary if trial.measured is not None else None
+    network, summary = (
+        trial.candidate.network,
+        trial.last_validation.summary if trial.last_validation is not None else None,
+    )
     if summary is None or summary.latency is None or not summary.metrics or summary.peak_rss_bytes is None:
         raise ValueError(f"trial {trial.number} ({trial.candidate}) was not measured whole: {trial.outcome.value}")
     key = (network.width, network.depth, trial.candidate.lightening, trial.candidate.engine, trial.candidate.threads)

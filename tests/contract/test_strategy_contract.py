@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeloop.search.strategies import PatentStrategy, SweepStrategy, in_order, shuffled
+from edgeloop.search.strategies import PatentStrategy, SweepStrategy, grid_order, random_order
 from edgeloop.search.strategies.optuna import OptunaStrategy
 from edgeloop.testing.contracts.strategy import Make, StrategyContract
 
@@ -18,13 +18,13 @@ class TestPatent(StrategyContract):
 class TestGrid(StrategyContract):
     @pytest.fixture
     def make(self) -> Make:
-        return lambda space, _limits: SweepStrategy(space, in_order)
+        return lambda space, _limits: SweepStrategy(space, grid_order)
 
 
 class TestRandom(StrategyContract):
     @pytest.fixture
     def make(self) -> Make:
-        return lambda space, _limits: SweepStrategy(space, shuffled)
+        return lambda space, _limits: SweepStrategy(space, random_order)
 
 
 class TestOptuna(StrategyContract):

@@ -23,22 +23,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=20250701)
     parser.add_argument("--rule", choices=sorted(RULES), default=DECISION_RULE)
     parser.add_argument("--out", type=Path, default=Path("docs/results/honesty.md"))
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     began = time.monotonic()
 
     def say(what: str) -> None:
         sys.stderr.write(f"{time.monotonic() - began:6.0f} s  {what}\n")
 
-    rule = RULES[asked.rule]
-    cells = table(asked.trials, asked.seed, rule, say)
-    scores = score_cells(asked.trials, asked.seed, rule, say)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(page(cells, scores, trials=asked.trials, seed=asked.seed, rule=rule), encoding="utf-8")
+    rule = RULES[options.rule]
+    cells = table(options.trials, options.seed, rule, say)
+    scores = score_cells(options.trials, options.seed, rule, say)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(page(cells, scores, trials=options.trials, seed=options.seed, rule=rule), encoding="utf-8")
     over = [cell for cell in cells if is_broken(cell)]
-    sys.stdout.write(f"wrote {asked.out}; {len(over)} of {len(cells)} cells on times over 5 % where they must not be\n")
+    sys.stdout.write(
+        f"wrote {options.out}; {len(over)} of {len(cells)} cells on times over 5 % where they must not be\n"
+    )
     for cell in over:
         sys.stdout.write(
-            f"  {cell.setting}, {cell.noise}, {cell.kind}, {cell.statistic}: {cell.passed}, {cell.failed}\n"
+            f"  {cell.setting}, {cell.noise}, {cell.kind}, {cell.statistic}: {cell.passes}, {cell.fails}\n"
         )
     return 1 if over else 0
 

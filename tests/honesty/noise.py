@@ -75,7 +75,7 @@ def _independent(rng: Generator, shape: tuple[int, int, int]) -> Logs:
     return rng.normal(0.0, SAMPLE_SPREAD, shape)
 
 
-def _autocorrelated(per_sample: float) -> Callable[[Generator, tuple[int, int, int]], Logs]:
+def _autoregression(per_sample: float) -> Callable[[Generator, tuple[int, int, int]], Logs]:
     def draw(rng: Generator, shape: tuple[int, int, int]) -> Logs:
         from scipy.signal import lfilter
 
@@ -96,10 +96,10 @@ def _heavy_cdf(x: float) -> float:
 
 def _spikes(share: float) -> Callable[[Generator, tuple[int, int, int]], Logs]:
     def draw(rng: Generator, shape: tuple[int, int, int]) -> Logs:
-        found = _independent(rng, shape)
-        struck = rng.random(shape) < share
-        found[struck] += rng.uniform(*SPIKE, int(struck.sum()))
-        return found
+        times = _independent(rng, shape)
+        is_spike = rng.random(shape) < share
+        times[is_spike] += rng.uniform(*SPIKE, int(is_spike.sum()))
+        return times
 
     return draw
 
@@ -118,13 +118,13 @@ def _modes_within(share: float, dwell: float) -> Callable[[Generator, tuple[int,
     leave_slow, leave_fast = 1 / dwell, share / (1 - share) / dwell
 
     def draw(rng: Generator, shape: tuple[int, int, int]) -> Logs:
-        found = _independent(rng, shape)
+        times = _independent(rng, shape)
         slow = rng.random(shape[:2]) < share
         for at in range(shape[2]):
-            found[..., at] += SLOW_MODE * slow
+            times[..., at] += SLOW_MODE * slow
             turn = rng.random(shape[:2])
             slow = np.where(slow, turn >= leave_slow, turn < leave_fast)
-        return found
+        return times
 
     return draw
 
@@ -181,14 +181,14 @@ NOISES = (
         "autocorrelation",
         "neighbouring samples correlate by 0.9",
         _lognormal_sessions,
-        _autocorrelated(0.9),
+        _autoregression(0.9),
         _normal_cdf,
     ),
     Noise(
         "long autocorrelation",
         "neighbouring samples correlate by 0.98",
         _lognormal_sessions,
-        _autocorrelated(0.98),
+        _autoregression(0.98),
         _normal_cdf,
     ),
     Noise("heavy tail", "samples with a Pareto tail, exponent 1.5", _lognormal_sessions, _heavy, _heavy_cdf),

@@ -74,33 +74,33 @@ def page(cells: Sequence[Cell], scores: Sequence[ScoreCell], *, trials: int, see
 
 
 def _verdict(cells: Sequence[Cell], scores: Sequence[ScoreCell]) -> Iterator[str]:
-    broken = [cell for cell in cells if is_broken(cell)]
+    over = [cell for cell in cells if is_broken(cell)]
     yield "\n## In short\n"
-    if broken:
+    if over:
         yield "Over 5 % where they must not be:\n"
-        yield from (f"- {c.setting}, {c.noise}, {c.kind}, {c.statistic}: {c.passed} / {c.failed}" for c in broken)
+        yield from (f"- {c.setting}, {c.noise}, {c.kind}, {c.statistic}: {c.passes} / {c.fails}" for c in over)
     else:
         yield "No cell that is promised is over 5 % beyond its interval. **Not promised**, and why:"
     yield ""
     for noise in NOISES:
         for why, settings in _reasons(noise).items():
-            found = [c for c in cells if c.noise == noise.name and c.setting in settings and c.kind != "ratio"]
-            worst = max((max(c.passed.share, c.failed.share) for c in found), default=0.0)
+            group = [c for c in cells if c.noise == noise.name and c.setting in settings and c.kind != "ratio"]
+            worst = max((max(c.passes.share, c.fails.share) for c in group), default=0.0)
             where = "" if len(settings) == len(SETTINGS) else f" under {', '.join(settings)}"
             yield f"- `{noise.name}`{where}, absolute limits, up to {worst:.0%}: {why}."
     for what in dict.fromkeys(cell.what for cell in scores if cell.note):
         of_what = [cell for cell in scores if cell.what == what]
-        worst = max(max(cell.passed.share, cell.failed.share) for cell in of_what)
+        worst = max(max(cell.passes.share, cell.fails.share) for cell in of_what)
         yield f"- a mean over {what}, up to {worst:.0%}: {of_what[0].note}."
 
 
 def _reasons(noise: Noise) -> dict[str, list[str]]:
     """Why a noise is not promised, with the settings that it is so for."""
-    found: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     for setting in SETTINGS:
         if why := why_not(noise, setting, "one look"):
-            found.setdefault(why, []).append(setting.name)
-    return found
+            reasons.setdefault(why, []).append(setting.name)
+    return reasons
 
 
 def _of_setting(setting: Setting, cells: Sequence[Cell]) -> Iterator[str]:
@@ -118,7 +118,7 @@ def _of_setting(setting: Setting, cells: Sequence[Cell]) -> Iterator[str]:
         yield "| --- |" + " --- |" * len(STATISTICS)
         for noise in NOISES:
             row = [c for c in cells if c.noise == noise.name and c.kind == kind]
-            yield f"| {noise.name} | " + " | ".join(f"{c.passed} / {c.failed}" for c in row) + " |"
+            yield f"| {noise.name} | " + " | ".join(f"{c.passes} / {c.fails}" for c in row) + " |"
     yield ""
 
 
@@ -130,4 +130,4 @@ def _of_scores(cells: Sequence[ScoreCell]) -> Iterator[str]:
     )
     yield "\n| limit | truth | samples | false passes / false fails |\n| --- | --- | --- | --- |"
     for cell in cells:
-        yield f"| {cell.kind} | {cell.what} | {cell.n:,} | {cell.passed} / {cell.failed} |"
+        yield f"| {cell.kind} | {cell.what} | {cell.n:,} | {cell.passes} / {cell.fails} |"

@@ -12,7 +12,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How often something happened, with Wilson's two-sided 95 % interval."""
+    """A share of trials in which something happened, with Wilson's two-sided 95 % interval."""
 
     count: int
     trials: int
@@ -22,8 +22,8 @@ class Rate:
         return self.count / self.trials
 
     def interval(self) -> tuple[float, float]:
-        found = wilson(self.count, self.trials, 0.95)
-        return found.low, found.high
+        ends = wilson(self.count, self.trials, 0.95)
+        return ends.low, ends.high
 
     @property
     def is_over(self) -> bool:
@@ -32,5 +32,5 @@ class Rate:
 
     def __str__(self) -> str:
         low, high = self.interval()
-        told = f"{self.share:.1%} [{low:.1%}, {high:.1%}]".replace("%", "")
-        return f"**{told}**" if self.is_over else told
+        text = f"{self.share:.1%} [{low:.1%}, {high:.1%}]".replace("%", "")
+        return f"**{text}**" if self.is_over else text

@@ -33,8 +33,8 @@ class ScoreCell:
     kind: str
     what: str
     n: int
-    passed: Rate
-    failed: Rate
+    passes: Rate
+    fails: Rate
     note: str = ""
 
 
@@ -85,9 +85,9 @@ def _shares(rng: Generator, trials: int, rule: Rule) -> Iterator[ScoreCell]:
 
 
 def _drops(rng: Generator, trials: int, rule: Rule) -> Iterator[ScoreCell]:
-    for n, lost, gained in DROPS:
+    for n, loss, gain in DROPS:
         rates = _Rates()
-        draws = rng.multinomial(n, [lost, gained, 1 - lost - gained], trials)[:, :2]
+        draws = rng.multinomial(n, [loss, gain, 1 - loss - gain], trials)[:, :2]
         for (losses, gains), times in _tally(draws):
             ours = _of(np.repeat([0.0, 1.0, 1.0], [losses, gains, n - losses - gains]), higher=True)
             theirs = _of(np.repeat([1.0, 0.0, 1.0], [losses, gains, n - losses - gains]), higher=True)
@@ -95,8 +95,8 @@ def _drops(rng: Generator, trials: int, rule: Rule) -> Iterator[ScoreCell]:
                 difference_bound(ours, theirs, CONFIDENCE, side, continuous=not rule.exact)
                 for side in ("lower", "upper")
             )
-            rates.add(decide(gained - lost, *bounds, upper_bar=False), times)
-        yield ScoreCell("paired share", f"{lost:g} lost, {gained:g} gained", n, *rates.both())
+            rates.add(decide(gain - loss, *bounds, upper_bar=False), times)
+        yield ScoreCell("paired share", f"{loss:g} lost, {gain:g} gained", n, *rates.both())
 
 
 def _mean(rng: Generator, errors: _Errors, n: int, trials: int, rule: Rule) -> ScoreCell:
@@ -121,15 +121,15 @@ def _paired_mean(rng: Generator, n: int, trials: int) -> ScoreCell:
 
 class _Rates:
     def __init__(self) -> None:
-        self._passed = self._failed = self._trials = 0
+        self._passes = self._fails = self._trials = 0
 
     def add(self, outcome: Outcome, times: int = 1) -> None:
         self._trials += times
-        self._passed += times * (outcome is Outcome.PASS)
-        self._failed += times * (outcome is Outcome.FAIL)
+        self._passes += times * (outcome is Outcome.PASS)
+        self._fails += times * (outcome is Outcome.FAIL)
 
     def both(self) -> tuple[Rate, Rate]:
-        return Rate(self._passed, self._trials), Rate(self._failed, self._trials)
+        return Rate(self._passes, self._trials), Rate(self._fails, self._trials)
 
 
 def _tally(draws: NDArray[np.int64]) -> Iterator[tuple[tuple[int, ...], int]]:

@@ -63,8 +63,8 @@ class Cell:
     noise: str
     kind: Kind
     statistic: Statistic
-    passed: Rate
-    failed: Rate
+    passes: Rate
+    fails: Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,12 @@ def simulate(noise: Noise, setting: Setting, trials: int, seed: int, rule: Rule)
     """Return the cells of one noise and profile; equal arguments give equal cells."""
     rng = np.random.default_rng([seed, *noise.name.encode(), *setting.name.encode()])
     counts: Counter[tuple[Kind, Statistic, Outcome]] = Counter()
-    done = 0
-    while done < trials:
-        chunk = min(_CHUNK, trials - done)
+    count = 0
+    while count < trials:
+        chunk = min(_CHUNK, trials - count)
         for kind, statistic, outcome in _chunk(noise, setting, chunk, rng, rule):
             counts[kind, statistic, outcome] += 1
-        done += chunk
+        count += chunk
     return [
         Cell(
             setting.name,
@@ -141,24 +141,24 @@ def _truths(noise: Noise, base: float, drift: NDArray[np.float64]) -> tuple[floa
 def _looks(samples: NDArray[np.float64], statistic: Statistic, rule: Rule) -> tuple[_Look, _Look]:
     """The first look and both together, of samples (trials, sessions of both, samples)."""
     percent, sessions = PERCENT[statistic], samples.shape[1]
-    ordered = np.sort(samples, axis=-1)
-    middle = percentile(ordered, percent)
+    ascending = np.sort(samples, axis=-1)
+    middle = percentile(ascending, percent)
     raw = Bursts.of(samples, middle)
     apart = [replace(raw, between=raw.between[:, k], alone=raw.alone[:, k]) for k in range(sessions)]
     half = sessions // 2
     return (
-        _look(ordered[:, :half], middle[:, :half], apart[:half], percent, rule),
-        _look(ordered, middle, apart, percent, rule),
+        _look(ascending[:, :half], middle[:, :half], apart[:half], percent, rule),
+        _look(ascending, middle, apart, percent, rule),
     )
 
 
 def _look(
-    ordered: NDArray[np.float64], middle: NDArray[np.float64], bursts: Sequence[Bursts], percent: float, rule: Rule
+    ascending: NDArray[np.float64], middle: NDArray[np.float64], bursts: Sequence[Bursts], percent: float, rule: Rule
 ) -> _Look:
     length = burst_length(bursts) if rule.bursts else np.ones(len(middle))
     if not rule.leans:
         return _Look(middle, middle, middle, length)
-    low, high = (leaning(ordered, percent, length[:, None], side) for side in ("lower", "upper"))
+    low, high = (leaning(ascending, percent, length[:, None], side) for side in ("lower", "upper"))
     return _Look(low, middle, high, length)
 
 
@@ -192,8 +192,8 @@ def is_promised(cell: Cell) -> bool:
 
 
 def is_broken(cell: Cell) -> bool:
-    """Whether a promise is not kept. A quick plan passes nothing, so only its fails count."""
-    over = cell.failed.is_over or (cell.passed.is_over and cell.setting != "quick")
+    """Return whether a promise is not kept. A quick plan passes nothing, so only its fails count."""
+    over = cell.fails.is_over or (cell.passes.is_over and cell.setting != "quick")
     return over and is_promised(cell)
 
 
@@ -202,10 +202,10 @@ def table(trials: int, seed: int, rule: Rule, say: Callable[[str], None]) -> lis
     cells: list[Cell] = []
     for setting in SETTINGS:
         for noise in NOISES:
-            found = simulate(noise, setting, trials, seed, rule)
-            if any(is_broken(cell) for cell in found):
+            group = simulate(noise, setting, trials, seed, rule)
+            if any(is_broken(cell) for cell in group):
                 again = simulate(noise, setting, _CONFIRM * trials, seed + 1, rule)
-                found = [second if is_broken(first) else first for first, second in zip(found, again, strict=True)]
-            cells += found
+                group = [second if is_broken(first) else first for first, second in zip(group, again, strict=True)]
+            cells += group
             say(f"{setting.name}: {noise.name}")
     return cells

@@ -120,6 +120,41 @@ def test_hostile_json_is_refused_and_bounded(raw: bytes, line: str) -> None:
     assert len(str(raised.value)) < 200
 
 
+def test_a_record_from_before_there_were_readings_is_read_and_has_none() -> None:
+    plain = wire.SessionRecord(
+        *(
+            "a" * 32,
+            0,
+            0,
+            "latency",
+            "ok",
+            "",
+            None,
+            "litert 2.3.0",
+            "3.11",
+            1,
+            2,
+            3,
+            4,
+            0,
+            0,
+            [],
+            [],
+            None,
+            {},
+            "b",
+            "t",
+        )
+    )
+    old = json.loads(wire.encode(plain))
+    del old["readings"]
+    assert wire.from_plain(wire.SessionRecord, old) == plain
+    assert plain.readings == {}
+    del old["stages"]
+    with pytest.raises(wire.WireError, match="stages is missing"):
+        wire.from_plain(wire.SessionRecord, old)
+
+
 def test_another_schema_is_refused() -> None:
     value = json.loads(wire.encode(wire.Done("j", "complete", "harness", "", "boot", 3)))
     with pytest.raises(wire.WireError, match="schema 2, this side speaks 1"):

@@ -68,7 +68,7 @@ def test_times_are_compared_round_by_round_so_that_drift_cancels() -> None:
 
 def test_memory_and_bytes_are_differences() -> None:
     found = compare(seen("a", [4.0, 4.0], size=1000), seen("b", [4.0, 4.0], size=900), 0.95)
-    assert (found.deployed_bytes, found.peak_rss_bytes, found.rss_above_runtime_bytes) == (-100, 3 * MIB, 3 * MIB)
+    assert found.readings == {"deployed_bytes": -100, "peak_rss_bytes": 3 * MIB, "rss_above_runtime_bytes": 3 * MIB}
 
 
 def test_scores_are_compared_sample_by_sample() -> None:

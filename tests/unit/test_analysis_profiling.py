@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgeloop.analysis.judge_job import judge_attempts
-from edgeloop.analysis.profiling import summarised
+from edgeloop.analysis.profiling import summarise_profile
 from edgeloop.analysis.subject_data import subject_data, summarise_subject
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardModel
@@ -50,7 +50,7 @@ def samples(
 
 
 def test_a_time_is_the_median_over_rounds_and_shares_are_of_the_sum() -> None:
-    found = summarised(
+    found = summarise_profile(
         samples(
             {(0,): [100, 900, 110], (1,): [300, 330, 310]},
             (operator(0, "CONV_2D"), operator(1, "MEAN")),
@@ -70,14 +70,14 @@ def test_padding_that_costs_nothing_before_its_convolution_has_no_time_of_its_ow
     together: float, pad: float, conv: float
 ) -> None:
     operators = (operator(0, "PAD"), operator(1, "CONV_2D"))
-    found = summarised(samples({(0,): [100], (1,): [200], (0, 1): [together]}, operators, [250]))
+    found = summarise_profile(samples({(0,): [100], (1,): [200], (0, 1): [together]}, operators, [250]))
     assert [time.p50_ns for time in found.operators] == [pad, conv]
     assert [time.timed_with for time in found.operators] == [(1,) if pad == 0 else (), ()]
 
 
 def test_what_works_on_constants_alone_is_timed_with_its_users() -> None:
     operators = (operator(0, "DEQUANTIZE", (1,)), operator(1, "CONV_2D"))
-    found = summarised(samples({(1,): [200]}, operators, [250]))
+    found = summarise_profile(samples({(1,): [200]}, operators, [250]))
     assert [(time.p50_ns, time.timed_with) for time in found.operators] == [(0, (1,)), (200, ())]
     assert found.operators[1].share == 1
 
@@ -91,7 +91,7 @@ def test_a_profile_that_broke_is_said_and_breaks_nothing_else() -> None:
     artifact = Artifact(path="/m", sha256="0" * 64, deployed_bytes=1, inputs=(), outputs=())
     sessions = [session(0, "latency"), session(1, "latency"), session(2, "profile", "crashed")]
     observed = subject_data(Subject("a", artifact), "litert 2", sessions)
-    assert observed.broken == ()
+    assert observed.crashes == ()
     summary = summarise_subject(observed, 0.95)
     assert summary.profile is None
     assert summary.profile_problem == "the profile session crashed: it broke"

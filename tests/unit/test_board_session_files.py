@@ -88,6 +88,7 @@ def record(index: int, **more: Any) -> wire.SessionRecord:
         started_utc="2026-01-01T00:00:00Z",
         overhead_ns=70,
         missed_periods=4 if kind == "latency" else 0,
+        readings={"page_faults": 12},
         stages=list(wire.STAGES) if kind == "latency" else [],
         results=[RESULT] if kind == "evaluate" else [],
         profile=PROFILE if kind == "profile" else None,
@@ -127,6 +128,7 @@ def test_stages_results_and_a_profile_are_read_back_as_they_came(folder: Attempt
         name: [2 * i, 2 * i + 1] for i, name in enumerate(wire.STAGES)
     }
     assert (latency.overhead_ns, latency.missed_periods) == (70, 4)
+    assert [latency.reading(key) for key in ("missed_periods", "page_faults", "unheard_of")] == [4, 12, None]
     assert profile is not None
     assert [[times.tolist() for times in part] for part in profile.times_ns] == [
         [[0, 1], [2], [3], [4]],
@@ -155,6 +157,10 @@ def changed(**more: Any) -> dict[str, bytes]:
         (0, lambda: parts(record(0), out__0__npy=npy(np.zeros((3, 3)))), "out.0.npy is refused"),
         (1, lambda: parts(record(1, stages=["load"])), "periods or stages are none of the protocol's"),
         (1, lambda: parts(record(1, missed_periods=-1)), "periods or stages are none of the protocol's"),
+        (1, lambda: parts(record(1, readings={"page_faults": "many"})), "readings are no numbers of the protocol's"),
+        (1, lambda: parts(record(1, readings={"page_faults": True})), "readings are no numbers of the protocol's"),
+        (1, lambda: parts(record(1, readings={"Page faults": 1})), "readings are no numbers of the protocol's"),
+        (1, lambda: parts(record(1, readings={f"r{n}": n for n in range(65)})), "readings are no numbers"),
         (1, lambda: parts(record(1), stages__npy=npy(np.zeros((6, 3), np.int64))), "stages.npy is refused"),
         (1, lambda: parts(record(1), stages__npy=npy(-np.ones((6, 2), np.int64))), "stages.npy is refused"),
         (1, lambda: parts(record(1), stages__npy=b""), "no array that was asked for"),

@@ -25,7 +25,6 @@ def test_a_name_says_bits_share_and_pruning() -> None:
     rung = Lightening.parse("w4a8:50-p25")
     assert (rung.base, rung.weight_bits, rung.activation_bits) == ("w4a8", 4, 8)
     assert (rung.share_pct, rung.pruned_pct, rung.is_mixed) == (50, 25, True)
-    assert rung.unpruned == Lightening.parse("w4a8:50")
     assert Lightening.parse("w4a8+dw8:50-p25") == rung
     assert Lightening.parse("w4a8+dw8").name == "w4a8"
 

@@ -23,7 +23,7 @@ from edgeloop.core.network import Candidate, NetworkSpec, Setting
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.errors import ConfigError
 from edgeloop.search.space import SearchSpace
-from edgeloop.search.strategies.grid_random import shuffled
+from edgeloop.search.strategies.grid_random import random_order
 from edgeloop.search.strategies.optuna import OptunaStrategy
 from edgeloop.testing.fakes.simulated_board import simulated_sizes
 from edgeloop_agent.engines.delegation import counted
@@ -202,13 +202,13 @@ def test_every_network_and_rung_is_offered_with_and_without_a_delegate() -> None
     found = space(delegates=("none", "coral"))
     assert len(found.points) == 2 * 2 * 2
     assert {found.candidate(point).delegate for point in found.points} == {None, "coral"}
-    assert len(shuffled(found)) == 8
+    assert len(random_order(found)) == 8
     assert all(found.same_file(found.points[0], point) for point in found.points)
     plain = [
-        found.label(p) + found.rungs[p.rung].name for p in shuffled(found) if not found.settings[p.setting].delegate
+        found.label(p) + found.rungs[p.rung].name for p in random_order(found) if not found.settings[p.setting].delegate
     ]
     without = space()
-    assert plain == [without.label(p) + without.rungs[p.rung].name for p in shuffled(without)]
+    assert plain == [without.label(p) + without.rungs[p.rung].name for p in random_order(without)]
 
 
 def test_the_sampler_draws_delegates_too() -> None:
@@ -225,9 +225,9 @@ def test_a_compiled_file_teaches_nothing_of_other_files() -> None:
     plain = next(p for p in found.points if found.settings[p.setting] == Setting())
     compiled = next(p for p in found.points if found.settings[p.setting].delegate and p.network == plain.network)
     assert not found.same_file(plain, compiled)
-    before = found.predicted(plain)
-    found.learn_file(compiled, 10 * found.predicted(compiled))
-    assert found.predicted(plain) == before
+    before = found.predicted_bytes(plain)
+    found.learn_file(compiled, 10 * found.predicted_bytes(compiled))
+    assert found.predicted_bytes(plain) == before
 
 
 # before a run

@@ -36,16 +36,16 @@ def noise(name: str) -> Noise:
 def test_at_the_limit_a_network_passes_and_fails_at_most_at_the_nominal_rate(name: str) -> None:
     for cell in simulate(noise(name), STANDARD, TRIALS, 1, NOW):
         assert is_promised(cell)
-        assert cell.passed.share <= AT_MOST, cell
-        assert cell.failed.share <= AT_MOST, cell
+        assert cell.passes.share <= AT_MOST, cell
+        assert cell.fails.share <= AT_MOST, cell
 
 
 def test_the_table_sees_a_dishonest_rule() -> None:
     """The first version of the rule let the p99 of samples that come in bursts pass, which is why there is a second."""
     cells = {(c.kind, c.statistic): c for c in simulate(noise("long autocorrelation"), STANDARD, TRIALS, 1, BEFORE)}
-    assert cells["one look", "p99"].passed.is_over
-    assert cells["two looks", "p99"].passed.share > 0.1
-    assert not cells["one look", "p50"].passed.is_over
+    assert cells["one look", "p99"].passes.is_over
+    assert cells["two looks", "p99"].passes.share > 0.1
+    assert not cells["one look", "p50"].passes.is_over
 
 
 def test_equal_seeds_give_equal_tables() -> None:
@@ -104,8 +104,8 @@ def test_shares_and_drops_at_the_limit_keep_the_nominal_rate_and_long_tails_are_
     cells = score_cells(60, 4, NOW, lambda _: None)
     for cell in cells:
         if cell.kind in {"share", "paired share"}:
-            assert not cell.passed.is_over, cell
-            assert not cell.failed.is_over, cell
+            assert not cell.passes.is_over, cell
+            assert not cell.fails.is_over, cell
     assert any(cell.note for cell in cells)
 
 

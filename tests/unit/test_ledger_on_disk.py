@@ -18,7 +18,7 @@ from edgeloop.core.verdict import Outcome
 from edgeloop.errors import StationError, UserError
 from edgeloop.records import ledger as module
 from edgeloop.records.ledger import FileLedger, read_ledger
-from edgeloop.testing.contracts.ledger import asked
+from edgeloop.testing.contracts.ledger import trial_asked
 from edgeloop.testing.fakes.clock import FakeClock
 
 SAMPLE = Path(__file__).parents[1] / "data" / "ledger-schema-1"
@@ -29,7 +29,7 @@ def written(folder: Path, trials: int = 3) -> Path:
     ledger = FileLedger(folder, FakeClock())
     ledger.append(STARTED)
     for trial in range(1, trials + 1):
-        ledger.append(asked(trial))
+        ledger.append(trial_asked(trial))
     ledger.close()
     return folder / "ledger.jsonl"
 
@@ -61,7 +61,7 @@ def test_a_torn_last_line_is_moved_aside_and_the_rest_goes_on(tmp_path: Path, ke
     ledger = FileLedger(tmp_path, FakeClock())
     assert [entry.seq for entry in ledger.entries()] == [1, 2, 3]
     assert path.read_bytes() == b"".join(whole)
-    assert ledger.append(asked(3)).seq == 4
+    assert ledger.append(trial_asked(3)).seq == 4
     ledger.close()
     assert len(read_ledger(tmp_path)) == 4
     aside = tmp_path / "ledger.torn"
@@ -149,16 +149,16 @@ import os, signal, sys
 from pathlib import Path
 from edgeloop.records.ledger import FileLedger
 from edgeloop.testing.fakes.clock import FakeClock
-from edgeloop.testing.contracts.ledger import asked
+from edgeloop.testing.contracts.ledger import trial_asked
 ledger = FileLedger(Path(sys.argv[1]), FakeClock())
-ledger.append(asked(1))
+ledger.append(trial_asked(1))
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], timeout=60, check=False)
     assert done.returncode == -9
     ledger = FileLedger(tmp_path, FakeClock())
     assert [entry.seq for entry in ledger.entries()] == [1]
-    assert ledger.append(asked(2)).trials_spent == 2
+    assert ledger.append(trial_asked(2)).trials_spent == 2
     ledger.close()
 
 
@@ -166,7 +166,7 @@ def test_an_event_that_the_disk_refuses_leaves_nothing_of_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = FileLedger(tmp_path, FakeClock())
-    ledger.append(asked(1))
+    ledger.append(trial_asked(1))
     before = (tmp_path / "ledger.jsonl").read_bytes()
     write = os.write
 
@@ -177,10 +177,10 @@ def test_an_event_that_the_disk_refuses_leaves_nothing_of_itself(
 
     monkeypatch.setattr(module.os, "write", half_then_full)
     with pytest.raises(StationError, match="No space left on device"):
-        ledger.append(asked(2))
+        ledger.append(trial_asked(2))
     monkeypatch.undo()
     assert (tmp_path / "ledger.jsonl").read_bytes() == before
-    entry = ledger.append(asked(2))
+    entry = ledger.append(trial_asked(2))
     assert (entry.seq, entry.trials_spent) == (2, 2)
     ledger.close()
     assert len(read_ledger(tmp_path)) == 2
@@ -190,7 +190,7 @@ def test_every_event_is_synced_before_append_returns(tmp_path: Path, monkeypatch
     ledger = FileLedger(tmp_path, FakeClock())
     synced: list[int] = []
     monkeypatch.setattr(module.os, "fsync", lambda file: synced.append(os.fstat(file).st_size))
-    ledger.append(asked(1))
+    ledger.append(trial_asked(1))
     assert synced == [(tmp_path / "ledger.jsonl").stat().st_size]
     ledger.close()
 

@@ -20,9 +20,9 @@ from edgeloop.core.network import Engine, NetworkSpec
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome, Verdict
 from edgeloop.errors import BuildError, StationError, UnreachableError, UserError
+from edgeloop.loop.adapters import Adapters, RunFacts
 from edgeloop.loop.controller import Controller
 from edgeloop.loop.replay import EventReplay
-from edgeloop.loop.train_and_build import Adapters
 from edgeloop.ports import TrainedNetwork
 from edgeloop.search.space import SearchSpace
 from edgeloop.search.strategies import PatentStrategy
@@ -113,7 +113,7 @@ class Shop:
     def on_host(self, *_: Any) -> dict[str, float]:
         return {}
 
-    def reference(self, bench: Any, _candidate: Any, _artifact: Any, run_on: Any) -> Any:
+    def measure_reference(self, bench: Any, _candidate: Any, _artifact: Any, run_on: Any) -> Any:
         run_on(bench, self.measure or (lambda: None))
         self.memo.append(judged(0, "validation"))
         return SimpleNamespace()
@@ -170,19 +170,14 @@ def controller(
             trainer=parts,
             builder_for=lambda _engine, board: others.get(board.name, parts),
             benches=[parts, *(SimpleNamespace(board=SimpleNamespace(name=n, shares_host=True)) for n in others)],  # type: ignore[misc]
-            memo=memo,
             clock=FakeClock(),
             observer=parts,
-            measuring=parts,
-            data_sha256="d",
-            channel_multiple=4,
             has_room=lambda: shop.room,
-            versions={},
-            campaign_key=campaign_key,
-            compared_by=(CAMPAIGN.limits, frozenset()),
             strategy=strategy,
-            tuned=tuned,
         ),
+        RunFacts(campaign_key=campaign_key, versions={}, data_sha256="d", channel_multiple=4, tuned_engines=tuned),
+        replay=memo,
+        policy=parts,
     )
 
 

@@ -76,7 +76,7 @@ def test_a_network_that_takes_too_much_energy_is_lightened_until_one_passes() ->
     finished, ledger, _ = energetic_run()
     story = RunView.of(ledger.entries())
     assert finished.exit_code == 0
-    assert str(story.chosen.candidate) == "width 1.41 w4a8"  # type: ignore[union-attr]
+    assert str(story.best.candidate) == "width 1.41 w4a8"  # type: ignore[union-attr]
     failed = [t for t in story.candidates if t.outcome is Outcome.FAIL]
     assert failed
     assert all(trial.move is not None and "energy_per_period" in trial.move.sentence for trial in failed)

@@ -53,7 +53,7 @@ def told(what: Campaign, validation: float, test: float) -> tuple[RunFinished, l
     """The end of a run whose candidates all have these accuracies, and its candidates."""
     run, ledger = controller(what)
     while (trial := run.ask()) is not None:
-        run.judge_own(trial, figures(validation), figures(test))
+        run.judge_external(trial, figures(validation), figures(test))
         run.tell(trial)
     trials = fold(entry.event for entry in ledger.entries())
     return run.finish(), [trial for trial in trials if trial.role == "candidate"]
@@ -79,36 +79,36 @@ def test_a_candidate_that_is_confirmed_has_its_one_look() -> None:
 
 def test_m1_is_told_once_and_candidates_of_a_resumed_run_are_judged_beside_what_was_told(tmp_path: Path) -> None:
     what = campaign({"metric": "top1", "max_drop_from_reference": 0.02})
-    first, ledger = controller(what, keep_own_m1=lambda given: external_reference.keep(given, tmp_path))
+    first, ledger = controller(what, keep_external_m1=lambda given: external_reference.write(given, tmp_path))
     m1 = first.ask()
     assert m1 is not None
-    first.judge_own(m1, figures(0.95), figures(0.94))
+    first.judge_external(m1, figures(0.95), figures(0.94))
     first.tell(m1)
 
-    kept = external_reference.kept(tmp_path)
+    kept = external_reference.read(tmp_path)
     assert list(kept) == ["validation", "test"]
-    again, _ = controller(what, ledger.entries(), own_m1=kept)
+    again, _ = controller(what, ledger.entries(), external_m1=kept)
     trial = again.ask()
     assert trial is not None
     assert trial.role == "candidate"
-    judged = again.judge_own(trial, figures(0.90), None).judgements[0]
+    judged = again.judge_external(trial, figures(0.90), None).judgements[0]
     assert judged.verdict.outcome is Outcome.FAIL, "0.90 is more than 0.02 under the 0.95 that was told before the cut"
     assert judged.reference is not None
 
 
 def test_figures_of_m1_that_were_kept_and_not_judged_are_asked_again(tmp_path: Path) -> None:
     what = campaign({"metric": "top1", "max_drop_from_reference": 0.02})
-    external_reference.keep({"validation": figures(0.95)}, tmp_path)
-    run, _ = controller(what, own_m1=external_reference.kept(tmp_path))
+    external_reference.write({"validation": figures(0.95)}, tmp_path)
+    run, _ = controller(what, external_m1=external_reference.read(tmp_path))
     asked = run.ask()
     assert asked is not None
     assert asked.role == "reference"
 
 
 def test_what_was_kept_of_m1_and_is_damaged_is_named_with_what_to_do(tmp_path: Path) -> None:
-    external_reference.keep({"validation": figures(0.95)}, tmp_path)
+    external_reference.write({"validation": figures(0.95)}, tmp_path)
     file = tmp_path / external_reference.FILE
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match=r"own-m1\.npz: what was told of M1 can't be read again") as caught:
-        external_reference.kept(tmp_path)
+        external_reference.read(tmp_path)
     assert caught.value.next_step == "put it back, or begin another study with out="

@@ -34,12 +34,12 @@ def test_a_measurement_of_the_very_same_file_is_written_down_for_the_other_trial
     ledger = MemoryLedger(FakeClock())
     memo = EventReplay(ledger, _Quiet())
     memo.append(judged(1, "job"))
-    assert memo.judged(2, "other job") is None
-    found = memo.judged(2, "job")
+    assert memo.judgement_of(2, "other job") is None
+    found = memo.judgement_of(2, "job")
     assert found == judged(1, "job").model_copy(update={"trial": 2, "seconds": 0.0})
-    assert memo.judged(1, "job") == judged(1, "job")
+    assert memo.judgement_of(1, "job") == judged(1, "job")
     assert [entry.event.trial for entry in ledger.entries()] == [1, 2]  # type: ignore[union-attr]
     # a resumed run finds both, and writes neither again
     again = EventReplay(ledger, _Quiet())
-    assert again.judged(2, "job") == found
+    assert again.judgement_of(2, "job") == found
     assert len(ledger.entries()) == 2

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -38,6 +39,7 @@ from edgeloop.reports import html as html_report
 from edgeloop.reports import junit as junit_report
 from edgeloop.reports import text as text_report
 from edgeloop.reports.chart import Line, Mark, scatter
+from edgeloop.reports.run_view import RunView
 from edgeloop.search.size_model import degree, predicted_bytes
 from edgeloop.search.space import SearchSpace
 from edgeloop.search.strategies import PatentStrategy
@@ -380,6 +382,82 @@ def cases(run: Sequence[Entry]) -> dict[str, str]:
         str(kinds.count("error")),
     )
     return found
+
+
+def with_requirement(event: Event) -> Event:
+    """The same, with limits that stand for requirements."""
+    if not isinstance(event, Judgement):
+        return event
+    findings = tuple(
+        f.model_copy(update={"requirement": f"REQ-{n}"}) if n < 3 else f
+        for n, f in enumerate(event.verdict.findings, start=1)
+    )
+    return event.model_copy(update={"verdict": event.verdict.model_copy(update={"findings": findings})})
+
+
+def test_every_report_names_the_requirement_that_a_limit_stands_for() -> None:
+    run = [entry.model_copy(update={"event": with_requirement(entry.event)}) for entry in PASSED]
+    assert "PASS L1 [REQ-1] latency p90 under 3 ms on" in printed(
+        text_report.run_report(run), terminal=False, width=400
+    )
+    assert "L2 [REQ-2] top1 over 0.95" in printed(text_report.run_report(run), terminal=True)
+    assert "L1 [REQ-1]: latency p90 under 3 ms" in html_report.text(run)
+    assert "L3: deployed_size" in html_report.text(run)
+    rows = list(csv.DictReader(io.StringIO(csv_report.text(run))))
+    assert rows[-1]["requirements"] == "REQ-1 PASS; REQ-2 PASS"
+    assert rows[1]["requirements"] == "REQ-1 FAIL; REQ-2 PASS"
+    assert "requirements" not in csv_report.text(PASSED).splitlines()[0]
+    findings = document_report.run(run)["trials"][-1]["measurements"][0]["findings"]
+    assert [finding["requirement"] for finding in findings] == ["REQ-1", "REQ-2", None]
+    suite = ET.fromstring(junit_report.text(run))
+    properties = [(p.attrib["name"], p.attrib["value"]) for p in suite.iter("property")]
+    assert properties == [("requirement", "REQ-1"), ("requirement", "REQ-2")]
+    assert set(cases(PASSED).values()) == {"passed"}
+
+
+def test_findings_of_ledgers_from_before_they_had_fields_are_told_alike() -> None:
+    old = []
+    for entry in PASSED:
+        line = json.loads(entry.model_dump_json())
+        for finding in line["event"].get("verdict", {}).get("findings", ()):
+            for name in ("metric", "statistic", "bound", "requirement"):
+                del finding[name]
+        old.append(Entry.model_validate(line))
+    assert html_report.text(old) == html_report.text(PASSED)
+    last = next(entry.event for entry in reversed(old) if isinstance(entry.event, Judgement))
+    assert [(f.metric, f.statistic, f.label) for f in last.verdict.findings] == [
+        ("latency", "p90", "latency p90"),
+        ("top1", None, "top1"),
+        ("deployed_size", None, "deployed_size"),
+    ]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.FAIL])
+def test_a_trials_row_is_of_one_judgement_and_the_look_at_test_data_stands_beside_it(outcome: Outcome) -> None:
+    told = [e.event for e in PASSED if not (isinstance(e.event, Judgement) and e.event.split == "test")]
+    last = next(event for event in reversed(told) if isinstance(event, Judgement))
+    assert last.summary is not None
+    worse = tuple(metric.model_copy(update={"value": 0.5}) for metric in last.summary.metrics)
+    look = on_test_data(
+        last,
+        plan=Plan.of("qualification"),
+        summary=last.summary.model_copy(update={"metrics": worse}),
+        verdict=last.verdict.model_copy(update={"outcome": outcome}),
+    )
+    run = entries([*told[:-2], look, *told[-2:]])
+    row = RunView.of(run).rows[-1]
+    assert (row.outcome, row.verdict) == (Outcome.PASS, f"PASS standard; test data {outcome.value}")
+    assert row.accuracy is not None
+    assert row.accuracy.value > 0.95, "figures are those of the judgement that the row names"
+    for report in (
+        printed(text_report.run_report(run), terminal=True),
+        printed(text_report.run_report(run), terminal=False, width=400),
+        html_report.text(run),
+    ):
+        assert f"standard; test data {outcome.value}" in report
+    cells = list(csv.DictReader(io.StringIO(csv_report.text(run))))[-1]
+    assert (cells["plan"], cells["outcome"], cells["test_outcome"]) == ("standard", "PASS", outcome.value)
+    assert float(cells["metric_value"]) > 0.95
 
 
 def test_junit_has_a_case_for_each_limit() -> None:

@@ -13,13 +13,13 @@ from edgeloop.errors import UserError
 from edgeloop.search.larger_networks import (
     SHAPES,
     PredictBytes,
+    bytes_curve,
     determine,
-    evaluated,
-    interpolated,
     larger,
     parity_delta,
     score_j,
     shape_of,
+    size_evaluation,
     tent,
 )
 from edgeloop.testing.fakes.simulated_board import simulated_sizes
@@ -72,7 +72,7 @@ def test_networks_of_a_list_have_no_width_and_come_from_the_smallest() -> None:
 
 
 def evaluation(params_m1: int, params_m2: int, bytes_m1: int, predict: PredictBytes) -> float:
-    return evaluated(tent, params_m1, params_m2, parity_delta(bytes_m1, predict))
+    return size_evaluation(tent, params_m1, params_m2, parity_delta(bytes_m1, predict))
 
 
 def test_the_tent_rises_to_parity_and_halves_with_each_doubling_beyond() -> None:
@@ -102,9 +102,9 @@ def test_where_even_m1s_own_size_is_over_the_budget_the_smallest_larger_network_
 )
 def test_each_shape_has_its_own_form_around_parity(name: str, below: float, at: float, beyond: float) -> None:
     shape = shape_of(name)
-    found = [evaluated(shape, 100, parameters, 2.0) for parameters in (200, 400, 800)]
+    found = [size_evaluation(shape, 100, parameters, 2.0) for parameters in (200, 400, 800)]
     assert found == pytest.approx([below, at, beyond])
-    assert evaluated(shape, 100, 100, 2.0) == 0.0
+    assert size_evaluation(shape, 100, 100, 2.0) == 0.0
 
 
 def test_parity_punishes_a_small_network_where_the_tent_rises_in_a_line() -> None:
@@ -121,13 +121,13 @@ def test_every_shape_gives_a_share(name: str, delta: float, parity: float) -> No
 def test_a_users_own_shape_is_called_and_checked(tmp_path: Path) -> None:
     file = tmp_path / "shape.py"
     file.write_text("def half(delta, parity):\n    return 0.5\ndef wrong(delta, parity):\n    return 2\n")
-    assert evaluated(shape_of(f"{file}:half"), 100, 200, 2.0) == 0.5
+    assert size_evaluation(shape_of(f"{file}:half"), 100, 200, 2.0) == 0.5
     with pytest.raises(UserError, match=r"shape\.py:wrong: gave 2 for delta 1"):
-        evaluated(shape_of(f"{file}:wrong"), 100, 200, 2.0)
+        size_evaluation(shape_of(f"{file}:wrong"), 100, 200, 2.0)
 
 
 def test_parity_lies_on_the_interpolated_curve_through_real_networks() -> None:
-    curve = interpolated([(0.0, 500.0), (1.0, 800.0), (2.0, 1400.0)])
+    curve = bytes_curve([(0.0, 500.0), (1.0, 800.0), (2.0, 1400.0)])
     assert curve(1.0) == pytest.approx(800)
     assert curve(parity_delta(1000, curve)) == pytest.approx(1000)
     assert curve(3.0) == pytest.approx(2800)
@@ -137,7 +137,7 @@ def test_parity_lies_on_the_interpolated_curve_through_real_networks() -> None:
     st.lists(st.tuples(st.floats(0, 6), st.floats(1, 1e7)), min_size=1, max_size=6), st.floats(0, 8), st.floats(0, 8)
 )
 def test_predicted_bytes_never_fall_with_delta(points: list[tuple[float, float]], one: float, other: float) -> None:
-    curve = interpolated(points)
+    curve = bytes_curve(points)
     low, high = sorted((one, other))
     assert curve(low) <= curve(high) * (1 + 1e-9)
 
@@ -149,7 +149,7 @@ def test_the_evaluation_is_a_share(parameters: int, budget: int) -> None:
 
 def test_interpolating_between_no_networks_is_an_error() -> None:
     with pytest.raises(ValueError, match="no network"):
-        interpolated([])
+        bytes_curve([])
 
 
 def test_the_score_falls_with_latency_by_mnasnets_exponent_and_refuses_none() -> None:

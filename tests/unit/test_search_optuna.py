@@ -205,7 +205,7 @@ def test_without_optuna_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     space = contract_space()
     space.search = space.search.model_copy(update={"strategy": "optuna"})
     with pytest.raises(MissingExtraError) as caught:
-        strategy_for(space, LIMITS, published=StudyStorage("sqlite://", "s"))
+        strategy_for(space, LIMITS, storage=StudyStorage("sqlite://", "s"))
     assert "pip install 'edgeloop[search]'" in caught.value.lines()[0]
 
 

@@ -158,8 +158,8 @@ class OnTestData(SimulatedWorkshop):
 
     def measure(self, request: Any, watch: Any) -> Any:
         attempt = super().measure(request, watch)
-        name = self.measured[-1][0]
-        if name in self.slow and sum(m[0] == name for m in self.measured) > 2:
+        name = self.measurements[-1][0]
+        if name in self.slow and sum(m[0] == name for m in self.measurements) > 2:
             for session in attempt.sessions:
                 session.latencies_ns[:] *= 10
         return attempt

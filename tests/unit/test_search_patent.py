@@ -251,7 +251,7 @@ def test_what_is_predicted_far_over_the_size_limit_is_asked_last_but_asked() -> 
     limits = ["size_bytes=13000", "top1=0.9999"]
     # Integers only: M1's float file says nothing of them, so what is predicted stays as it was asked by.
     strategy = strategy_for(*limits, space=Search(lightenings=("w8a16", "w8a8", "w4a8:50", "w4a8")))
-    over = [strategy.space.oversized(strategy.space.by_key[c.key]) for c in _whole_sweep(strategy, limits)]
+    over = [strategy.space.is_oversized(strategy.space.by_key[c.key]) for c in _whole_sweep(strategy, limits)]
     assert any(over)
     assert over[: over.index(True)].count(False) > len(over) // 3
     assert all(over[over.index(True) :])
@@ -260,7 +260,7 @@ def test_what_is_predicted_far_over_the_size_limit_is_asked_last_but_asked() -> 
 def _whole_sweep(strategy: PatentStrategy, limits: list[str]) -> list[Candidate]:
     board = SimulatedBoard(parse_limits(limits), truth_of(FLAT))
     search(strategy, board, 1000)
-    return board.asked
+    return board.questions
 
 
 def test_with_larger_none_m1_itself_is_lightened_with_its_own_weights() -> None:
@@ -380,7 +380,7 @@ def test_a_fault_leaves_every_later_question_as_the_order_before_had_it(
     truth = truth_of(speed, loss)
     healthy = SimulatedBoard(parse_limits(limits), truth)
     search(strategy_for(*limits, space=SPACE), healthy, at + 1)
-    unlucky = healthy.asked[at]
+    unlucky = healthy.questions[at]
     strategy = strategy_for(*limits, space=SPACE)
     board = SimulatedBoard(parse_limits(limits), truth, faults={unlucky.key: fault})
     play(strategy, board, at)

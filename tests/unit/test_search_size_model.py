@@ -116,7 +116,7 @@ def test_a_prediction_carries_over_between_rungs_of_the_same_kind_only() -> None
 
 
 def test_of_compiled_files_every_rung_teaches_every_other() -> None:
-    prediction = Prediction(compiled=True)
+    prediction = Prediction(is_code=True)
     w8a8, fp32 = map(Lightening.parse, ("w8a8", "fp32"))
     prediction.learn(SIZES, fp32, predicted_bytes(SIZES, fp32) + 9000 * len(SIZES.layers))
     assert prediction.bytes_of(SIZES, w8a8) == predicted_bytes(SIZES, w8a8) + 9000 * len(SIZES.layers)

@@ -66,7 +66,7 @@ def test_a_pruned_rung_has_the_sizes_of_the_pruned_network() -> None:
     found = space(perceptron, lightenings=("w8a8", "w8a8-p50"))
     whole, less = found.points[:2]
     assert found.sizes(less) == perceptron(found.networks[0].spec.without_channels(50))
-    assert found.predicted(less) < found.predicted(whole)
+    assert found.predicted_bytes(less) < found.predicted_bytes(whole)
     assert found.networks[0].sizes == found.sizes(whole)
 
 
@@ -116,11 +116,11 @@ CHOICES = (
 def test_one_mixed_training_teaches_which_layers_every_share_takes() -> None:
     found = space(lightenings=("w8a8", "w4a8:25", "w4a8:50", "w4a8:75", "w4a8"))
     at = {name: Point(0, i, 0) for i, name in enumerate(rung.name for rung in found.rungs)}
-    before = found.predicted(at["w4a8:25"])
+    before = found.predicted_bytes(at["w4a8:25"])
     assert found.given_back(at["w4a8"], at["w4a8:50"]) is None
     found.learn_layers(at["w4a8:50"], CHOICES)
     # 25 % takes one layer of three and not a quarter of them
-    assert found.predicted(at["w4a8:25"]) == pytest.approx(before - (576 - 0.25 * 3 * 576) / 2, abs=1)
+    assert found.predicted_bytes(at["w4a8:25"]) == pytest.approx(before - (576 - 0.25 * 3 * 576) / 2, abs=1)
     assert found.given_back(at["w4a8"], at["w4a8:50"]) == ["pw2"]
     assert found.given_back(at["w4a8"], at["w8a8"]) == ["pw2", "pw1", "pw0"]
     assert found.given_back(at["w4a8"], Point(1, 0, 0)) is None

@@ -1,4 +1,4 @@
-"""How sure a score is: Wilson for shares, Tango for paired shares, the bootstrap for everything else.
+"""The uncertainty of a score: Wilson for shares, Tango for paired shares, the bootstrap for everything else.
 
 `Scores` holds what the samples of one subject scored; bounds and differences are functions of it.
 """
@@ -45,7 +45,7 @@ class Scores:
 
     @property
     def is_share(self) -> bool:
-        """Whether every sample is right or wrong."""
+        """True where every sample is right or wrong."""
         return not self.root and self.per_sample is not None and bool(np.isin(self.per_sample, (0.0, 1.0)).all())
 
     def bound(self, confidence: float, side: Side, *, exact: bool = False) -> float:
@@ -54,14 +54,14 @@ class Scores:
         `exact` widens that of a share; see `statistics.share_bound`.
         """
         if self.per_sample is None:
-            return _percentile(self._resampled(), confidence, side)
+            return _percentile(self._replicates(), confidence, side)
         if self.is_share:
             return share_bound(float(self.per_sample.sum()), self.n, confidence, side, exact=exact)
         if self.root:
             return math.sqrt(max(0.0, _bca(self.per_sample, confidence, side)))
         return _bca(self.per_sample, confidence, side)
 
-    def _resampled(self) -> NDArray[np.float64]:
+    def _replicates(self) -> NDArray[np.float64]:
         if self.per_sample is None:
             assert self.replicates is not None
             return self.replicates
@@ -86,7 +86,7 @@ def difference_bound(
     if candidate.per_sample is not None and reference.per_sample is not None and not candidate.root:
         return _bca(candidate.per_sample - reference.per_sample, confidence, side)
     # The resamples of both were drawn from the same seed, so they are pairs.
-    return _percentile(candidate._resampled() - reference._resampled(), confidence, side)  # noqa: SLF001 -- same class
+    return _percentile(candidate._replicates() - reference._replicates(), confidence, side)  # noqa: SLF001 -- same class
 
 
 def differing(candidate: Scores, reference: Scores) -> tuple[int, int]:
@@ -109,7 +109,7 @@ def tango_bound(gained: int, lost: int, n: int, confidence: float, side: Side, *
     half = 0.0 if continuous else math.copysign(0.5, z)
 
     def too_low(difference: float) -> bool:
-        """Whether the score statistic at this difference still lies above z: it falls as the difference rises."""
+        """Return whether the score statistic here still lies above z: it falls as the difference rises."""
         b = -gained - lost + (2 * n - gained + lost) * difference
         c = -lost * difference * (1 - difference)
         share = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
@@ -155,8 +155,8 @@ def _bca(values: NDArray[np.float64], confidence: float, side: Side) -> float:
     below = float(((means < mean).sum() + 0.5 * (means == mean).sum()) / len(means))
     bias = normal_quantile(min(max(below, 1 / len(means)), 1 - 1 / len(means)))
     z = normal_quantile(confidence if side == "upper" else 1 - confidence)
-    shifted = bias + (bias + z) / (1 - acceleration * (bias + z))
-    return float(np.quantile(means, _normal_share(shifted)))
+    z_adjusted = bias + (bias + z) / (1 - acceleration * (bias + z))
+    return float(np.quantile(means, _normal_share(z_adjusted)))
 
 
 def _normal_share(z: float) -> float:

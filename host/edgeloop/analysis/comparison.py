@@ -1,4 +1,4 @@
-"""Two models side by side, timed in the same rounds and scored on the same samples: what B is beside A.
+"""Two models side by side, timed in the same rounds and scored on the same samples: B beside A.
 
 Ratios are B over A, differences B less A. Rounds pair the times, samples pair the scores; see docs/explanation/
 measuring.md.
@@ -17,6 +17,7 @@ from edgeloop.analysis.subject_data import SubjectData, metric_summary
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.limits import Limit, LimitSet
 from edgeloop.core.measurement import Interval, MetricSummary
+from edgeloop.core.metrics import compared_readings
 from edgeloop.core.verdict import Verdict
 
 RatioStatistic = Literal["p50", "p90", "p99", "mean"]
@@ -31,7 +32,7 @@ class Ratio(Frozen):
     """Why there is no interval."""
 
 
-class Paired(Frozen):
+class ScoreDifference(Frozen):
     """B less A of one metric, on the same samples. `gained` samples are right only for B, `lost` only for A."""
 
     metric: str
@@ -46,16 +47,15 @@ class Paired(Frozen):
 
 
 class Comparison(Frozen):
-    """What B is beside A."""
+    """B beside A."""
 
     confidence: float
     rounds: int
     """Rounds in which both were timed."""
     ratio: dict[RatioStatistic, Ratio]
-    deployed_bytes: int
-    peak_rss_bytes: int | None
-    rss_above_runtime_bytes: int | None
-    metrics: tuple[Paired, ...] = ()
+    readings: dict[str, int | float | None]
+    """Differences of what is read, by key (`deployed_bytes`, `peak_rss_bytes`, ...); None where one was not read."""
+    metrics: tuple[ScoreDifference, ...] = ()
     agreement: MetricSummary | None = None
     """Share of samples in which both agree; None without data."""
 
@@ -65,21 +65,21 @@ def compare(a: SubjectData, b: SubjectData, confidence: float) -> Comparison:
     ratios: dict[RatioStatistic, Ratio] = {}
     rounds = 0
     for statistic in get_args(RatioStatistic):
-        found = ratio_by_rounds(b.sessions, a.sessions, statistic, rule_named(DECISION_RULE))
-        if found is not None:
-            rounds = found.ratio.n
-            short = too_short(found.ratio, statistic, confidence)
-            interval = None if short else found.ratio.interval(confidence)
+        pairs = ratio_by_rounds(b.sessions, a.sessions, statistic, rule_named(DECISION_RULE))
+        if pairs is not None:
+            rounds = pairs.ratio.n
+            short = too_short(pairs.ratio, statistic, confidence)
+            interval = None if short else pairs.ratio.interval(confidence)
             note = short or ("" if interval else "an interval needs 2 rounds")
-            ratios[statistic] = Ratio(value=found.ratio.estimate, interval=interval, note=note)
+            ratios[statistic] = Ratio(value=pairs.ratio.estimate, interval=interval, note=note)
     return Comparison(
         confidence=confidence,
         rounds=rounds,
         ratio=ratios,
-        deployed_bytes=b.deployed_bytes - a.deployed_bytes,
-        peak_rss_bytes=_difference(a.peak_rss_bytes, b.peak_rss_bytes),
-        rss_above_runtime_bytes=_difference(a.rss_above_runtime_bytes, b.rss_above_runtime_bytes),
-        metrics=tuple(_paired(a.scores[name], b.scores[name], confidence) for name in b.scores if name in a.scores),
+        readings={row.key: _difference(a.reading(row), b.reading(row)) for row in compared_readings()},
+        metrics=tuple(
+            _score_difference(a.scores[name], b.scores[name], confidence) for name in b.scores if name in a.scores
+        ),
         agreement=None if b.agreement is None else metric_summary(b.agreement, confidence),
     )
 
@@ -95,24 +95,22 @@ def in_words(verdict: Verdict, percent: float) -> Verdict:
     return verdict.model_copy(
         update={
             "findings": tuple(
-                finding.model_copy(
-                    update={"text": f"{finding.text.split(' under ')[0]} of B not worse by {percent:g} %"}
-                )
+                finding.model_copy(update={"text": f"{finding.label} of B not worse by {percent:g} %"})
                 for finding in verdict.findings
             )
         }
     )
 
 
-def _difference(a: int | None, b: int | None) -> int | None:
+def _difference(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else b - a
 
 
-def _paired(a: Scores, b: Scores, confidence: float) -> Paired:
+def _score_difference(a: Scores, b: Scores, confidence: float) -> ScoreDifference:
     interval = two_sided(partial(difference_bound, b, a), confidence)
     assert interval is not None, "paired scores have bounds"
     gained, lost = differing(b, a) if a.is_share and b.is_share else (None, None)
-    return Paired(
+    return ScoreDifference(
         metric=b.metric,
         a=a.value,
         b=b.value,

@@ -23,10 +23,10 @@ def decide(bar: float, low: float | None, high: float | None, *, upper_bar: bool
     if low is None or high is None:
         return Outcome.INCONCLUSIVE
     bad, good = (high, low) if upper_bar else (-low, -high)
-    signed = bar if upper_bar else -bar
-    if under(bad, signed):
+    bar_up = bar if upper_bar else -bar
+    if under(bad, bar_up):
         return Outcome.PASS
-    return Outcome.FAIL if under(signed, good) else Outcome.INCONCLUSIVE
+    return Outcome.FAIL if under(bar_up, good) else Outcome.INCONCLUSIVE
 
 
 def decide_timing(spread: Spread, bar: float, statistic: Statistic, confidence: float, nominal: float) -> Outcome:
@@ -45,11 +45,11 @@ def decide_timing(spread: Spread, bar: float, statistic: Statistic, confidence: 
 def too_short(spread: Spread, statistic: Statistic, confidence: float) -> str:
     """Return why the sessions don't show a percentile well enough to pass; empty where they do."""
     percent = PERCENT.get(statistic)
-    if percent is None or spread.independent >= (needed := samples_needed(percent, confidence)):
+    if percent is None or spread.independent >= (least := samples_needed(percent, confidence)):
         return ""
     if spread.burst > 1:
         return (
-            f"{statistic} needs {needed} independent samples in each session; slow ones come in bursts of about "
+            f"{statistic} needs {least} independent samples in each session; slow ones come in bursts of about "
             f"{spread.burst:.0f}, so the shortest has {spread.independent}"
         )
-    return f"{statistic} needs {needed} samples in each session, the shortest has {spread.independent}"
+    return f"{statistic} needs {least} samples in each session, the shortest has {spread.independent}"

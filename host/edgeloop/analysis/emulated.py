@@ -1,4 +1,4 @@
-"""What may not be judged on an emulated board: absolute times say nothing about hardware there."""
+"""Limits that may not be judged on an emulated board: absolute times say nothing about hardware there."""
 
 from __future__ import annotations
 

@@ -17,9 +17,8 @@ accuracy, taken as a gain: it moves both windows alike, so it moves their differ
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,6 @@ from edgeloop.analysis.percentiles import Side
 from edgeloop.analysis.statistics import SESSIONS_MAX, LogMean, more_until, student_t, two_sided
 from edgeloop.core.measurement import EnergySummary, Interval, PowerTrace, Session
 
-EnergyMetric = Literal["energy_per_period", "energy_above_idle"]
 READINGS_MIN = 10
 """In each window: fewer are a guess about what lies between them."""
 GAP_SHARE_MAX = 0.2
@@ -99,16 +97,16 @@ class EnergyEstimate:
 
     def bound(self, confidence: float, side: Side) -> float | None:
         """Return the one-sided bound, meter and clocks taken at their worst; None for a single session."""
-        return self._guarded(self.over_sessions, confidence, side)
+        return self._at_worst(self.over_sessions, confidence, side)
 
     def interval(self, confidence: float) -> Interval | None:
         return two_sided(self.bound, confidence)
 
-    def bounds_in_words(self, confidence: float, planned: int) -> str:
+    def bounds_in_words(self, confidence: float, sessions: int) -> str:
         """Say the bounds of one look, and what is in them."""
         low, high = self.bound(confidence, "lower"), self.bound(confidence, "upper")
         if low is None or high is None:
-            return f"1 session of {planned}, and an interval needs 2"
+            return f"1 session of {sessions}, and an interval needs 2"
         return (
             f"{confidence:.4g} bounds {low:.4g} to {high:.4g} mJ over {self.n} sessions, the meter's "
             f"{self.accuracy:.2%} taken in"
@@ -121,12 +119,12 @@ class EnergyEstimate:
 
         def decides(n: int) -> bool:
             like_these = type(self.over_sessions)(n, self.over_sessions.mean, self.over_sessions.deviation)
-            low, high = (self._guarded(like_these, confidence, side) for side in ("lower", "upper"))
+            low, high = (self._at_worst(like_these, confidence, side) for side in ("lower", "upper"))
             return low is not None and high is not None and (high < bar or low > bar)
 
         return more_until(decides, self.n, SESSIONS_MAX)
 
-    def _guarded(self, over_sessions: LogMean | PlainMean, confidence: float, side: Side) -> float | None:
+    def _at_worst(self, over_sessions: LogMean | PlainMean, confidence: float, side: Side) -> float | None:
         bound = over_sessions.bound(confidence, side)
         if bound is None:
             return None
@@ -134,58 +132,67 @@ class EnergyEstimate:
         if end is not None:
             bound = max(bound, end) if side == "upper" else min(bound, end)
         sign = 1 if side == "upper" else -1
-        moved = bound + sign * self.clock_mj
-        return moved + sign * self.accuracy * abs(moved)
+        with_clocks = bound + sign * self.clock_mj
+        return with_clocks + sign * self.accuracy * abs(with_clocks)
 
 
 @dataclass(frozen=True, slots=True)
 class Energies:
-    """What the energy sessions of one subject came to."""
+    """The energy sessions of one subject: those that gave an energy, and those that did not."""
 
     of_sessions: tuple[SessionEnergy, ...]
-    lost: tuple[tuple[int, str], ...]
+    losses: tuple[tuple[int, str], ...]
     """Index of each session that gave no energy, and why."""
     traces: tuple[PowerTrace, ...]
     """Of the sessions that gave one."""
 
     @property
-    def without(self) -> str:
-        """What is said of sessions that gave none; empty where all did."""
-        if not self.lost:
+    def losses_in_words(self) -> str:
+        """A sentence on the sessions that gave none; empty where all did."""
+        if not self.losses:
             return ""
         by_reason: dict[str, list[str]] = {}
-        for index, reason in self.lost:
+        for index, reason in self.losses:
             by_reason.setdefault(reason, []).append(str(index))
-        told = "; ".join(f"{reason} (session {', '.join(at)})" for reason, at in list(by_reason.items())[:3])
-        return f"{len(self.lost)} of {self.asked} energy sessions gave none: {told}"
+        reasons = "; ".join(f"{reason} (session {', '.join(at)})" for reason, at in list(by_reason.items())[:3])
+        return f"{len(self.losses)} of {self.count} energy sessions gave none: {reasons}"
 
     @property
     def problems(self) -> tuple[str, ...]:
         """A line for each session that gave none."""
-        return tuple(f"session {index}: {reason}" for index, reason in self.lost)
+        return tuple(f"session {index}: {reason}" for index, reason in self.losses)
 
     @property
-    def asked(self) -> int:
-        return len(self.of_sessions) + len(self.lost)
+    def count(self) -> int:
+        """Energy sessions that ran."""
+        return len(self.of_sessions) + len(self.losses)
 
-    def estimate(self, metric: EnergyMetric) -> EnergyEstimate | None:
-        """Return a figure over sessions; None where no session gave an energy."""
+    def estimate(self, metric: str) -> EnergyEstimate | None:
+        """Return a figure over sessions, by the metric's name; None where no session gave an energy."""
         if not self.of_sessions:
             return None
         accuracy = max(trace.accuracy_pct for trace in self.traces) / 100
-        if metric == "energy_per_period":
-            values = np.array([e.per_period_j for e in self.of_sessions]) * 1e3
-            clock = float(np.mean([e.per_period_clock_j for e in self.of_sessions])) * 1e3
-            return EnergyEstimate(LogMean.of(values), clock, accuracy)
-        values = np.array([e.above_idle_j for e in self.of_sessions]) * 1e3
-        clock = float(np.mean([e.above_idle_clock_j for e in self.of_sessions])) * 1e3
-        return EnergyEstimate(PlainMean.of(values), clock, accuracy)
+        pairs = [_FIGURES[metric](energy) for energy in self.of_sessions]
+        values = np.array([value_j for value_j, _ in pairs]) * 1e3
+        clock_mj = float(np.mean([clock_j for _, clock_j in pairs])) * 1e3
+        return EnergyEstimate(_MEANS[metric].of(values), clock_mj, accuracy)
+
+
+_FIGURES: dict[str, Callable[[SessionEnergy], tuple[float, float]]] = {
+    "energy_per_period": lambda energy: (energy.per_period_j, energy.per_period_clock_j),
+    "energy_above_idle": lambda energy: (energy.above_idle_j, energy.above_idle_clock_j),
+}
+"""By metric: a session's energy, and how far the clocks leave it open."""
+_MEANS: dict[str, type[LogMean | PlainMean]] = {
+    "energy_per_period": LogMean,
+    "energy_above_idle": PlainMean,  # a difference that may be near zero or below it
+}
 
 
 def energies(sessions: Sequence[Session]) -> Energies:
     """Return the energy of each energy session that ran, or why it has none."""
-    found: list[SessionEnergy] = []
-    lost: list[tuple[int, str]] = []
+    of_sessions: list[SessionEnergy] = []
+    losses: list[tuple[int, str]] = []
     traces: list[PowerTrace] = []
     for session in sessions:
         if session.kind != "energy" or session.outcome != "ok":
@@ -193,44 +200,44 @@ def energies(sessions: Sequence[Session]) -> Energies:
         trace = session.power
         problem = "its power was not recorded" if trace is None else _problem(trace)
         if trace is None or problem is not None:
-            lost.append((session.index, problem or ""))
+            losses.append((session.index, problem or ""))
             continue
         energy = session_energy(trace)
         if energy.per_period_j <= 0:
-            lost.append((session.index, f"the meter read {energy.active_w:.4g} W on the average"))
+            losses.append((session.index, f"the meter read {energy.active_w:.4g} W on the average"))
             continue
-        found.append(energy)
+        of_sessions.append(energy)
         traces.append(trace)
-    return Energies(tuple(found), tuple(lost), tuple(traces))
+    return Energies(tuple(of_sessions), tuple(losses), tuple(traces))
 
 
 def summarise_energy(sessions: Sequence[Session], confidence: float) -> EnergySummary | None:
     """Return the energies for people; None where there was no energy session that ran."""
-    found = energies(sessions)
-    if not found.asked:
+    figures = energies(sessions)
+    if not figures.count:
         return None
     estimates = {
-        "per_period": found.estimate("energy_per_period"),
-        "above_idle": found.estimate("energy_above_idle"),
+        "per_period": figures.estimate("energy_per_period"),
+        "above_idle": figures.estimate("energy_above_idle"),
     }
     intervals = {name: e.interval(confidence) for name, e in estimates.items() if e is not None}
-    known = [session.power for session in sessions if session.power is not None]
+    traces = [session.power for session in sessions if session.power is not None]
     per_period, above_idle = estimates["per_period"], estimates["above_idle"]
     return EnergySummary.model_validate(
         {
-            "per": "inference" if known and known[0].period_ms is None else "period",
+            "per": "inference" if traces and traces[0].period_ms is None else "period",
             "per_period_mj": None if per_period is None else per_period.mj,
             "above_idle_mj": None if above_idle is None else above_idle.mj,
-            "idle_mw": _mean_mw([e.idle_w for e in found.of_sessions]),
-            "active_mw": _mean_mw([e.active_w for e in found.of_sessions]),
+            "idle_mw": _mean_mw([e.idle_w for e in figures.of_sessions]),
+            "active_mw": _mean_mw([e.active_w for e in figures.of_sessions]),
             "confidence": confidence,
             "interval": {name: interval for name, interval in intervals.items() if interval is not None},
-            "meter": known[0].meter if known else "",
-            "accuracy_pct": max((trace.accuracy_pct for trace in known), default=0.0),
-            "clock_uncertainty_ms": max((trace.clock_uncertainty_s for trace in found.traces), default=0.0) * 1e3,
-            "sessions": len(found.of_sessions),
-            "samples": sum(e.readings for e in found.of_sessions),
-            "problems": found.problems,
+            "meter": traces[0].meter if traces else "",
+            "accuracy_pct": max((trace.accuracy_pct for trace in traces), default=0.0),
+            "clock_uncertainty_ms": max((trace.clock_uncertainty_s for trace in figures.traces), default=0.0) * 1e3,
+            "sessions": len(figures.of_sessions),
+            "samples": sum(e.readings for e in figures.of_sessions),
+            "problems": figures.problems,
         }
     )
 
@@ -251,14 +258,14 @@ def session_energy(trace: PowerTrace) -> SessionEnergy:
     """Return one session's figures. The trace must have readings."""
     per_period_j, above_idle_j, idle_w, active_w = _at(trace, 0.0)
     shifts = np.linspace(-trace.clock_uncertainty_s, trace.clock_uncertainty_s, _SHIFTS)
-    moved = [_at(trace, float(shift)) for shift in shifts] if trace.clock_uncertainty_s else []
+    others = [_at(trace, float(shift)) for shift in shifts] if trace.clock_uncertainty_s else []
     return SessionEnergy(
         per_period_j=per_period_j,
         above_idle_j=above_idle_j,
         idle_w=idle_w,
         active_w=active_w,
-        per_period_clock_j=max((abs(m[0] - per_period_j) for m in moved), default=0.0),
-        above_idle_clock_j=max((abs(m[1] - above_idle_j) for m in moved), default=0.0),
+        per_period_clock_j=max((abs(m[0] - per_period_j) for m in others), default=0.0),
+        above_idle_clock_j=max((abs(m[1] - above_idle_j) for m in others), default=0.0),
         readings=sum(_inside(trace, window) for window in (trace.idle_s, trace.active_s)),
     )
 

@@ -33,8 +33,8 @@ def judge_attempts(
 
     A profile is a pass of its own, after everything that is judged: what happened in it is nobody's fault.
     """
-    judged = [tuple(session for session in attempt.sessions if session.kind != "profile") for attempt in attempts]
-    trusted = [
+    by_attempt = [tuple(session for session in attempt.sessions if session.kind != "profile") for attempt in attempts]
+    trusts = [
         trust(
             sessions,
             request.environment,
@@ -42,14 +42,14 @@ def judge_attempts(
             profile=request.plan.profile,
             emulated=board.emulated,
         )
-        for sessions in judged
+        for sessions in by_attempt
     ]
-    short = short_of_share([session for sessions in judged for session in sessions], request.subjects)
-    joined = Trust(
-        valid=all(t.valid for t in trusted) and not short,
-        reasons=(*short, *(reason for t in trusted for reason in t.reasons)),
+    short = short_of_share([session for sessions in by_attempt for session in sessions], request.subjects)
+    trust_in_all = Trust(
+        valid=all(t.valid for t in trusts) and not short,
+        reasons=(*short, *(reason for t in trusts for reason in t.reasons)),
         lasting=bool(short),
-        unknown=tuple(sorted({key for t in trusted for key in t.unknown})),
+        unknown=tuple(sorted({key for t in trusts for key in t.unknown})),
     )
     return Judgement(
         trial=trial,
@@ -61,9 +61,9 @@ def judge_attempts(
         look=look,
         summary=summarise_subject(candidate, limits.confidence),
         reference=None if reference is None else summarise_subject(reference, limits.confidence),
-        trust=joined,
-        verdict=judge(limits, candidate, reference, request.plan, trust=joined, look=look, looks=looks),
-        conditions=digest(judged[-1]),
+        trust=trust_in_all,
+        verdict=judge(limits, candidate, reference, request.plan, trust=trust_in_all, look=look, looks=looks),
+        conditions=digest(by_attempt[-1]),
         emulated=board.emulated,
         seconds=seconds,
     )

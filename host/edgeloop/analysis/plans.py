@@ -1,4 +1,4 @@
-"""What a plan will do before it does it: the order of its sessions, its cost, and the limits it can't decide."""
+"""A plan before it is carried out: the order of its sessions, its cost, and the limits it can't decide."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from edgeloop.analysis.percentiles import samples_needed
 from edgeloop.analysis.statistics import PERCENT, share_bound, split_confidence
 from edgeloop.core.limits import Limit, LimitSet
 from edgeloop.core.measurement import ScheduleStep, StepKind
+from edgeloop.core.metric import Estimator
+from edgeloop.core.metrics import METRICS, limitable
 from edgeloop.core.plan import ENERGY_PERIODS_MIN, Plan
-from edgeloop.core.verdict import Family
 from edgeloop.errors import Fault
 from edgeloop.sentences import Argument, Sentence
 
@@ -73,7 +74,7 @@ def extension(plan: Plan) -> Plan:
 
 @dataclass(frozen=True, slots=True)
 class PlanPreview:
-    """What a plan would cost. `samples_per_session` is None where it depends on a latency nobody knows yet."""
+    """The cost of a plan. `samples_per_session` is None where it depends on a latency nobody knows yet."""
 
     sessions: int
     """Latency sessions of all subjects together."""
@@ -158,9 +159,9 @@ def undecidable(
     for limit in limits.limit:
         where = f"limit {limit.id} ({limit})"
         problem = _lacks(limit, data_n, has_reference, has_labels, metrics)
-        if problem is None and limit.metric == "latency":
+        if problem is None and limit.row.estimator is Estimator.TIMING:
             problem = _too_few_timings(limit, plan, limits.confidence, latency_hint_ns)
-        if problem is None and limit.family is Family.ENERGY:
+        if problem is None and limit.row.estimator is Estimator.ENERGY:
             problem = _no_energy(limit, plan, unmetered)
         if problem is None and limit.needs_data and limit.about == "population":
             confidence = split_confidence(limits.confidence, 1, looks)
@@ -173,7 +174,7 @@ def undecidable(
 
 
 Problem = tuple[str, str]
-"""What is wrong, and what to try next."""
+"""A fault of a limit, and what to try next."""
 
 
 def _lacks(
@@ -186,23 +187,22 @@ def _lacks(
         return "is about results, and there are no data to run on", step
     if limit.needs_labels and not has_labels:
         return "compares results with labels, and the data have none", "put the labels into the data as y"
-    scored = limit.family is Family.ACCURACY and limit.metric != "agreement"
-    if scored and metrics is not None and limit.metric not in metrics:
-        close = difflib.get_close_matches(limit.metric, [*metrics, "agreement", "latency", "deployed_size"], n=1)
-        known = ", ".join([*metrics, "agreement"])
+    if limit.needs_labels and metrics is not None and limit.metric not in metrics:
+        names = [*metrics, *(name for name, row in METRICS.items() if row.against_reference)]
+        close = difflib.get_close_matches(limit.metric, [*names, *limitable()], n=1)
         return (
             f"{limit.metric!r} is not a metric of this task",
-            f"did you mean {close[0]!r}?" if close else f"known are {known}",
+            f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}",
         )
     return None
 
 
 def _too_few_timings(limit: Limit, plan: Plan, confidence: float, latency_hint_ns: float | None) -> Problem | None:
     """The floor is about seeing the percentile at all, so it goes by the nominal confidence, not by a look's share."""
-    percent = PERCENT.get(limit.statistic or "mean")
+    percent = PERCENT.get(limit.statistic) if limit.statistic else None
     if percent is None:
         return None
-    needed = samples_needed(percent, confidence)
+    least = samples_needed(percent, confidence)
     if latency_hint_ns is not None:
         under_s: float | None = latency_hint_ns / 1e9
     elif limit.max_ms is not None:
@@ -212,7 +212,7 @@ def _too_few_timings(limit: Limit, plan: Plan, confidence: float, latency_hint_n
         if plan.period_ms is None:
             return None  # a ratio, back to back: how many samples there are is known only when it has run
     certain = samples_certain(plan, under_s)
-    if certain >= needed:
+    if certain >= least:
         return None
     how = (
         f"at a period of {plan.period_ms:g} ms"
@@ -221,17 +221,17 @@ def _too_few_timings(limit: Limit, plan: Plan, confidence: float, latency_hint_n
     )
     return (
         (
-            f"{limit.statistic} at {confidence:.0%} confidence needs at least {needed} samples in each session; "
+            f"{limit.statistic} at {confidence:.0%} confidence needs at least {least} samples in each session; "
             f"this plan gives {certain} {how}"
         ),
-        f"set runs_min = {needed} in the plan, or limit a lower percentile",
+        f"set runs_min = {least} in the plan, or limit a lower percentile",
     )
 
 
 def _no_energy(limit: Limit, plan: Plan, unmetered: Sequence[str]) -> Problem | None:
     if unmetered:
         return f"needs a power meter, and {', '.join(unmetered)} has none", "add [power_meter] to the board's file"
-    if limit.metric == "energy_per_period" and plan.period_ms is None:
+    if limit.row.of_a_period and plan.period_ms is None:
         return "is about a period, and the plan has none", "give period_ms, or limit energy_above_idle"
     needed_s = plan.warmup_s_max + 2 * plan.energy_window_s + ENERGY_AROUND_S
     if needed_s > plan.deadline_s:
@@ -246,7 +246,7 @@ def _no_energy(limit: Limit, plan: Plan, unmetered: Sequence[str]) -> Problem | 
 
 
 def _impossible(limit: Limit, is_share: bool) -> Problem | None:
-    """What no measurement can pass, whatever is measured."""
+    """A bound that no measurement can pass."""
     floor = limit.min_fraction if limit.min_fraction is not None else limit.min_value if is_share else None
     if floor is not None and floor + limit.guard >= 1:
         return f"asks for more than {floor + limit.guard:g}, and nothing is over 1", "lower the limit or its guard"
@@ -256,7 +256,7 @@ def _impossible(limit: Limit, is_share: bool) -> Problem | None:
 
 
 def _too_few_samples(limit: Limit, n: int, confidence: float, is_share: bool) -> Problem | None:
-    """What the best that can be seen on n samples would not pass."""
+    """A bound that the best that can be seen on n samples would not pass."""
     if not is_share:
         if n >= SAMPLES_MIN:
             return None
@@ -266,10 +266,10 @@ def _too_few_samples(limit: Limit, n: int, confidence: float, is_share: bool) ->
         )
     if _best_passes(limit, n, confidence):
         return None
-    needed = next((size for size in _sizes(n) if _best_passes(limit, size, confidence)), None)
-    if needed is None:
+    enough = next((size for size in _sizes(n) if _best_passes(limit, size, confidence)), None)
+    if enough is None:
         return None  # impossible at any size: said so elsewhere
-    few, many = n, needed
+    few, many = n, enough
     while many - few > 1:
         middle = (few + many) // 2
         few, many = (few, middle) if _best_passes(limit, middle, confidence) else (middle, many)
@@ -290,10 +290,10 @@ def _best_passes(limit: Limit, n: int, confidence: float) -> bool:
     if n == 0:
         return False
     if limit.max_drop_from_reference is not None:
-        allowed = limit.max_drop_from_reference - limit.guard
-        if allowed <= 0:
+        loss_max = limit.max_drop_from_reference - limit.guard
+        if loss_max <= 0:
             return True  # a candidate may be better than M1
-        return tango_bound(0, 0, n, confidence, "lower", continuous=False) > -allowed
+        return tango_bound(0, 0, n, confidence, "lower", continuous=False) > -loss_max
     if limit.max_value is not None:
         return share_bound(0, n, confidence, "upper", exact=True) < limit.max_value - limit.guard
     return share_bound(n, n, confidence, "lower", exact=True) > limit.bound + limit.guard
@@ -304,8 +304,8 @@ def _best_bound(limit: Limit, n: int, confidence: float) -> str:
     if n == 0:
         return "no bound at all"
     if limit.max_drop_from_reference is not None:
-        lost = -tango_bound(0, 0, n, confidence, "lower", continuous=False)
-        return f"no sample lost, and then up to {lost:.4f} may be lost ({confidence:g} bound)"
+        loss = -tango_bound(0, 0, n, confidence, "lower", continuous=False)
+        return f"no sample lost, and then up to {loss:.4f} may be lost ({confidence:g} bound)"
     if limit.max_value is not None:
         return f"the {confidence:g} bound {share_bound(0, n, confidence, 'upper', exact=True):.4f}"
     return f"all of them right, and the {confidence:g} bound {share_bound(n, n, confidence, 'lower', exact=True):.4f}"

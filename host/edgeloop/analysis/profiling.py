@@ -20,11 +20,11 @@ def profile_in(sessions: Sequence[Session]) -> tuple[Profile | None, str]:
         if session.kind == "profile":
             if session.profile is None:
                 return None, f"the profile session {session.outcome}: {session.detail}"
-            return summarised(session.profile), ""
+            return summarise_profile(session.profile), ""
     return None, ""
 
 
-def summarised(samples: ProfileSamples) -> Profile:
+def summarise_profile(samples: ProfileSamples) -> Profile:
     """Return medians over rounds of the medians in each, and shares of their sum.
 
     Where a part of two operators takes clearly less than the parts of each, the runtime takes the two for one: the

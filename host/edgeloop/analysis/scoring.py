@@ -1,4 +1,4 @@
-"""What outputs are worth: a task's metrics, and whether two models agree. Numpy alone; no runtime, no torch.
+"""Scores of outputs: a task's metrics, and the agreement of two models. Numpy alone; no runtime, no torch.
 
 Outputs, targets and inputs are dictionaries of arrays by tensor name, the sample first. A single output belongs to a
 single target whatever their names; several are matched by name.
@@ -28,7 +28,7 @@ deviation of the other model's output over all samples: about four steps of an i
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class TaskMetric:
     """A named score. `score(outputs, targets)` gives one number for each sample (n,), or one for the whole set ()."""
 
     name: str
@@ -48,12 +48,7 @@ class Scorer:
         self._task = task
         self._agreement = load_function(task.agreement) if task.agreement else None
         metrics = [*_BUILT_IN[task.kind], *(_custom(name, ref) for name, ref in task.metrics.items())]
-        self.metrics: dict[str, Metric] = {metric.name: metric for metric in metrics}
-
-    @property
-    def primary(self) -> Metric:
-        """The metric that candidates are ranked by: the task's own first one; a custom task's first in the file."""
-        return next(iter(self.metrics.values()))
+        self.metrics: dict[str, TaskMetric] = {metric.name: metric for metric in metrics}
 
     @property
     def lower_is_better(self) -> frozenset[str]:
@@ -74,12 +69,12 @@ class Scorer:
         Raises DataError for targets that don't fit, ModelError for outputs that are not numbers, UserError for a
         user's metric that fails.
         """
-        n = _checked(outputs, targets)
-        return {name: _scored(metric, outputs, targets, n) for name, metric in self.metrics.items()}
+        n = _check(outputs, targets)
+        return {name: _score(metric, outputs, targets, n) for name, metric in self.metrics.items()}
 
     def values(self, outputs: Arrays, targets: Arrays) -> dict[str, float]:
         """Return the value of every metric; raises as `scores`."""
-        n = _checked(outputs, targets)
+        n = _check(outputs, targets)
         return {name: _value(metric, _call(metric, outputs, targets, n)) for name, metric in self.metrics.items()}
 
     def agreement(self, outputs: Arrays, other: Arrays) -> NDArray[np.bool_]:
@@ -88,22 +83,24 @@ class Scorer:
         Classification: the same class at every output. Otherwise within AGREEMENT_TOLERANCE at every output. A task
         with its own function is asked instead. Raises DataError where the outputs can't be compared.
         """
-        n = _checked(outputs, {})
-        if _checked(other, {}) != n:
+        n = _check(outputs, {})
+        if _check(other, {}) != n:
             raise DataError(f"{n} outputs can't be compared with {len(next(iter(other.values())))} of the other model")
         if self._task.agreement is not None and self._agreement is not None:
-            agreed = np.asarray(call_function(self._agreement, self._task.agreement, dict(outputs), dict(other)))
-            if agreed.shape != (n,):
-                raise UserError(f"{self._task.agreement}: gave shape {agreed.shape}, one bool a sample is ({n},)")
-            return agreed.astype(bool)
+            agrees = np.asarray(call_function(self._agreement, self._task.agreement, dict(outputs), dict(other)))
+            if agrees.shape != (n,):
+                raise UserError(f"{self._task.agreement}: gave shape {agrees.shape}, one bool a sample is ({n},)")
+            return agrees.astype(bool)
         same = _same_class if self._task.kind == "classification" else _within_tolerance
-        by_output = [same(name, ours, theirs) for name, ours, theirs in _paired(outputs, other)]
+        by_output = [same(name, ours, theirs) for name, ours, theirs in _pairs(outputs, other)]
         return np.asarray(np.all(by_output, axis=0))
 
     def agreement_scores(self, outputs: Arrays, other: Arrays) -> Scores:
         """Return the share of samples in which two models agree; raises as `agreement`."""
-        agreed = self.agreement(outputs, other).astype(np.float64)
-        return Scores("agreement", higher_is_better=True, value=float(agreed.mean()), n=len(agreed), per_sample=agreed)
+        by_sample = self.agreement(outputs, other).astype(np.float64)
+        return Scores(
+            "agreement", higher_is_better=True, value=float(by_sample.mean()), n=len(by_sample), per_sample=by_sample
+        )
 
 
 def infer_task(labels: Arrays, outputs: Sequence[TensorSpec]) -> Task:
@@ -129,7 +126,7 @@ def infer_task(labels: Arrays, outputs: Sequence[TensorSpec]) -> Task:
 
 def _top1(outputs: Arrays, targets: Arrays) -> NDArray[np.float64]:
     right = []
-    for name, output, labels in _paired(outputs, targets):
+    for name, output, labels in _pairs(outputs, targets):
         logits = _classes(name, output)
         if labels.dtype.kind not in "iub" or labels.size != len(labels):
             raise DataError(
@@ -151,7 +148,7 @@ def _top1(outputs: Arrays, targets: Arrays) -> NDArray[np.float64]:
 def _mean_error(outputs: Arrays, targets: Arrays, power: int) -> NDArray[np.float64]:
     """Mean over the elements of an output, then over the outputs; (n,)."""
     errors = []
-    for name, output, target in _paired(outputs, targets):
+    for name, output, target in _pairs(outputs, targets):
         difference = _difference(f"y/{name}", output, target)
         errors.append((np.abs(difference) ** power).mean(axis=1))
     return np.asarray(np.mean(errors, axis=0, dtype=np.float64))
@@ -161,39 +158,39 @@ def _absolute(outputs: Arrays, targets: Arrays) -> NDArray[np.float64]:
     return _mean_error(outputs, targets, 1)
 
 
-def _squared(outputs: Arrays, targets: Arrays) -> NDArray[np.float64]:
+def _squares(outputs: Arrays, targets: Arrays) -> NDArray[np.float64]:
     return _mean_error(outputs, targets, 2)
 
 
-_MSE = Metric("mse", _squared, higher_is_better=False)
-_RMSE = Metric("rmse", _squared, higher_is_better=False, root=True)
-_MAE = Metric("mae", _absolute, higher_is_better=False)
-_BUILT_IN: Mapping[str, tuple[Metric, ...]] = {
-    "classification": (Metric("top1", _top1, higher_is_better=True, binary=True),),
+_MSE = TaskMetric("mse", _squares, higher_is_better=False)
+_RMSE = TaskMetric("rmse", _squares, higher_is_better=False, root=True)
+_MAE = TaskMetric("mae", _absolute, higher_is_better=False)
+_BUILT_IN: Mapping[str, tuple[TaskMetric, ...]] = {
+    "classification": (TaskMetric("top1", _top1, higher_is_better=True, binary=True),),
     "regression": (_MAE, _RMSE, _MSE),
     "autoencoder": (_MSE, _MAE),
     "custom": (),
 }
 
 
-def _custom(name: str, reference: str) -> Metric:
+def _custom(name: str, reference: str) -> TaskMetric:
     function = load_function(reference)
 
     def score(outputs: Arrays, targets: Arrays) -> NDArray[np.float64]:
-        given = call_function(function, reference, dict(outputs), dict(targets))
+        numbers = call_function(function, reference, dict(outputs), dict(targets))
         try:
-            return np.asarray(given, dtype=np.float64)
+            return np.asarray(numbers, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise UserError(f"{reference}: gave {type(given).__name__}, a metric gives numbers: {error}") from error
+            raise UserError(f"{reference}: gave {type(numbers).__name__}, a metric gives numbers: {error}") from error
 
-    return Metric(name, score, higher_is_better=not getattr(function, "lower_is_better", False))
+    return TaskMetric(name, score, higher_is_better=not getattr(function, "lower_is_better", False))
 
 
-def _scored(metric: Metric, outputs: Arrays, targets: Arrays, n: int) -> Scores:
-    given = _call(metric, outputs, targets, n)
-    value = _value(metric, given)
-    if given.ndim:
-        return Scores(metric.name, metric.higher_is_better, value, n, per_sample=given, root=metric.root)
+def _score(metric: TaskMetric, outputs: Arrays, targets: Arrays, n: int) -> Scores:
+    numbers = _call(metric, outputs, targets, n)
+    value = _value(metric, numbers)
+    if numbers.ndim:
+        return Scores(metric.name, metric.higher_is_better, value, n, per_sample=numbers, root=metric.root)
     replicates = np.array(
         [
             metric.score({k: v[row] for k, v in outputs.items()}, {k: v[row] for k, v in targets.items()})
@@ -211,23 +208,23 @@ def _scored(metric: Metric, outputs: Arrays, targets: Arrays, n: int) -> Scores:
     return Scores(metric.name, metric.higher_is_better, value, n, replicates=replicates)
 
 
-def _value(metric: Metric, given: NDArray[np.float64]) -> float:
-    mean = float(given.mean())
+def _value(metric: TaskMetric, numbers: NDArray[np.float64]) -> float:
+    mean = float(numbers.mean())
     return float(np.sqrt(mean)) if metric.root else mean
 
 
-def _call(metric: Metric, outputs: Arrays, targets: Arrays, n: int) -> NDArray[np.float64]:
-    given = metric.score(outputs, targets)
-    if given.shape not in {(), (n,)}:
+def _call(metric: TaskMetric, outputs: Arrays, targets: Arrays, n: int) -> NDArray[np.float64]:
+    numbers = metric.score(outputs, targets)
+    if numbers.shape not in {(), (n,)}:
         raise UserError(
-            f"metric {metric.name!r} gave shape {given.shape}; it gives one number, or one for each of {n} samples"
+            f"metric {metric.name!r} gave shape {numbers.shape}; it gives one number, or one for each of {n} samples"
         )
-    if not np.isfinite(given).all():
+    if not np.isfinite(numbers).all():
         raise UserError(f"metric {metric.name!r} gave a value that is not finite")
-    return given
+    return numbers
 
 
-def _checked(outputs: Arrays, targets: Arrays) -> int:
+def _check(outputs: Arrays, targets: Arrays) -> int:
     """Return the number of samples; all arrays have it, and all of them are finite."""
     if not outputs:
         raise DataError("there are no outputs to score")
@@ -256,7 +253,7 @@ def _not_finite(values: NDArray[Any]) -> int | None:
     return int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
 
 
-def _paired(outputs: Arrays, targets: Arrays) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
+def _pairs(outputs: Arrays, targets: Arrays) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
     """Yield (name, output, target) for every target; outputs that nothing is compared with are left alone."""
     if not targets:
         raise DataError("there is no y to compare the outputs with")
@@ -287,8 +284,8 @@ def _classes(name: str, output: NDArray[Any]) -> NDArray[Any]:
 
 def _difference(where: str, output: NDArray[Any], target: NDArray[Any]) -> NDArray[np.float64]:
     """(n, elements); a target may leave out or add axes of length 1."""
-    squeezed = [tuple(length for length in a.shape[1:] if length != 1) for a in (output, target)]
-    if squeezed[0] != squeezed[1]:
+    shapes = [tuple(length for length in a.shape[1:] if length != 1) for a in (output, target)]
+    if shapes[0] != shapes[1]:
         raise DataError(f"{where}: shape {target.shape[1:]} beside an output of shape {output.shape[1:]}")
     flat = (len(output), -1)
     return output.reshape(flat).astype(np.float64) - target.reshape(flat).astype(np.float64)

@@ -1,4 +1,4 @@
-"""How a latency spreads over sessions, as the decision rules see it: one number a session, its logarithm, Student's t.
+"""The spread of a latency over sessions, as decision rules see it: one number a session, its logarithm, Student's t.
 
 A rule is a name and what it takes care of. Old rules stay runnable, so that a record is judged again as it was.
 """
@@ -87,13 +87,13 @@ class Spread:
     def bound(self, confidence: float, side: Side) -> float | None:
         """Return the one-sided bound; None for a single session."""
         over = self.high if side == "upper" else self.low
-        found = over.bound(confidence, side)
-        if found is None:
+        bound_of_mean = over.bound(confidence, side)
+        if bound_of_mean is None:
             return None
         end = over.end_bound(confidence, side) if self.trend else None
         if side == "upper":
-            return (found if end is None else max(found, end)) + self.half_step
-        return max(0.0, (found if end is None else min(found, end)) - self.half_step)
+            return (bound_of_mean if end is None else max(bound_of_mean, end)) + self.half_step
+        return max(0.0, (bound_of_mean if end is None else min(bound_of_mean, end)) - self.half_step)
 
     def interval(self, confidence: float) -> Interval | None:
         """Return the two-sided interval: two one-sided bounds that each miss half."""
@@ -120,26 +120,26 @@ class RatioSpread:
 
 def spread_of(sessions: Sequence[Session], statistic: Statistic, rule: Rule) -> Spread | None:
     """Return a statistic over the sessions that timed something, in ns; None where none did."""
-    timed = [session for session in latency_sessions(sessions) if estimate_in(session, statistic) is not None]
-    if not timed:
+    timings = [session for session in latency_sessions(sessions) if estimate_in(session, statistic) is not None]
+    if not timings:
         return None
     percent = PERCENT.get(statistic)
-    counts = [len(session.latencies_ns) for session in timed]
-    half_step = clock_step_ns([s.latencies_ns for s in timed]) / 2 if rule.clock and percent is not None else 0.0
+    counts = [len(session.latencies_ns) for session in timings]
+    half_step = clock_step_ns([s.latencies_ns for s in timings]) / 2 if rule.clock and percent is not None else 0.0
     if percent is None:
-        found = np.array([estimate_in(session, statistic) for session in timed], dtype=np.float64)
-        return spread_from(found, found, found, rule, half_step, min(counts))
-    ordered = [np.sort(session.latencies_ns) for session in timed]
-    middle = np.array([percentile(values, percent) for values in ordered])
+        values = np.array([estimate_in(session, statistic) for session in timings], dtype=np.float64)
+        return spread_from(values, values, values, rule, half_step, min(counts))
+    sorted_samples = [np.sort(session.latencies_ns) for session in timings]
+    middle = np.array([percentile(values, percent) for values in sorted_samples])
     burst = 1.0
     if rule.bursts:
-        raw = [Bursts.of(s.latencies_ns, np.asarray(at)) for s, at in zip(timed, middle, strict=True)]
+        raw = [Bursts.of(s.latencies_ns, np.asarray(at)) for s, at in zip(timings, middle, strict=True)]
         burst = float(burst_length(raw))
     low = high = middle
     if rule.leans:
         length = np.asarray(burst)
-        low = np.array([leaning(values, percent, length, "lower") for values in ordered])
-        high = np.array([leaning(values, percent, length, "upper") for values in ordered])
+        low = np.array([leaning(values, percent, length, "lower") for values in sorted_samples])
+        high = np.array([leaning(values, percent, length, "upper") for values in sorted_samples])
     return spread_from(low, middle, high, rule, half_step, min(counts), burst)
 
 
@@ -204,23 +204,23 @@ def summarise(sessions: Sequence[Session], confidence: float, rule: str = DECISI
     `min` is the smallest sample of all, `samples` counts every one. Raises ValueError where no session timed
     anything, HarnessError where the sessions lack load or first inference.
     """
-    timed = latency_sessions(sessions)
-    if not timed:
+    timings = latency_sessions(sessions)
+    if not timings:
         raise ValueError("no session timed anything")
     spreads: dict[str, Spread] = {}
     names: tuple[Statistic, ...] = ("p50", "p90", "p99", "mean", "first", "load")
     for name in names:
-        found = spread_of(timed, name, rule_named(rule))
-        if found is None:
-            raise HarnessError(f"sessions of {timed[0].label!r} came without a time for {name!r}")
-        spreads[name] = found
+        spread = spread_of(timings, name, rule_named(rule))
+        if spread is None:
+            raise HarnessError(f"sessions of {timings[0].label!r} came without a time for {name!r}")
+        spreads[name] = spread
     intervals = {name: spreads[name].interval(confidence) for name in ("p50", "p90", "p99")}
     return LatencySummary.model_validate(
         {
             **{name: spread.estimate for name, spread in spreads.items()},
-            "sessions": len(timed),
-            "samples": sum(len(s.latencies_ns) for s in timed),
-            "min": float(min(s.latencies_ns.min() for s in timed)),
+            "sessions": len(timings),
+            "samples": sum(len(s.latencies_ns) for s in timings),
+            "min": float(min(s.latencies_ns.min() for s in timings)),
             "confidence": confidence,
             "interval": {name: interval for name, interval in intervals.items() if interval is not None},
         }

@@ -163,13 +163,13 @@ def stage_summaries(sessions: Sequence[Session], confidence: float) -> tuple[Sta
 
     One median for each session, the geometric mean over sessions, Student's t on the logarithms: as for a latency.
     """
-    timed = [session for session in latency_sessions(sessions) if session.stages_ns]
-    found = []
-    for stage in timed[0].stages_ns if timed else ():
-        medians = [float(np.median(session.stages_ns[stage])) for session in timed]
+    timings = [session for session in latency_sessions(sessions) if session.stages_ns]
+    summaries = []
+    for stage in timings[0].stages_ns if timings else ():
+        medians = [float(np.median(session.stages_ns[stage])) for session in timings]
         mean = LogMean.of(np.maximum(np.array(medians), 1.0))
-        found.append(StageSummary(stage=stage, p50=mean.estimate, interval=mean.interval(confidence)))
-    return tuple(found)
+        summaries.append(StageSummary(stage=stage, p50=mean.estimate, interval=mean.interval(confidence)))
+    return tuple(summaries)
 
 
 def wilson_bound(k: float, n: int, confidence: float, side: Side) -> float:
@@ -201,6 +201,6 @@ def share_bound(k: float, n: int, confidence: float, side: Side, *, exact: bool)
 
 def wilson(k: float, n: int, confidence: float) -> Interval:
     """Return the two-sided Wilson score interval of a proportion k of n."""
-    found = two_sided(partial(wilson_bound, k, n), confidence)
-    assert found is not None, "a proportion has bounds"
-    return found
+    interval = two_sided(partial(wilson_bound, k, n), confidence)
+    assert interval is not None, "a proportion has bounds"
+    return interval

@@ -11,12 +11,14 @@ from edgeloop.analysis.energy import summarise_energy
 from edgeloop.analysis.profiling import profile_in
 from edgeloop.analysis.spread import summarise
 from edgeloop.analysis.statistics import latency_sessions, stage_summaries, two_sided
-from edgeloop.core.measurement import Delegation, MetricSummary, Session, Subject, Summary
+from edgeloop.core.measurement import OWN_READINGS, Delegation, MetricSummary, Session, Subject, Summary
+from edgeloop.core.metric import Metric
+from edgeloop.core.metrics import readings
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectData:
-    """What was seen of one subject, ready to be judged. Sessions in the order they ran, all kinds and outcomes."""
+    """One subject as it was seen, ready to be judged. Sessions in the order they ran, all kinds and outcomes."""
 
     label: str
     engine: str
@@ -30,32 +32,24 @@ class SubjectData:
     delegation: Delegation | None = None
 
     @property
-    def called(self) -> str:
-        """As sentences name it: the reference is M1."""
+    def alias(self) -> str:
+        """Its name in sentences: the reference is M1."""
         return "M1" if self.label == "reference" else self.label.upper()
 
     @property
-    def broken(self) -> tuple[Session, ...]:
+    def crashes(self) -> tuple[Session, ...]:
         """Sessions that crashed, ran past their deadline, or were refused; a profile is a pass of its own."""
         return tuple(s for s in self.sessions if s.outcome != "ok" and s.kind != "profile")
 
-    @property
-    def peak_rss_bytes(self) -> int | None:
-        """Of the worst latency session. Evaluating sessions hold the whole data set, so they don't count."""
-        return max((s.peak_rss_bytes for s in self._timed() if s.peak_rss_bytes is not None), default=None)
+    def reading(self, metric: Metric) -> float | None:
+        """Return a figure that is read; None where no latency session brought it.
 
-    @property
-    def rss_above_runtime_bytes(self) -> int | None:
-        """Of the session where it was the most."""
-        above = [
-            s.peak_rss_bytes - s.runtime_rss_bytes
-            for s in self._timed()
-            if s.peak_rss_bytes is not None and s.runtime_rss_bytes is not None
-        ]
-        return max(above, default=None)
-
-    def _timed(self) -> list[Session]:
-        return latency_sessions(self.sessions)
+        Sessions that evaluate hold the whole data set, so they don't count.
+        """
+        if metric.of_session is None:
+            return self.deployed_bytes
+        values = [value for s in latency_sessions(self.sessions) if (value := metric.of_session(s)) is not None]
+        return metric.over_sessions(values) if values else None
 
 
 def subject_data(
@@ -80,29 +74,29 @@ def subject_data(
     )
 
 
-def summarise_subject(observed: SubjectData, confidence: float) -> Summary:
+def summarise_subject(subject: SubjectData, confidence: float) -> Summary:
     """Return the summary for people: two-sided intervals at `confidence`."""
-    timed = latency_sessions(observed.sessions)
-    runtime = [s.runtime_rss_bytes for s in timed if s.runtime_rss_bytes is not None]
-    profile, profile_problem = profile_in(observed.sessions)
-    return Summary(
-        label=observed.label,
-        engine=observed.engine,
-        threads=observed.threads,
-        deployed_bytes=observed.deployed_bytes,
-        delegate=observed.delegate,
-        delegation=observed.delegation,
-        latency=summarise(timed, confidence) if timed else None,
-        peak_rss_bytes=observed.peak_rss_bytes,
-        runtime_rss_bytes=max(runtime, default=None),
-        metrics=tuple(metric_summary(scores, confidence) for scores in observed.scores.values()),
-        agreement=None if observed.agreement is None else metric_summary(observed.agreement, confidence),
-        stages_ns=stage_summaries(timed, confidence),
-        profile=profile,
-        profile_problem=profile_problem,
-        missed_periods=sum(s.missed_periods for s in timed),
-        overhead_ns=max((s.overhead_ns for s in timed if s.overhead_ns is not None), default=None),
-        energy=summarise_energy(observed.sessions, confidence),
+    timings = latency_sessions(subject.sessions)
+    profile, profile_problem = profile_in(subject.sessions)
+    figures = {row.key: subject.reading(row) for row in readings(in_summary=True)}
+    return Summary.model_validate(
+        {
+            "label": subject.label,
+            "engine": subject.engine,
+            "threads": subject.threads,
+            "deployed_bytes": subject.deployed_bytes,
+            "delegate": subject.delegate,
+            "delegation": subject.delegation,
+            "latency": summarise(timings, confidence) if timings else None,
+            "metrics": tuple(metric_summary(scores, confidence) for scores in subject.scores.values()),
+            "agreement": None if subject.agreement is None else metric_summary(subject.agreement, confidence),
+            "stages_ns": stage_summaries(timings, confidence),
+            "profile": profile,
+            "profile_problem": profile_problem,
+            "energy": summarise_energy(subject.sessions, confidence),
+            **{key: value for key, value in figures.items() if key in OWN_READINGS and value is not None},
+            "readings": {key: value for key, value in figures.items() if key not in OWN_READINGS and value is not None},
+        }
     )
 
 

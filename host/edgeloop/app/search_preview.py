@@ -111,10 +111,10 @@ def _preview(run: CheckedRun, sizes_of: Callable[[NetworkSpec], NetworkSizes]) -
     rows = [_row("M1", m1.label, form, m1_sizes, m1_sizes, m1_bytes, None)]
     for point in {(p.network, p.rung): p for p in space.points}.values():
         network = space.networks[point.network]
-        size, evaluation = space.predicted(point), space.evaluation(point)
+        predicted, evaluation = space.predicted_bytes(point), space.evaluation(point)
         role = "M1" if evaluation is None else "M2"
         rung = space.rungs[point.rung]
-        rows.append(_row(role, network.label, rung, space.sizes(point), network.sizes, size, evaluation))
+        rows.append(_row(role, network.label, rung, space.sizes(point), network.sizes, predicted, evaluation))
     engines = dict.fromkeys(setting.engine for setting in space.settings)
     rungs = [
         RungRow(rung.name, engine, capability(engine, rung))

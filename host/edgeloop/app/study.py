@@ -28,7 +28,7 @@ from edgeloop.loop.replay import EventReplay
 from edgeloop.ports import Observer
 from edgeloop.records.ledger import LEDGER, FileLedger
 from edgeloop.reports import html
-from edgeloop.search.moves import ranked
+from edgeloop.search.moves import best_first
 from edgeloop.search.strategies import StrategyFactory
 from edgeloop.sentences import Argument, Sentence, names_argument
 from edgeloop.wiring.builders import BuilderFactory
@@ -135,7 +135,7 @@ class Study:
         figures that can't be judged, and for a trial that was not asked.
         """
         if isinstance(outcome, ExternalMeasurement):
-            self._controller.judge_own(trial, outcome, test)
+            self._controller.judge_external(trial, outcome, test)
         elif test is not None:
             raise UserError(
                 "figures on test data go with figures on validation data",
@@ -166,7 +166,7 @@ class Study:
     @property
     def best(self) -> Trial | None:
         """The best candidate so far: passed, else nearest to its limits; None before one was measured."""
-        return next(iter(ranked(self.trials)), None)
+        return next(iter(best_first(self.trials)), None)
 
     def close(self) -> None:
         """Let go of boards, trainings and the ledger; an unfinished run goes on with `resume=True`."""

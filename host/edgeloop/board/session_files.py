@@ -31,6 +31,8 @@ from edgeloop_agent import wire
 SESSION_BYTES_MAX = 1 << 30
 RESULTS_MAX = 16
 """Of a pipeline; the agent takes no more."""
+READINGS_MAX = 64
+_READING_KEY = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 _RESULT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
 _DTYPES = {"float16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "bool"}
 _FUNCTIONS = "functions.npy"
@@ -115,10 +117,18 @@ def checked_record(asked: JobRequest, index: int, raw: bytes) -> wire.SessionRec
         raise BoardError(f"{where} is refused: its outcome or counts are none of the protocol's")
     if record.missed_periods < 0 or record.stages not in ([], list(wire.STAGES)):
         raise BoardError(f"{where} is refused: its periods or stages are none of the protocol's")
+    if not _are_readings(record.readings):
+        raise BoardError(f"{where} is refused: its readings are no numbers of the protocol's")
     for key in surroundings.faults(record.conditions):
         raise BoardError(f"{where} is refused: conditions.{key} is not of the protocol's types")
     check_windows(record, where)
     return record
+
+
+def _are_readings(readings: Mapping[str, object]) -> bool:
+    """Whether every reading is a number under a key that a table can have as its heading."""
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in readings.values())
+    return numbers and len(readings) <= READINGS_MAX and all(_READING_KEY.match(key) for key in readings)
 
 
 def written(asked: JobRequest, record: wire.SessionRecord) -> list[tuple[str, wire.Tensor]]:
@@ -210,6 +220,7 @@ def session_of(
         stages_ns=dict(zip(record.stages, arrays["stages.npy"], strict=True)) if record.stages else {},
         profile=profile,
         functions_ns=arrays.get(_FUNCTIONS),
+        readings=record.readings,
     )
 
 

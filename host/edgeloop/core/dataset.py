@@ -38,7 +38,7 @@ class DataSplit:
         cut = slice(start, end)
         return DataSplit({k: v[cut] for k, v in self.x.items()}, {k: v[cut] for k, v in self.y.items()}, encoded)
 
-    def ordered(self, order: NDArray[np.int64]) -> DataSplit:
+    def in_order(self, order: NDArray[np.int64]) -> DataSplit:
         """The samples in another order."""
         encoded = None if self.encoded is None else tuple(self.encoded[int(i)] for i in order)
         return DataSplit({k: v[order] for k, v in self.x.items()}, {k: v[order] for k, v in self.y.items()}, encoded)

@@ -97,7 +97,7 @@ class ArtifactBuilt(Frozen):
     """By target, where it is another file than the first one's: compiled for another processor."""
 
     def on(self, target: str) -> Artifact:
-        """What is measured on a target."""
+        """Return the file that is measured on a target."""
         return self.elsewhere.get(target, self.artifact)
 
     @property
@@ -167,7 +167,7 @@ class SearchMoved(Frozen):
 
 
 class FrontAxis(Frozen):
-    """What the members of a front are compared by."""
+    """One measure that the members of a front are compared by."""
 
     name: str
     unit: str
@@ -226,7 +226,7 @@ class Entry(Frozen):
 
 
 class Trial(Frozen):
-    """A candidate's story."""
+    """A candidate, as the fold of its events."""
 
     number: int
     role: Role
@@ -248,7 +248,7 @@ class Trial(Frozen):
         return self.sizes.peak_activation_bytes(Lightening.parse(self.candidate.lightening))
 
     @property
-    def measured(self) -> Judgement | None:
+    def last_validation(self) -> Judgement | None:
         """The measurement that says most: the last one on validation data."""
         return next((j for j in reversed(self.judgements) if j.split == "validation"), None)
 
@@ -262,10 +262,10 @@ class Trial(Frozen):
     def passed(self) -> bool:
         """Confirmed on validation data under a plan that may pass, and passed its one look at test data."""
         final = [j.verdict.outcome for j in self.judgements if j.split == "test"]
-        confirmed = any(
+        is_confirmed = any(
             j.split == "validation" and j.plan.may_pass and j.verdict.outcome is Outcome.PASS for j in self.judgements
         )
-        return confirmed and bool(final) and set(final) == {Outcome.PASS}
+        return is_confirmed and bool(final) and set(final) == {Outcome.PASS}
 
 
 def fold(events: Iterable[Event]) -> list[Trial]:

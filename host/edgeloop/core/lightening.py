@@ -1,4 +1,4 @@
-"""What is done to shrink a network: bit widths of weights and activations, and pruning, with a readable name.
+"""Rungs: bit widths of weights and activations, and pruning, with a readable name; one row for each set of bits.
 
     w8a8          weights and activations of 8 bit
     w4a8          weights of convolutions and fully connected layers of 4 bit; edges and depthwise layers of 8
@@ -12,8 +12,10 @@ is the ladder of pruning on every rung of it. There is no rung of 2 bit: docs/de
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -23,53 +25,81 @@ PRUNED_PCT_MAX = 75
 MIXES = (25, 50, 75)
 """Shares, in percent, of the mixed rungs that the ladder has."""
 
-_SPELLING = re.compile(r"(?P<bits>[a-z0-9]+?)(?:\+dw8)?(?::(?P<share>[0-9]{1,3}))?(?:-p(?P<pruned>[0-9]{1,3}))?")
-_BITS: dict[str, tuple[int, int, int, int]] = {
-    "fp32": (32, 32, 32, 32),
-    "fp16": (16, 32, 16, 16),
-    "dynamic": (8, 32, 8, 8),
-    "w8a16": (8, 16, 8, 8),
-    "w8a8": (8, 8, 8, 8),
-    "w4a8": (4, 8, 8, 8),
-}
-"""Bits of weights, activations, depthwise weights, and the weights of the first and the last layer."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungBits:
+    """One row of the ladder: the bits of a rung before its share and its pruning."""
+
+    name: str
+    weight: int
+    activation: int
+    depthwise_weight: int
+    edge_weight: int
+    """Of the first and the last layer."""
+    mixes_with: str | None = None
+    """The rung whose bits a layer keeps that a share of this one leaves out; None where there are no shares, since no
+    layer has a choice."""
+    suffix: str = ""
+    """What the name may be followed by, which says nothing new."""
+    is_rung: bool = True
+    """False for a form that only a file given as M1 may have."""
+
+
 DYNAMIC = "dynamic"
 """Weights of 8 bit, activations float and quantized while it runs (TFLite's dynamic range quantization): a form that a
 file given as M1 may be measured in, and no rung, since nothing here trains for it."""
-
-_RUNGS = tuple(name for name in _BITS if name != DYNAMIC)
+_ROWS = (
+    RungBits(name="fp32", weight=32, activation=32, depthwise_weight=32, edge_weight=32),
+    RungBits(name="fp16", weight=16, activation=32, depthwise_weight=16, edge_weight=16),
+    RungBits(name=DYNAMIC, weight=8, activation=32, depthwise_weight=8, edge_weight=8, is_rung=False),
+    RungBits(name="w8a16", weight=8, activation=16, depthwise_weight=8, edge_weight=8),
+    RungBits(name="w8a8", weight=8, activation=8, depthwise_weight=8, edge_weight=8),
+    RungBits(name="w4a8", weight=4, activation=8, depthwise_weight=8, edge_weight=8, mixes_with="w8a8", suffix="+dw8"),
+)
+RUNG_BITS: dict[str, RungBits] = {row.name: row for row in _ROWS}
+"""By name, from the lowest degree of lightening to the highest."""
+_MIXED = tuple(row.name for row in _ROWS if row.mixes_with is not None)
+_SPELLING = re.compile(
+    r"(?P<bits>[a-z0-9]+?)(?P<suffix>\+[a-z0-9]+)?(?::(?P<share>[0-9]{1,3}))?(?:-p(?P<pruned>[0-9]{1,3}))?"
+)
 
 
 class Lightening(Frozen):
     """One rung. 32 is float; weights of 16 bit are half floats, activations of 16 bit integers."""
 
     name: str
-    weight_bits: Literal[32, 16, 8, 4]
-    activation_bits: Literal[32, 16, 8]
-    depthwise_weight_bits: Literal[32, 16, 8]
-    edge_weight_bits: Literal[32, 16, 8]
+    weight_bits: int
+    activation_bits: int
+    depthwise_weight_bits: int
+    edge_weight_bits: int
     """Bits of the first and the last layer's weights."""
     share_pct: int = Field(default=100, ge=1, le=100)
-    """Of the weight bytes that `weight_bits` saves over 8 bit, so many percent at least are taken; the layers that
-    are least sensitive for each byte saved go first, the others stay at 8 bit."""
+    """Of the weight bytes that `weight_bits` saves over `kept_bits`, so many percent at least are taken; the layers
+    that are least sensitive for each byte saved go first."""
     pruned_pct: int = Field(default=0, ge=0, le=PRUNED_PCT_MAX)
     """Percent of the channels that are removed before anything is rounded."""
 
     @model_validator(mode="after")
-    def _known(self) -> Self:
+    def _is_on_the_ladder(self) -> Self:
         bits = (self.weight_bits, self.activation_bits, self.depthwise_weight_bits, self.edge_weight_bits)
-        base = next((name for name, known in _BITS.items() if known == bits), None)
-        if base is None or (self.is_mixed and base != "w4a8"):
+        rows = (row for row in _ROWS if (row.weight, row.activation, row.depthwise_weight, row.edge_weight) == bits)
+        row = next(rows, None)
+        if row is None or (self.is_mixed and row.mixes_with is None):
             raise ValueError(f"{bits} with a share of {self.share_pct} % is no rung of the ladder")
-        spelled = _spelled(base, self.share_pct, self.pruned_pct)
-        if self.name != spelled:
-            raise ValueError(f"{self.name} is not these bit widths, which are {spelled}")
+        spelling = _spelling(row.name, self.share_pct, self.pruned_pct)
+        if self.name != spelling:
+            raise ValueError(f"{self.name} is not these bit widths, which are {spelling}")
         return self
 
     @property
     def base(self) -> str:
         """The rung's bits without share and pruning: `w4a8` for `w4a8:50-p25`."""
         return self.name.partition("-")[0].partition(":")[0]
+
+    @property
+    def row(self) -> RungBits:
+        """The rung's row on the ladder."""
+        return RUNG_BITS[self.base]
 
     @property
     def is_float(self) -> bool:
@@ -82,14 +112,20 @@ class Lightening(Frozen):
         return self.share_pct < 100
 
     @property
-    def unpruned(self) -> Lightening:
-        """The same bits, all channels kept."""
-        return Lightening.parse(_spelled(self.base, self.share_pct, 0))
+    def has_choice(self) -> bool:
+        """True where a layer may take the rung's fewer bits or keep those of the rung that it mixes with."""
+        return self.row.mixes_with is not None
+
+    @property
+    def kept_bits(self) -> int:
+        """Bits of a layer's weights that does not take the fewer ones; where no layer has a choice, `weight_bits`."""
+        mixes_with = self.row.mixes_with
+        return self.weight_bits if mixes_with is None else RUNG_BITS[mixes_with].weight
 
     @property
     def step(self) -> float:
-        """Place on the ladder of bits, from 0; mixed rungs lie between w8a8 and w4a8."""
-        place = list(_BITS).index(self.base)
+        """Place on the ladder of bits, from 0; mixed rungs lie between the rung that they mix with and their own."""
+        place = list(RUNG_BITS).index(self.base)
         return place if not self.is_mixed else place - 1 + self.share_pct / 100
 
     @property
@@ -98,12 +134,12 @@ class Lightening(Frozen):
 
         Removing a share p of the channels leaves (1-p)^2 of the weights and 1-p of the activations.
         """
-        kept = 1 - self.pruned_pct / 100
-        weight_bits = self.weight_bits if not self.is_mixed else 8 - (8 - self.weight_bits) * self.share_pct / 100
-        return 1 - (kept**2 * weight_bits + kept * self.activation_bits) / 64
+        rest = 1 - self.pruned_pct / 100
+        weight_bits = self.kept_bits - (self.kept_bits - self.weight_bits) * self.share_pct / 100
+        return 1 - (rest**2 * weight_bits + rest * self.activation_bits) / 64
 
     def at_most_as_light(self, other: Lightening) -> bool:
-        """Whether neither bits nor channels are lightened further than by `other`."""
+        """Return whether neither bits nor channels are lightened further than by `other`."""
         return self.step <= other.step and self.pruned_pct <= other.pruned_pct
 
     def __str__(self) -> str:
@@ -116,39 +152,45 @@ class Lightening(Frozen):
 
         Raises ValueError, saying how names are spelled, where there is none.
         """
-        found = _SPELLING.fullmatch(name)
-        base = found["bits"] if found else ""
-        if found is None or base not in _BITS or ("+dw8" in name and base != "w4a8"):
+        spelling = _SPELLING.fullmatch(name)
+        row = RUNG_BITS.get(spelling["bits"]) if spelling else None
+        if spelling is None or row is None or spelling["suffix"] not in (None, row.suffix):
+            ladder = ", ".join(row.name for row in _ROWS if row.is_rung)
+            shares = ", ".join(f"{base}:1 to {base}:99" for base in _MIXED)
             raise ValueError(
-                f"unknown lightening {name!r}; the ladder is {', '.join(_RUNGS)}, with w4a8:1 to w4a8:99 between the "
-                f"last two, each also pruned as in w8a8-p25"
+                f"unknown lightening {name!r}; the ladder is {ladder}, with {shares} between the last two, each also "
+                f"pruned as in w8a8-p25"
             )
-        share, pruned = int(found["share"] or 100), int(found["pruned"] or 0)
-        if found["share"] and (base != "w4a8" or not 1 <= share <= 99):
-            raise ValueError(f"{name}: a share of 1 to 99 percent goes with w4a8, as in w4a8:50")
-        if found["pruned"] and base == DYNAMIC:
-            raise ValueError(f"{name}: {DYNAMIC} is a form of a file, and files are not pruned")
-        if found["pruned"] and not 1 <= pruned <= PRUNED_PCT_MAX:
+        share_pct, pruned_pct = int(spelling["share"] or 100), int(spelling["pruned"] or 0)
+        if spelling["share"] and (row.mixes_with is None or not 1 <= share_pct <= 99):
+            bases = " or ".join(_MIXED)
+            raise ValueError(f"{name}: a share of 1 to 99 percent goes with {bases}, as in {_MIXED[0]}:50")
+        if spelling["pruned"] and not row.is_rung:
+            raise ValueError(f"{name}: {row.name} is a form of a file, and files are not pruned")
+        if spelling["pruned"] and not 1 <= pruned_pct <= PRUNED_PCT_MAX:
             raise ValueError(f"{name}: 1 to {PRUNED_PCT_MAX} percent of the channels can be pruned, as in w8a8-p25")
-        weight, activation, depthwise, edge = _BITS[base]
-        return cls.model_validate(
-            {
-                "name": _spelled(base, share, pruned),
-                "weight_bits": weight,
-                "activation_bits": activation,
-                "depthwise_weight_bits": depthwise,
-                "edge_weight_bits": edge,
-                "share_pct": share,
-                "pruned_pct": pruned,
-            }
+        return cls(
+            name=_spelling(row.name, share_pct, pruned_pct),
+            weight_bits=row.weight,
+            activation_bits=row.activation,
+            depthwise_weight_bits=row.depthwise_weight,
+            edge_weight_bits=row.edge_weight,
+            share_pct=share_pct,
+            pruned_pct=pruned_pct,
         )
 
 
-def _spelled(base: str, share_pct: int, pruned_pct: int) -> str:
+def _spelling(base: str, share_pct: int, pruned_pct: int) -> str:
     return base + (f":{share_pct}" if share_pct < 100 else "") + (f"-p{pruned_pct}" if pruned_pct else "")
 
 
-LADDER: tuple[Lightening, ...] = tuple(
-    Lightening.parse(name) for name in ("fp32", "fp16", "w8a16", "w8a8", *(f"w4a8:{share}" for share in MIXES), "w4a8")
-)
+def _ladder() -> Iterator[Lightening]:
+    for row in _ROWS:
+        if row.is_rung:
+            shares = MIXES if row.mixes_with is not None else ()
+            yield from (Lightening.parse(f"{row.name}:{share}") for share in shares)
+            yield Lightening.parse(row.name)
+
+
+LADDER: tuple[Lightening, ...] = tuple(_ladder())
 """Nothing pruned, from the lowest degree of lightening to the highest."""

@@ -1,4 +1,4 @@
-"""What is asked of a board, what one session saw, and what sessions come to."""
+"""Measurements: the job for a board, the sessions that it saw, and the summary that they come to."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ Arrays = Mapping[str, NDArray[Any]]
 
 StepKind = Literal["latency", "evaluate", "energy", "profile", "tune"]
 
+OWN_READINGS = ("peak_rss_bytes", "runtime_rss_bytes", "overhead_ns", "missed_periods")
+"""Readings with fields of their own: records and ledgers had these before there were others. Every further one is in
+`readings` under its key; `core.metrics` has a row for each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -38,9 +42,9 @@ class Subject:
 
     @property
     def words(self) -> list[Any]:
-        """What keys of measurements are made of; without a delegate as it was before there were any."""
-        asked = [] if self.delegate is None else [self.delegate.model_dump(mode="json")]
-        return [self.label, self.artifact.sha256, self.engine, self.threads, *asked]
+        """The parts that keys of measurements are made of; without a delegate as it was before there were any."""
+        delegates = [] if self.delegate is None else [self.delegate.model_dump(mode="json")]
+        return [self.label, self.artifact.sha256, self.engine, self.threads, *delegates]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class MeasureRequest:
 
 @dataclass(frozen=True, slots=True)
 class PowerTrace:
-    """What a meter saw of one energy session. Times are seconds of the board's CLOCK_MONOTONIC."""
+    """One energy session as a power meter saw it. Times are seconds of the board's CLOCK_MONOTONIC."""
 
     seconds: NDArray[np.float64]
     """(n,), not decreasing; reaches beyond the windows on both sides."""
@@ -119,7 +123,7 @@ class PowerTrace:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What one fresh process on the board saw. Never changed after it was read."""
+    """One fresh process on the board, as it was seen. Never changed after it was read."""
 
     index: int
     label: str
@@ -150,6 +154,13 @@ class Session:
     """Of a `profile` session that is `ok`."""
     functions_ns: NDArray[np.int64] | None = None
     """Of a `tune` session that is `ok`: each single call, (functions, rounds, calls); -1 for one that was not made."""
+    readings: Mapping[str, int | float] = field(default_factory=dict)
+    """Further figures that the agent read, by key."""
+
+    def reading(self, key: str) -> float | None:
+        """Return a figure by its key; None where this session did not bring it."""
+        value: float | None = getattr(self, key) if key in OWN_READINGS else self.readings.get(key)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +237,7 @@ class EnergySummary(Frozen):
 
 
 class Delegation(Frozen):
-    """What a delegate took of a network; over several sessions where it was the least."""
+    """The part of a network that a delegate took; over several sessions the least."""
 
     name: str
     operators: int
@@ -252,7 +263,7 @@ class MetricSummary(Frozen):
 
 
 class Summary(Frozen):
-    """What one subject's sessions in one attempt come to."""
+    """The figures that one subject's sessions in one attempt come to."""
 
     label: str
     engine: str
@@ -263,8 +274,8 @@ class Summary(Frozen):
     delegation: Delegation | None = None
     """None where no delegate was asked for, or no session told."""
     latency: LatencySummary | None
-    peak_rss_bytes: int | None
-    runtime_rss_bytes: int | None
+    peak_rss_bytes: int | None = None
+    runtime_rss_bytes: int | None = None
     metrics: tuple[MetricSummary, ...] = ()
     agreement: MetricSummary | None = None
     """With the reference's own results on the same samples."""
@@ -280,17 +291,24 @@ class Summary(Frozen):
     """Of the pass of its own, where one was asked for."""
     profile_problem: str = ""
     """Why there is none, where one was asked for."""
+    readings: dict[str, int | float] = {}
+    """Further figures that sessions brought, by key."""
+
+    def reading(self, key: str) -> float | None:
+        """Return a figure by its key; None where no session brought it."""
+        value: float | None = getattr(self, key) if key in OWN_READINGS else self.readings.get(key)
+        return value
 
     @property
     def run_by(self) -> str:
         """`litert 2.3.0, 1 thread`; `litert 2.3.0, 4 threads, coral took 11 of 12 operators in 1 piece`."""
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
-        taken = str(self.delegation) if self.delegation is not None else self.delegate
-        return ", ".join(filter(None, (self.engine, threads, taken)))
+        delegate = str(self.delegation) if self.delegation is not None else self.delegate
+        return ", ".join(filter(None, (self.engine, threads, delegate)))
 
 
 class Trust(Frozen):
-    """Whether the sessions stayed inside the declared environment."""
+    """A judgement on the sessions: did they stay inside the declared environment?"""
 
     valid: bool
     reasons: tuple[str, ...] = ()

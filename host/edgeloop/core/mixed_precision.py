@@ -40,13 +40,13 @@ def least_sensitive(layers: Sequence[Sensitivity], share_pct: int) -> tuple[Sens
 
     Of equals the earlier one in `layers`. All of them at 100.
     """
-    wanted = share_pct / 100 * sum(layer.weights for layer in layers)
-    taken: list[Sensitivity] = []
+    weights = share_pct / 100 * sum(layer.weights for layer in layers)
+    least: list[Sensitivity] = []
     for layer in sorted(layers, key=lambda layer: layer.per_weight):
-        if sum(t.weights for t in taken) >= wanted:
+        if sum(t.weights for t in least) >= weights:
             break
-        taken.append(layer)
-    return tuple(taken)
+        least.append(layer)
+    return tuple(least)
 
 
 def sensitivities(choices: Sequence[LayerChoice]) -> tuple[Sensitivity, ...]:

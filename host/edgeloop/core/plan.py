@@ -1,4 +1,4 @@
-"""How much is measured, and under which conditions: declarations, made before anything runs."""
+"""Plan and environment of a measurement: declarations, made before anything runs."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Plan(Frozen):
         With a period the time floor alone decides unless a run floor is given: at 1 Hz, ten sessions of ten seconds
         are 100 samples, not 500.
         """
-        paced = {"runs_min": 1} if overrides.get("period_ms") is not None else {}
-        return cls.model_validate({"profile": profile, **_PROFILES[profile], **paced, **overrides})
+        floor = {"runs_min": 1} if overrides.get("period_ms") is not None else {}
+        return cls.model_validate({"profile": profile, **_PROFILES[profile], **floor, **overrides})
 
     @property
     def energy_window_s(self) -> float:

@@ -71,7 +71,7 @@ class MemoryPass(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class ProfileSamples:
-    """What a profile session saw, raw."""
+    """A profile session as it was seen, raw."""
 
     parts: Parts
     times_ns: tuple[tuple[NDArray[np.int64], ...], ...]
@@ -93,7 +93,7 @@ class OperatorTime(Frozen):
 
 
 class Profile(Frozen):
-    """What the pass comes to, for one subject."""
+    """The figures that the pass comes to, for one subject."""
 
     how: str
     """How the times of operators were had, and what that means."""

@@ -77,7 +77,7 @@ def in_order(split: DataSplit, rng: np.random.Generator) -> DataSplit:
     Data sets come sorted by class often enough that the first n of a split, which go to a board, would otherwise
     be one digit only.
     """
-    return split.ordered(_order(split, rng))
+    return split.in_order(_order(split, rng))
 
 
 def _order(split: DataSplit, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome, Verdict
 from edgeloop.errors import UserError
 
-OWN = "own-measuring"
+EXTERNAL_TARGET = "own-measuring"
 """The target that a ledger names for such figures."""
 BASELINE = Verdict(outcome=Outcome.PASS, reasons=("the baseline: every limit of this campaign is relative to it",))
 """Of M1 where no limit can be judged on M1 alone."""
@@ -32,7 +32,7 @@ BASELINE = Verdict(outcome=Outcome.PASS, reasons=("the baseline: every limit of 
 
 @dataclass(frozen=True, slots=True)
 class TimedSession:
-    """What one fresh process timed. All in ns; memory in bytes, None where it was not read."""
+    """The times of one fresh process. All in ns; memory in bytes, None where it was not read."""
 
     latencies_ns: ArrayLike
     """(n,): every timed run, warm-ups left out."""
@@ -47,7 +47,7 @@ class TimedSession:
 
 @dataclass(frozen=True, slots=True)
 class ExternalMeasurement:
-    """What the caller measured of one network on one split of the data."""
+    """One network on one split of the data, as the caller measured it."""
 
     deployed_bytes: int
     sessions: Sequence[TimedSession] = ()
@@ -59,7 +59,7 @@ class ExternalMeasurement:
     """M1, measured in turn with it: ratios of latency and drops of accuracy are taken from pairs."""
 
 
-def judged_figures(
+def judge_external(
     figures: ExternalMeasurement,
     *,
     run_id: str,
@@ -76,24 +76,24 @@ def judged_figures(
     """
     if trial == 0:
         limits = limits.model_copy(update={"limit": tuple(one for one in limits.limit if not one.needs_reference)})
-    observed = _observed(figures, "candidate", candidate, scorer, f"trial {trial}")
+    subject = _subject(figures, "candidate", candidate, scorer, f"trial {trial}")
     beside = figures.beside
     reference = (
-        None if beside is None else _observed(beside, "reference", candidate, scorer, f"trial {trial}, M1 beside")
+        None if beside is None else _subject(beside, "reference", candidate, scorer, f"trial {trial}, M1 beside")
     )
-    for name, scores in observed.scores.items():
+    for name, scores in subject.scores.items():
         other = reference.scores.get(name) if reference is not None else None
         if other is not None and other.n != scores.n:
             raise UserError(f"trial {trial}: {name} has {scores.n} scores, M1 beside it {other.n}")
-    verdict = judge(limits, observed, reference, plan, looks=1) if limits.limit or trial else BASELINE
+    verdict = judge(limits, subject, reference, plan, looks=1) if limits.limit or trial else BASELINE
     return Judgement(
         trial=trial,
         job_key=key_of("own", run_id, trial, split),
-        target=OWN,
+        target=EXTERNAL_TARGET,
         split=split,
         plan=plan,
         look=1,
-        summary=summarise_subject(observed, limits.confidence),
+        summary=summarise_subject(subject, limits.confidence),
         reference=None if reference is None else summarise_subject(reference, limits.confidence),
         trust=None,
         verdict=verdict,
@@ -101,27 +101,25 @@ def judged_figures(
     )
 
 
-def measured_by_owner(trial: Trial) -> bool:
-    """Whether a trial was judged on figures that the caller measured."""
-    return any(judged.target == OWN for judged in trial.judgements)
+def is_external(trial: Trial) -> bool:
+    """Return whether a trial was judged on figures that the caller measured."""
+    return any(judgement.target == EXTERNAL_TARGET for judgement in trial.judgements)
 
 
-def _observed(
-    figures: ExternalMeasurement, label: str, candidate: Candidate, scorer: Scorer, where: str
-) -> SubjectData:
+def _subject(figures: ExternalMeasurement, label: str, candidate: Candidate, scorer: Scorer, where: str) -> SubjectData:
     if figures.deployed_bytes < 1:
         raise UserError(f"{where}: deployed_bytes is {figures.deployed_bytes}, a file has at least 1")
     unknown = sorted(set(figures.scores) - set(scorer.metrics))
     if unknown:
-        known = ", ".join(scorer.metrics)
-        raise UserError(f"{where}: the task has no metric {', '.join(unknown)}", next_step=f"its metrics are {known}")
+        names = ", ".join(scorer.metrics)
+        raise UserError(f"{where}: the task has no metric {', '.join(unknown)}", next_step=f"its metrics are {names}")
     scores = {}
-    for name, given in figures.scores.items():
-        metric, values = scorer.metrics[name], _numbers(given, f"{where}: {name}")
+    for name, by_sample in figures.scores.items():
+        metric, values = scorer.metrics[name], _numbers(by_sample, f"{where}: {name}")
         mean = float(values.mean())
         value = float(np.sqrt(mean)) if metric.root else mean
         scores[name] = Scores(name, metric.higher_is_better, value, len(values), per_sample=values, root=metric.root)
-    agreed = None if figures.agreement is None else _numbers(figures.agreement, f"{where}: agreement")
+    agreement = None if figures.agreement is None else _numbers(figures.agreement, f"{where}: agreement")
     return SubjectData(
         label=label,
         engine=candidate.engine,
@@ -130,15 +128,18 @@ def _observed(
         deployed_bytes=figures.deployed_bytes,
         sessions=tuple(_session(at, label, one, where) for at, one in enumerate(figures.sessions)),
         scores=scores,
-        agreement=None
-        if agreed is None
-        else Scores("agreement", higher_is_better=True, value=float(agreed.mean()), n=len(agreed), per_sample=agreed),
+        agreement=None if agreement is None else _agreement(agreement),
     )
 
 
-def _session(index: int, label: str, given: TimedSession, where: str) -> Session:
-    latencies = _numbers(given.latencies_ns, f"{where}: latencies of session {index}")
-    if min(latencies.min(), given.load_ns, given.first_ns) <= 0:
+def _agreement(by_sample: NDArray[np.float64]) -> Scores:
+    value = float(by_sample.mean())
+    return Scores("agreement", higher_is_better=True, value=value, n=len(by_sample), per_sample=by_sample)
+
+
+def _session(index: int, label: str, session: TimedSession, where: str) -> Session:
+    latencies = _numbers(session.latencies_ns, f"{where}: latencies of session {index}")
+    if min(latencies.min(), session.load_ns, session.first_ns) <= 0:
         raise UserError(f"{where}: session {index} has a time that is not over 0 ns")
     return Session(
         index=index,
@@ -148,18 +149,18 @@ def _session(index: int, label: str, given: TimedSession, where: str) -> Session
         detail="",
         latencies_ns=latencies.astype(np.int64),
         warmups_ns=np.array([], dtype=np.int64),
-        load_ns=given.load_ns,
-        first_ns=given.first_ns,
-        peak_rss_bytes=given.peak_rss_bytes,
-        runtime_rss_bytes=given.runtime_rss_bytes,
+        load_ns=session.load_ns,
+        first_ns=session.first_ns,
+        peak_rss_bytes=session.peak_rss_bytes,
+        runtime_rss_bytes=session.runtime_rss_bytes,
         conditions={},
         boot_id="",
     )
 
 
-def _numbers(given: ArrayLike, where: str) -> NDArray[np.float64]:
+def _numbers(array: ArrayLike, where: str) -> NDArray[np.float64]:
     try:
-        values = np.asarray(given, dtype=np.float64)
+        values = np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: no numbers: {error}") from error
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():

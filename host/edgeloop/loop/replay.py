@@ -30,8 +30,8 @@ from edgeloop.ports import Ledger, Observer
 _E = TypeVar("_E", bound=Event)
 
 
-def identity(event: Event) -> tuple[str, str]:
-    """What makes an event the same step on another walk."""
+def step_of(event: Event) -> tuple[str, str]:
+    """Return the kind and the step of an event, which are equal on every walk."""
     match event:
         case RunStarted() | RunFinished():
             return event.kind, ""
@@ -52,7 +52,7 @@ class EventReplay:
         self._ledger = ledger
         self._observer = observer
         entries = ledger.entries()
-        self._events = {identity(entry.event): entry.event for entry in entries}
+        self._events = {step_of(entry.event): entry.event for entry in entries}
         self._order = [entry.event for entry in entries]
 
     @property
@@ -67,7 +67,7 @@ class EventReplay:
             raise HarnessError(f"ledger: step {step} is a {event.kind}, a {kind.__name__} was expected")
         return event
 
-    def judged(self, trial: int, job_key: str) -> Judgement | None:
+    def judgement_of(self, trial: int, job_key: str) -> Judgement | None:
         """The judgement of a measurement, or None.
 
         What was judged for another trial is judged for this one too, and written down for it: an equal key says that
@@ -85,21 +85,22 @@ class EventReplay:
 
     def once(self, kind: type[_E], step: int | str, make: Callable[[], _E]) -> _E:
         """The recorded event of a step; where there is none, make it and append it."""
-        found = self.find(kind, str(step))
-        if found is not None:
-            return found
+        earlier = self.find(kind, str(step))
+        if earlier is not None:
+            return earlier
         event = make()
         self.append(event)
         return event
 
     def append(self, event: Event) -> None:
         """Append an event, unless this very step is recorded already."""
-        if identity(event) in self._events:
+        if step_of(event) in self._events:
             return
         entry = self._ledger.append(event)
-        self._events[identity(event)] = event
+        self._events[step_of(event)] = event
         self._order.append(event)
         self._observer.entry(entry)
 
     def trials(self) -> list[Trial]:
+        """Return every trial as the events so far make it."""
         return fold(self._order)

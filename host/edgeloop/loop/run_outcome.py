@@ -1,4 +1,4 @@
-"""How a run ends (S706): what its trials come to, as an exit code, a trial and a sentence."""
+"""The end of a run (S706): an exit code, the best trial and a sentence."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from edgeloop.core.events import FrontMember, FrontRecord, RunFinished, Trial
-from edgeloop.core.verdict import Outcome
-from edgeloop.search.moves import decisive, near_misses, ranked, read
+from edgeloop.core.verdict import ABOUT_THE_NETWORK, Outcome
+from edgeloop.search.moves import best_first, decisive, near_misses, result_of
 from edgeloop.search.pareto import Front
 
-MEASURED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 SPACE_EXHAUSTED = "nothing is left to ask"
 
 
 class Proof(Enum):
-    """What a candidate's measurements come to for the run as a whole."""
+    """A candidate's measurements, as the run as a whole takes them."""
 
     OPEN = "not passed: the search goes on"
     PROVEN = "confirmed, and passed its look at test data"
     REFUTED = "confirmed, and not passed on test data: the run ends"
 
 
-def confirmed(trial: Trial) -> bool:
-    """Whether a trial passed on validation data on every target, under a plan that may pass."""
-    return read(trial).outcome is Outcome.PASS and all(judged.plan.may_pass for judged in decisive(trial))
+def is_confirmed(trial: Trial) -> bool:
+    """Return whether a trial passed on validation data on every target, under a plan that may pass."""
+    return result_of(trial).outcome is Outcome.PASS and all(judgement.plan.may_pass for judgement in decisive(trial))
 
 
 def proof_of(trial: Trial) -> Proof:
     """Return what a finished trial's one look at test data came to; OPEN where it never got there."""
-    if not confirmed(trial) or not any(judged.split == "test" for judged in trial.judgements):
+    if not is_confirmed(trial) or not any(judgement.split == "test" for judgement in trial.judgements):
         return Proof.OPEN
     return Proof.PROVEN if trial.passed else Proof.REFUTED
 
 
-def passed(trial: Trial, where: str) -> RunFinished:
+def end_with_pass(trial: Trial, where: str) -> RunFinished:
+    """A candidate was confirmed, and passed its look at test data."""
     return RunFinished(
         exit_code=0,
         best=trial.number,
@@ -43,7 +43,7 @@ def passed(trial: Trial, where: str) -> RunFinished:
     )
 
 
-def refuted(trial: Trial) -> RunFinished:
+def end_refuted(trial: Trial) -> RunFinished:
     """The winner was confirmed, and its look at test data was no pass: 1 where it failed, 3 where it can't be told."""
     return RunFinished(
         exit_code=1 if test_outcome(trial) is Outcome.FAIL else 3,
@@ -53,7 +53,7 @@ def refuted(trial: Trial) -> RunFinished:
     )
 
 
-def unproven(trial: Trial) -> RunFinished:
+def end_unproven(trial: Trial) -> RunFinished:
     """Confirmed by figures of the caller's own, and nobody looked at test data: that can't be told to have passed."""
     return RunFinished(
         exit_code=3,
@@ -63,38 +63,38 @@ def unproven(trial: Trial) -> RunFinished:
     )
 
 
-def none_passed(trials: Sequence[Trial], why: str) -> RunFinished:
+def end_without_pass(trials: Sequence[Trial], why: str) -> RunFinished:
     """Nothing passed; exit code 3 where nothing could be measured either."""
     candidates = [trial for trial in trials if trial.role == "candidate"]
-    measured = [trial for trial in candidates if trial.outcome in MEASURED]
-    if not measured:
+    with_verdict = [trial for trial in candidates if trial.outcome in ABOUT_THE_NETWORK]
+    if not with_verdict:
         reasons = [t.error.message for t in candidates if t.error] or ["no candidate was measured"]
         return RunFinished(exit_code=3, best=None, sentence=f"{why}; no candidate could be judged: {reasons[-1]}")
     if why == SPACE_EXHAUSTED:
-        why = _swept(candidates)
-    misses = near_misses(measured)
+        why = _whole_space(candidates)
+    misses = near_misses(with_verdict)
     return RunFinished(
         exit_code=1,
-        best=ranked(measured)[0].number,
+        best=best_first(with_verdict)[0].number,
         sentence=f"none passed; {why}" + (f". {misses[0].upper()}{misses[1:]}" if misses else ""),
     )
 
 
-def front_found(found: Front, outcomes: Mapping[int, Outcome], trials: Sequence[Trial], why: str) -> RunFinished:
+def end_with_front(front: Front, outcomes: Mapping[int, Outcome], trials: Sequence[Trial], why: str) -> RunFinished:
     """The front, each member after its look at test data: 0 where one passed, 1 where all failed, else 3."""
-    told = FrontRecord(
-        axes=found.axes,
+    record = FrontRecord(
+        axes=front.axes,
         members=tuple(
-            FrontMember(trial=number, values=place, outcome=outcomes[number]) for number, place in found.places.items()
+            FrontMember(trial=number, values=place, outcome=outcomes[number]) for number, place in front.places.items()
         ),
     )
     good = [number for number, outcome in outcomes.items() if outcome is Outcome.PASS]
     names = ", ".join(f"trial {t.number} ({t.candidate})" for t in trials if t.number in outcomes)
     networks = f"{len(outcomes)} networks that none beats" if len(outcomes) > 1 else "one network that none beats"
     sentence = f"{why}; of what passed on validation data the front is {networks}: {names}; {_of_front(outcomes)}"
-    best = next((trial.number for trial in ranked(trials) if trial.number in (good or outcomes)), None)
-    lost = all(outcome is Outcome.FAIL for outcome in outcomes.values())
-    return RunFinished(exit_code=0 if good else 1 if lost else 3, best=best, sentence=sentence, front=told)
+    best = next((trial.number for trial in best_first(trials) if trial.number in (good or outcomes)), None)
+    all_failed = all(outcome is Outcome.FAIL for outcome in outcomes.values())
+    return RunFinished(exit_code=0 if good else 1 if all_failed else 3, best=best, sentence=sentence, front=record)
 
 
 def test_outcome(trial: Trial) -> Outcome:
@@ -105,29 +105,29 @@ def test_outcome(trial: Trial) -> Outcome:
 
 
 def _of_front(outcomes: Mapping[int, Outcome]) -> str:
-    lost = [f"trial {number} is {outcome.value}" for number, outcome in outcomes.items() if outcome is not Outcome.PASS]
-    if not lost:
+    losers = [f"trial {number} is {outcome.value}" for number, outcome in outcomes.items() if outcome != Outcome.PASS]
+    if not losers:
         return "test data, looked at once for each, confirm " + ("every one" if len(outcomes) > 1 else "it")
-    rest = "" if len(lost) == len(outcomes) else "; the others passed"
-    return f"on test data, looked at once for each, {', '.join(lost)}{rest}"
+    rest = "" if len(losers) == len(outcomes) else "; the others passed"
+    return f"on test data, looked at once for each, {', '.join(losers)}{rest}"
 
 
-def _swept(candidates: Sequence[Trial]) -> str:
+def _whole_space(candidates: Sequence[Trial]) -> str:
     """Infeasible is said only where every candidate was measured and failed."""
-    failed = sum(trial.outcome is Outcome.FAIL for trial in candidates)
-    undecided = sum(trial.outcome is Outcome.INCONCLUSIVE for trial in candidates)
-    lost = len(candidates) - failed - undecided
+    failures = sum(trial.outcome is Outcome.FAIL for trial in candidates)
+    open_ = sum(trial.outcome is Outcome.INCONCLUSIVE for trial in candidates)
+    errors = len(candidates) - failures - open_
     every = f"{len(candidates)} candidates" if len(candidates) > 1 else "one candidate"
-    if failed == len(candidates):
+    if failures == len(candidates):
         return f"the limits are infeasible in this search: its {every} were all measured, and each failed"
-    open_ = [
-        *([f"{undecided} undecided"] if undecided else []),
-        *([f"{lost} not measured, or not in the declared environment"] if lost else []),
+    rest = [
+        *([f"{open_} undecided"] if open_ else []),
+        *([f"{errors} not measured, or not in the declared environment"] if errors else []),
     ]
-    return f"{SPACE_EXHAUSTED}: of {every} {failed} failed, {' and '.join(open_)}, so it is not known to be infeasible"
+    return f"{SPACE_EXHAUSTED}: of {every} {failures} failed, {' and '.join(rest)}, so it is not known to be infeasible"
 
 
 def _why_not(trial: Trial) -> str:
     verdict = trial.judgements[-1].verdict
-    found = [finding.reason for finding in verdict.findings if finding.outcome is not Outcome.PASS]
-    return "; ".join(found) or "; ".join(verdict.reasons)
+    reasons = [finding.reason for finding in verdict.findings if finding.outcome is not Outcome.PASS]
+    return "; ".join(reasons) or "; ".join(verdict.reasons)

@@ -1,86 +1,49 @@
-"""Making what is measured (S702 to S704): sizes, trainings, artifacts, and what is made ahead while a board is busy."""
+"""From a candidate to its file (S702 to S704): sizes, trainings, artifacts; and work ahead while a board is busy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
 from edgeloop.core.artifact import Artifact
-from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
-from edgeloop.core.events import ArtifactBuilt, NetworkTrained, PhaseDone, Split
+from edgeloop.core.events import ArtifactBuilt, NetworkTrained, PhaseDone
 from edgeloop.core.lightening import Lightening
-from edgeloop.core.limits import LimitSet
 from edgeloop.core.measurement import Attempt
-from edgeloop.core.network import Candidate, Engine, NetworkSizes, NetworkSpec
+from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.errors import EdgeloopError, HarnessError, StationError
-from edgeloop.loop.external_measurements import ExternalMeasurement
-from edgeloop.loop.measure_and_judge import MeasurementPolicy
+from edgeloop.loop.adapters import Adapters, RunFacts
 from edgeloop.loop.replay import EventReplay
 from edgeloop.loop.training_phases import Source, TrainingPhase, phases
-from edgeloop.ports import (
-    Bench,
-    Builder,
-    Clock,
-    Networks,
-    Observer,
-    Strategy,
-    TrainedNetwork,
-    Trainer,
-    TrainingJob,
-)
+from edgeloop.ports import Bench, Builder, Strategy, TrainedNetwork, TrainingJob
 from edgeloop.search.size_model import degree
 from edgeloop.sentences import Argument, Sentence
 
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Adapters:
-    """What the controller works with; bootstrap chooses the adapters."""
-
-    networks: Networks
-    trainer: Trainer
-    builder_for: Callable[[Engine, Board], Builder]
-    """What makes a network's file for an engine on a board; where two boards take the same file, the keys are equal."""
-    benches: Sequence[Bench]
-    memo: EventReplay
-    clock: Clock
-    observer: Observer
-    measuring: MeasurementPolicy
-    data_sha256: str
-    channel_multiple: int
-    has_room: Callable[[], bool]
-    """Whether the disk that the run's folder is on has room for a training and a build."""
-    versions: dict[str, str]
-    campaign_key: str
-    compared_by: tuple[LimitSet, frozenset[str]]
-    """What a front is compared by: the limits, and the metrics where small is good."""
-    strategy: Callable[[NetworkSpec, NetworkSizes, int, Callable[[NetworkSpec], NetworkSizes]], Strategy]
-    """(M1, its sizes, its deployed bytes, sizes of a network) -> the strategy of the campaign."""
-    first_larger: NetworkSpec | None = None
-    """An M2 that is looked at before anything is trained, so that what is wrong with it is said early."""
-    compilers: Mapping[str, Builder] = field(default_factory=dict)
-    """What makes the file for each delegate that has a compiler of its own, by its name."""
-    tuned: frozenset[Engine] = frozenset()
-    """Engines whose builds measure on a board, and so are not made ahead while one measures."""
-    own_m1: Mapping[Split, ExternalMeasurement] = field(default_factory=dict)
-    """What an earlier walk was told of M1 by the caller, as `keep_own_m1` kept it."""
-    keep_own_m1: Callable[[Mapping[Split, ExternalMeasurement]], None] = lambda _given: None
-
-
 class TrainAndBuild:
-    """Makes candidates for one campaign, each once."""
+    """Trains and builds candidates for one campaign, each once."""
 
-    def __init__(self, campaign: Campaign, m1: NetworkSpec, means: Adapters) -> None:
+    def __init__(
+        self,
+        campaign: Campaign,
+        m1: NetworkSpec,
+        adapters: Adapters,
+        facts: RunFacts,
+        replay: EventReplay,
+        on_host: Callable[[Builder, Artifact], dict[str, float]],
+    ) -> None:
+        """`on_host` gives the metrics of a built model on this host."""
         self._campaign = campaign
         self._m1 = m1
-        self._means = means
-        self._memo = means.memo
+        self._adapters = adapters
+        self._facts = facts
+        self._replay = replay
+        self._on_host = on_host
         self._sizes: dict[NetworkSpec, NetworkSizes] = {}
         self._building = ThreadPoolExecutor(2, "edgeloop-build")  # one ahead never holds up one that is waited for
         self._builds: dict[str, Future[Artifact]] = {}
@@ -90,44 +53,45 @@ class TrainAndBuild:
         self._building.shutdown(wait=False, cancel_futures=True)
 
     def describe(self, network: NetworkSpec) -> NetworkSizes:
+        """Return the sizes of a network, asked for once. Raises as `ports.Networks.describe`."""
         plain = network.model_copy(update={"weights": None, "weights_sha256": None})
         if plain not in self._sizes:
             campaign = self._campaign
-            self._sizes[plain] = self._means.networks.describe(
-                plain, campaign.task, campaign.data, self._means.channel_multiple
+            self._sizes[plain] = self._adapters.networks.describe(
+                plain, campaign.task, campaign.data, self._facts.channel_multiple
             )
         return self._sizes[plain]
 
     def sizes(self, candidate: Candidate) -> NetworkSizes:
-        """What is built of a candidate: the network's sizes after pruning."""
+        """Return the sizes of what is built of a candidate: those after pruning."""
         pruned_pct = Lightening.parse(candidate.lightening).pruned_pct
         return self.describe(candidate.network.without_channels(pruned_pct) if pruned_pct else candidate.network)
 
-    def _job(self, phase: TrainingPhase, done: Mapping[Source, TrainedNetwork]) -> TrainingJob:
+    def _job(self, phase: TrainingPhase, results: Mapping[Source, TrainedNetwork]) -> TrainingJob:
         """The training of a phase, from the results of those before it."""
         campaign = self._campaign
 
         def folder(source: Source | None) -> str | None:
-            return None if source is None else done[source].folder
+            return None if source is None else results[source].folder
 
-        beside = Path(next(iter(done.values())).folder).parent if done else None
+        beside = Path(next(iter(results.values())).folder).parent if results else None
         return TrainingJob(
             network=phase.network,
             lightening=phase.lightening,
             task=campaign.task,
             data=campaign.data,
-            data_sha256=self._means.data_sha256,
+            data_sha256=self._facts.data_sha256,
             recipe=campaign.training,
             parent=folder(phase.parent),
             widened_from=folder(phase.widens),
             teacher=folder(phase.teacher),
             goes_on_from=str(beside / phase.goes_on_from) if beside and phase.goes_on_from else None,
-            channel_multiple=self._means.channel_multiple,
+            channel_multiple=self._facts.channel_multiple,
         )
 
     def _phases(self, candidate: Candidate) -> list[TrainingPhase]:
         fine_tunes = self._campaign.training.schedule == "patent3"
-        return phases(candidate, self._m1, self._memo.trials(), fine_tunes=fine_tunes)
+        return phases(candidate, self._m1, self._replay.trials(), fine_tunes=fine_tunes)
 
     def make(self, number: int, candidate: Candidate) -> ArtifactBuilt:
         """Train and build a candidate, or find both done.
@@ -136,93 +100,93 @@ class TrainAndBuild:
         the trial.
         """
         try:
-            return self._trained_and_built(number, candidate)
+            return self._train_and_build(number, candidate)
         except HarnessError as error:
-            if self._means.has_room():
+            if self._adapters.has_room():
                 raise
             raise StationError(
                 f"no room left on this machine's disk: {error.message}",
                 next_step=Sentence("make room, then go on with {}", Argument("resume", value=True)),
             ) from error
 
-    def _trained_and_built(self, number: int, candidate: Candidate) -> ArtifactBuilt:
-        trained_event = self._memo.find(NetworkTrained, str(number))
-        built_event = self._memo.find(ArtifactBuilt, str(number))
-        if trained_event is not None and built_event is not None:
-            return built_event
-        done: dict[Source, TrainedNetwork] = {}
-        told: list[PhaseDone] = []
-        began, ahead = self._means.clock.monotonic_s(), True
+    def _train_and_build(self, number: int, candidate: Candidate) -> ArtifactBuilt:
+        training_event = self._replay.find(NetworkTrained, str(number))
+        build_event = self._replay.find(ArtifactBuilt, str(number))
+        if training_event is not None and build_event is not None:
+            return build_event
+        results: dict[Source, TrainedNetwork] = {}
+        phase_events: list[PhaseDone] = []
+        began, ahead = self._adapters.clock.monotonic_s(), True
         for phase in self._phases(candidate):
-            job = self._job(phase, done)
-            key = self._means.trainer.key(job)
-            self._means.trainer.abandon(keep=key)
-            future = self._means.trainer.submit(job, self._training_progress)
+            job = self._job(phase, results)
+            key = self._adapters.trainer.key(job)
+            self._adapters.trainer.abandon(keep=key)
+            future = self._adapters.trainer.submit(job, self._training_progress)
             if not future.done():
                 ahead = False
                 self._builders(candidate)[0].warm_up()
-                self._means.observer.stage(number, _stage(job, phase))
-            trained = done[phase.gives] = future.result()
-            told.append(_told(phase, trained, done))
-        self._memo.append(
+                self._adapters.observer.stage(number, _stage(job, phase))
+            network = results[phase.gives] = future.result()
+            phase_events.append(_phase_event(phase, network, results))
+        self._replay.append(
             NetworkTrained(
                 trial=number,
-                key=trained.key,
-                parent=told[-1].parent,
-                seconds=self._means.clock.monotonic_s() - began,
-                epochs=trained.epochs,
-                validation=trained.validation,
-                lightened=trained.lightened,
+                key=network.key,
+                parent=phase_events[-1].parent,
+                seconds=self._adapters.clock.monotonic_s() - began,
+                epochs=network.epochs,
+                validation=network.validation,
+                lightened=network.lightened,
                 ahead=ahead,
-                layers=trained.layers,
-                degree=self._degree(candidate, trained),
-                phases=tuple(told),
+                layers=network.layers,
+                degree=self._degree(candidate, network),
+                phases=tuple(phase_events),
             )
         )
-        return self._build(number, candidate, trained)
+        return self._build(number, candidate, network)
 
-    def _degree(self, candidate: Candidate, trained: TrainedNetwork) -> float | None:
+    def _degree(self, candidate: Candidate, network: TrainedNetwork) -> float | None:
         """G of a mixed rung, now that its layers are chosen; None where it is what was asked."""
         rung = Lightening.parse(candidate.lightening)
         if not rung.is_mixed:
             return None
-        low = sum(layer.weights for layer in trained.layers if layer.bits < 8)
+        low = sum(layer.weights for layer in network.layers if layer.bits < rung.kept_bits)
         return degree(self.sizes(candidate), rung, before=self.describe(candidate.network), low=low)
 
-    def _build(self, number: int, candidate: Candidate, trained: TrainedNetwork) -> ArtifactBuilt:
-        self._means.observer.stage(number, f"building {candidate}")
-        began = self._means.clock.monotonic_s()
-        builders, targets = self._builders(candidate), [bench.board.name for bench in self._means.benches]
+    def _build(self, number: int, candidate: Candidate, network: TrainedNetwork) -> ArtifactBuilt:
+        self._adapters.observer.stage(number, f"building {candidate}")
+        began = self._adapters.clock.monotonic_s()
+        builders, targets = self._builders(candidate), [bench.board.name for bench in self._adapters.benches]
         # One after the other: a build that is tuned is measured on its board meanwhile.
-        artifacts = [self._finished_build(self._start_build(builder, trained, candidate)) for builder in builders]
+        artifacts = [self._await_build(self._start_build(builder, network, candidate)) for builder in builders]
         first = artifacts[0]
-        built = ArtifactBuilt(
+        event = ArtifactBuilt(
             trial=number,
-            key=builders[0].key(trained, candidate.lightening),
+            key=builders[0].key(network, candidate.lightening),
             artifact=first,
-            seconds=self._means.clock.monotonic_s() - began,
-            converted=self._means.measuring.on_host(builders[0], first),
+            seconds=self._adapters.clock.monotonic_s() - began,
+            converted=self._on_host(builders[0], first),
             elsewhere={t: a for t, a in zip(targets, artifacts, strict=True) if a.sha256 != first.sha256},
         )
-        self._memo.append(built)
-        return built
+        self._replay.append(event)
+        return event
 
     def _builders(self, candidate: Candidate) -> list[Builder]:
         """One for each board, in their order."""
-        if candidate.delegate is not None and candidate.delegate in self._means.compilers:
-            return [self._means.compilers[candidate.delegate]] * len(self._means.benches)
-        return [self._means.builder_for(candidate.engine, bench.board) for bench in self._means.benches]
+        if candidate.delegate is not None and candidate.delegate in self._adapters.compilers:
+            return [self._adapters.compilers[candidate.delegate]] * len(self._adapters.benches)
+        return [self._adapters.builder_for(candidate.engine, bench.board) for bench in self._adapters.benches]
 
-    def _start_build(self, builder: Builder, trained: TrainedNetwork, candidate: Candidate) -> str:
+    def _start_build(self, builder: Builder, network: TrainedNetwork, candidate: Candidate) -> str:
         """Build, or join the build that was started ahead; return its key."""
-        key = builder.key(trained, candidate.lightening)
-        if key not in self._builds and candidate.engine in self._means.tuned:
-            self._builds[key] = _in_background(lambda: builder.build(trained, candidate.lightening))
+        key = builder.key(network, candidate.lightening)
+        if key not in self._builds and candidate.engine in self._facts.tuned_engines:
+            self._builds[key] = _in_background(lambda: builder.build(network, candidate.lightening))
         elif key not in self._builds:
-            self._builds[key] = self._building.submit(builder.build, trained, candidate.lightening)
+            self._builds[key] = self._building.submit(builder.build, network, candidate.lightening)
         return key
 
-    def _finished_build(self, key: str) -> Artifact:
+    def _await_build(self, key: str) -> Artifact:
         """Wait for a build. One that failed is not a candidate's for good: another with the same file tries again."""
         try:
             return self._builds[key].result()
@@ -231,11 +195,12 @@ class TrainAndBuild:
             raise
 
     def _training_progress(self, what: str, fraction: float) -> None:
-        self._means.observer.progress(what, fraction, 1.0)
+        self._adapters.observer.progress(what, fraction, 1.0)
 
     # while a remote board measures, the host trains and builds what may be asked next
 
     def run_on(self, bench: Bench, work: Callable[[], Attempt], strategy: Strategy) -> Attempt:
+        """Carry out a measurement; while a remote board is busy, make what the strategy may ask next."""
         if bench.board.shares_host:
             return work()
         measuring = _in_background(work)
@@ -246,45 +211,45 @@ class TrainAndBuild:
 
     def _make_ahead(self, candidate: Candidate, measuring: Future[Attempt]) -> bool:
         """Train and build while the board is busy; False when it is done and the result is waiting."""
-        done: dict[Source, TrainedNetwork] = {}
+        results: dict[Source, TrainedNetwork] = {}
         for phase in self._phases(candidate):
             if measuring.done():
                 return False
-            training = self._means.trainer.submit(self._job(phase, done), lambda _what, _fraction: None)
+            training = self._adapters.trainer.submit(self._job(phase, results), lambda _label, _fraction: None)
             _first_of(training, measuring)
             if not training.done():
                 return False
             if training.cancelled() or training.exception() is not None:
                 return True  # said when this candidate is asked, if it ever is
-            trained = done[phase.gives] = training.result()
-        if candidate.engine in self._means.tuned:
+            network = results[phase.gives] = training.result()
+        if candidate.engine in self._facts.tuned_engines:
             return not measuring.done()
         for builder in self._builders(candidate):
-            building = self._builds[self._start_build(builder, trained, candidate)]
+            building = self._builds[self._start_build(builder, network, candidate)]
             _first_of(building, measuring)
             if not building.done():
                 return False
         return True
 
 
-def _told(phase: TrainingPhase, trained: TrainedNetwork, done: Mapping[Source, TrainedNetwork]) -> PhaseDone:
+def _phase_event(phase: TrainingPhase, network: TrainedNetwork, results: Mapping[Source, TrainedNetwork]) -> PhaseDone:
     return PhaseDone(
         what=str(phase),
-        key=trained.key,
-        parent=done[phase.parent].key if phase.parent else None,
-        teacher=done[phase.teacher].key if phase.teacher else None,
+        key=network.key,
+        parent=results[phase.parent].key if phase.parent else None,
+        teacher=results[phase.teacher].key if phase.teacher else None,
         goes_on_from=phase.goes_on_from,
-        epochs=trained.epochs,
-        validation=trained.lightened or trained.validation,
-        note=trained.note,
+        epochs=network.epochs,
+        validation=network.lightened or network.validation,
+        note=network.note,
     )
 
 
 def _stage(job: TrainingJob, phase: TrainingPhase) -> str:
-    return f"{'running' if job.network.file is not None else 'training'} {_named(job)}: {phase}"
+    return f"{'running' if job.network.file is not None else 'training'} {_job_name(job)}: {phase}"
 
 
-def _named(job: TrainingJob) -> str:
+def _job_name(job: TrainingJob) -> str:
     """`width 1.41 w8a8`; a float network that others start from is `width 1.41 fp32`; M1's file goes by its name."""
     if job.network.file is not None:
         return job.network.label

@@ -1,4 +1,4 @@
-"""The phases (S704, embodiment 3): which trainings make a candidate, in order, and what each starts from.
+"""The phases (S704, embodiment 3): the trainings that make a candidate, in order, and what each starts from.
 
 Phase 1 trains M2, and M1 where it teaches; `m1-distilled` distils M2 into M1 (claims 2, 6, 8). Phase 2 lightens M2 to
 M3 and trains it from M2's weights, taught or not. Phase 3, of the schedule `patent3` alone, goes on from the M3 that
@@ -45,49 +45,49 @@ class TrainingPhase:
             case "m1-distilled":
                 return "M2 distilled into M1"
             case _:
-                taught = f", taught by {_NAMES[self.teacher]}" if self.teacher else ""
-                return f"M3 as {self.lightening}{taught}" + (", fine-tuned" if self.goes_on_from else "")
+                teacher = f", taught by {_NAMES[self.teacher]}" if self.teacher else ""
+                return f"M3 as {self.lightening}{teacher}" + (", fine-tuned" if self.goes_on_from else "")
 
 
 _NAMES: dict[Source, str] = {"m1": "M1", "m2": "M2", "m1-distilled": "M1 distilled from M2", "m3": "M3"}
 
 
-def phases(candidate: Candidate, m1: NetworkSpec, judged: Sequence[Trial], *, fine_tunes: bool) -> list[TrainingPhase]:
+def phases(candidate: Candidate, m1: NetworkSpec, trials: Sequence[Trial], *, fine_tunes: bool) -> list[TrainingPhase]:
     """Return the trainings that make a candidate, each after those it builds on; the last gives what is deployed.
 
-    `judged` are the trials so far; with `fine_tunes` the last of them with the same network and teacher, lightened
+    `trials` are those so far; with `fine_tunes` the last of them with the same network and teacher, lightened
     to another rung, is where the training goes on from.
     """
     if candidate.network.file is not None:
         return [TrainingPhase("m1", m1)]
     own: Source = "m1" if candidate.network == m1 else "m2"
-    widened = candidate.network.widened_from is not None
-    found = [TrainingPhase("m1", m1)] if widened else []
-    found.append(TrainingPhase(own, candidate.network, widens="m1" if widened else None))
+    widens = candidate.network.widened_from is not None
+    trainings = [TrainingPhase("m1", m1)] if widens else []
+    trainings.append(TrainingPhase(own, candidate.network, widens="m1" if widens else None))
     if candidate.lightening == "fp32":
-        return found
-    if candidate.teacher in {"m1", "m1-distilled"} and own != "m1" and not widened:
-        found.append(TrainingPhase("m1", m1))
+        return trainings
+    if candidate.teacher in {"m1", "m1-distilled"} and own != "m1" and not widens:
+        trainings.append(TrainingPhase("m1", m1))
     if candidate.teacher == "m1-distilled" and own != "m1":
-        found.append(TrainingPhase("m1-distilled", m1, parent="m1", teacher="m2"))
+        trainings.append(TrainingPhase("m1-distilled", m1, parent="m1", teacher="m2"))
     teacher: Source | None = None if candidate.teacher == "none" else candidate.teacher
     if own == "m1" and teacher is not None:  # M1 itself is lightened: whoever was to teach, it is M1
         teacher = "m1"
-    before = _trained_before(candidate, judged) if fine_tunes else None
-    found.append(
+    before = _earlier_training(candidate, trials) if fine_tunes else None
+    trainings.append(
         TrainingPhase("m3", candidate.network, candidate.lightening, parent=own, teacher=teacher, goes_on_from=before)
     )
-    return found
+    return trainings
 
 
-def _trained_before(candidate: Candidate, judged: Sequence[Trial]) -> str | None:
+def _earlier_training(candidate: Candidate, trials: Sequence[Trial]) -> str | None:
     """The key of the last training of the same network at another rung.
 
     What was trained once, for another engine say, is that training again: only what came before it counts.
     """
     before: str | None = None
     pruned_pct = Lightening.parse(candidate.lightening).pruned_pct
-    for trial in judged:
+    for trial in trials:
         other = trial.candidate
         if trial.training is None or (other.network, other.teacher) != (candidate.network, candidate.teacher):
             continue

@@ -1,4 +1,4 @@
-"""What the caller measured of M1, kept beside the ledger: a study that goes on judges its candidates beside it.
+"""M1 as the caller measured it, kept beside the ledger: a study that goes on judges its candidates beside it.
 
 Scores and bytes only: times of another hour are no pairs (`loop.controller`). What it was judged as is in the ledger.
 """
@@ -21,10 +21,10 @@ FILE = "own-m1.npz"
 _BYTES, _SCORES, _AGREEMENT = "deployed_bytes", "scores/", "agreement"
 
 
-def keep(given: Mapping[Split, ExternalMeasurement], folder: Path) -> None:
+def write(measurements: Mapping[Split, ExternalMeasurement], folder: Path) -> None:
     """Write M1's figures by split. Raises StationError where this machine has no room for them."""
     arrays: dict[str, NDArray[Any]] = {}
-    for split, figures in given.items():
+    for split, figures in measurements.items():
         arrays[f"{split}/{_BYTES}"] = np.array([figures.deployed_bytes])
         arrays |= {f"{split}/{_SCORES}{name}": np.asarray(scores) for name, scores in figures.scores.items()}
         if figures.agreement is not None:
@@ -33,7 +33,7 @@ def keep(given: Mapping[Split, ExternalMeasurement], folder: Path) -> None:
         write_npz(arrays, folder / FILE)
 
 
-def kept(folder: Path) -> dict[Split, ExternalMeasurement]:
+def read(folder: Path) -> dict[Split, ExternalMeasurement]:
     """Read them again; empty where none were told. Raises UserError where the file is damaged."""
     if not (folder / FILE).exists():
         return {}

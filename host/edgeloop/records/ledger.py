@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -38,12 +39,12 @@ class Accounts:
         self._trials = last.trials_spent if last else 0
 
     def next(self, event: Event) -> Entry:
-        """Return the entry that `event` would be; it counts once `booked`."""
-        asked = isinstance(event, TrialAsked) and event.role == "candidate"
+        """Return the entry that `event` would be; it counts once it is entered by `book`."""
+        number = isinstance(event, TrialAsked) and event.role == "candidate"
         return Entry(
             seq=self._seq + 1,
             utc=self._clock.utc(),
-            trials_spent=self._trials + asked,
+            trials_spent=self._trials + number,
             wall_s_spent=self.wall_s_spent,
             event=event,
         )
@@ -52,7 +53,8 @@ class Accounts:
     def wall_s_spent(self) -> float:
         return self._wall_before_s + self._clock.monotonic_s() - self._opened_s
 
-    def booked(self, entry: Entry) -> None:
+    def book(self, entry: Entry) -> None:
+        """Count an entry that is on disk."""
         self._seq = entry.seq
         self._trials = entry.trials_spent
 
@@ -72,17 +74,16 @@ class FileLedger:
         self._path = folder / LEDGER
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(folder / LOCK)
+            self._lock = _lock(folder / LOCK)
         except OSError as error:
             raise UserError(
                 f"{folder}: can't be written: {error.strerror}", next_step=Sentence("give another {}", Argument("out"))
             ) from error
-        try:
+        with ExitStack() as at_failure:
+            at_failure.callback(os.close, self._lock)
             self._entries, whole_bytes = _read(self._path)
-            self._file = self._opened(whole_bytes)
-        except BaseException:
-            os.close(self._lock)
-            raise
+            self._file = self._open(whole_bytes)
+            at_failure.pop_all()
         self._accounts = Accounts(clock, self._entries[-1] if self._entries else None)
 
     def append(self, event: Event) -> Entry:
@@ -96,7 +97,7 @@ class FileLedger:
             except OSError:
                 os.ftruncate(self._file, size)
                 raise
-        self._accounts.booked(entry)
+        self._accounts.book(entry)
         self._entries.append(entry)
         return entry
 
@@ -114,7 +115,7 @@ class FileLedger:
             os.close(self._lock)
             self._file = self._lock = -1
 
-    def _opened(self, whole_bytes: int) -> int:
+    def _open(self, whole_bytes: int) -> int:
         """Open for appending behind the last whole line, with a torn one moved aside."""
         new = not self._path.exists()
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -183,7 +184,7 @@ def _entry(line: bytes, where: str) -> Entry:
         ) from error
 
 
-def _locked(path: Path) -> int:
+def _lock(path: Path) -> int:
     """Return a descriptor that holds the lock, with our process id written for whoever finds it taken."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:

@@ -85,7 +85,7 @@ def scatter(
     parts += _grid(x_axis, y_axis, x_title, y_title, x_tick)
     parts += [_limit(line, x_axis, y_axis) for line in lines]
     parts += [_whiskers(mark, x_axis, y_axis) for mark in marks]
-    parts += _drawn(marks, x_axis, y_axis)
+    parts += _draw_marks(marks, x_axis, y_axis)
     parts.append("</svg>")
     return "".join(parts)
 
@@ -154,9 +154,9 @@ def _whiskers(mark: Mark, x_axis: _Axis, y_axis: _Axis) -> str:
     return "".join(parts)
 
 
-def _drawn(marks: Sequence[Mark], x_axis: _Axis, y_axis: _Axis) -> list[str]:
+def _draw_marks(marks: Sequence[Mark], x_axis: _Axis, y_axis: _Axis) -> list[str]:
     """Marks, then labels, each moved down until it covers no other label."""
-    placed: list[tuple[float, float]] = []
+    by_kind: list[tuple[float, float]] = []
     shapes, labels = [], []
     for mark in sorted(marks, key=lambda m: y_axis.place(m.y)):
         x, y = x_axis.place(mark.x), y_axis.place(mark.y)
@@ -164,9 +164,9 @@ def _drawn(marks: Sequence[Mark], x_axis: _Axis, y_axis: _Axis) -> list[str]:
         across, down = x + 9, y + 4
         if across > WIDTH - _RIGHT - 24:
             across = x - 9
-        while any(abs(across - px) < 22 and abs(down - py) < _LABEL_GAP - 3 for px, py in placed):
+        while any(abs(across - px) < 22 and abs(down - py) < _LABEL_GAP - 3 for px, py in by_kind):
             down += _LABEL_GAP - 3
-        placed.append((across, down))
+        by_kind.append((across, down))
         labels.append(_text(across, down, mark.label, "mark-label", "end" if across < x else "start"))
     return [*shapes, *labels]
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeloop.core.events import Entry
-from edgeloop.core.measurement import EnergySummary
+from edgeloop.core.metrics import METRICS
 from edgeloop.reports.front import front_rows
 from edgeloop.reports.run_view import RunView, TrialRow
 
-COLUMNS = (
+_OF_TRIALS = (
     "trial",
     "role",
     "target",
@@ -36,26 +36,11 @@ COLUMNS = (
     "metric_value",
     "metric_low",
     "metric_high",
-    "agreement",
-    "latency_p50_ns",
-    "latency_p50_low_ns",
-    "latency_p50_high_ns",
-    "latency_p90_ns",
-    "latency_p90_low_ns",
-    "latency_p90_high_ns",
-    "peak_rss_bytes",
-    "runtime_rss_bytes",
-    "energy_per",
-    "energy_per_period_mj",
-    "energy_per_period_low_mj",
-    "energy_per_period_high_mj",
-    "energy_above_idle_mj",
-    "energy_above_idle_low_mj",
-    "energy_above_idle_high_mj",
-    "power_idle_mw",
-    "power_active_mw",
+)
+_OF_VERDICTS = (
     "plan",
     "outcome",
+    "test_outcome",
     "passed",
     "front",
     "why",
@@ -63,17 +48,29 @@ COLUMNS = (
     "move",
     "error",
 )
+REQUIREMENTS = "requirements"
+"""The column of the requirements that limits stand for; only where a limit names one."""
+
+
+def columns() -> tuple[str, ...]:
+    """Return the headings: of the trial, of every metric that has columns, and of its verdict."""
+    return (*_OF_TRIALS, *(column.name for row in METRICS.values() for column in row.columns), *_OF_VERDICTS)
+
+
+COLUMNS = columns()
 
 
 def text(entries: Sequence[Entry]) -> str:
-    """The table as CSV with a header line; what was not measured is empty."""
+    """Return the table as CSV with a header line; what was not measured is empty."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    writer.writeheader()
     run = RunView.of(entries)
     front = {row.trial.number: row.outcome.value for row in front_rows(run)}
-    for row in run.rows:
-        cells = _row(row) | {"front": front.get(row.trial.number, "")}
+    rows = [_row(row) | {"front": front.get(row.trial.number, "")} for row in run.rows]
+    with_requirements = any(cells[REQUIREMENTS] for cells in rows)
+    headings = (*columns(), *((REQUIREMENTS,) if with_requirements else ()))
+    writer = csv.DictWriter(out, headings, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for cells in rows:
         writer.writerow({name: _plain(value) for name, value in cells.items()})
     return out.getvalue()
 
@@ -89,12 +86,12 @@ def _plain(value: object) -> object:
 
 
 def _row(row: TrialRow) -> dict[str, object]:
-    trial, summary, latency, metric = row.trial, row.summary, row.latency, row.accuracy
+    trial, summary, metric = row.trial, row.summary, row.accuracy
     cells: dict[str, object] = {
         "trial": trial.number,
         "role": trial.role,
         "target": row.target,
-        "emulated": row.judged.emulated if row.judged else "",
+        "emulated": row.judgement.emulated if row.judgement else "",
         "candidate": str(trial.candidate),
         "width": trial.candidate.network.width,
         "depth": trial.candidate.network.depth,
@@ -110,39 +107,26 @@ def _row(row: TrialRow) -> dict[str, object]:
         "evaluation": trial.evaluation,
         "predicted_bytes": trial.predicted_bytes,
         "deployed_bytes": row.deployed_bytes,
-        "plan": row.judged.plan.profile if row.judged else "",
+        "plan": row.judgement.plan.profile if row.judgement else "",
         "outcome": row.outcome.value if row.outcome else "",
+        "test_outcome": row.test_outcome.value if row.test_outcome else "",
         "passed": trial.passed,
         "why": trial.why,
         "direction": trial.move.direction if trial.move else "",
         "move": trial.move.sentence if trial.move else "",
         "error": trial.error.message if trial.error else "",
+        REQUIREMENTS: _requirements(row),
     }
     if metric is not None:
         cells |= {"metric": metric.metric, "metric_value": metric.value}
         if metric.interval is not None:
             cells |= {"metric_low": metric.interval.low, "metric_high": metric.interval.high}
     if summary is not None:
-        cells |= {"peak_rss_bytes": summary.peak_rss_bytes, "runtime_rss_bytes": summary.runtime_rss_bytes}
-        cells["agreement"] = summary.agreement.value if summary.agreement else None
-    if latency is not None:
-        cells |= {"latency_p50_ns": latency.p50, "latency_p90_ns": latency.p90}
-        for name, interval in latency.interval.items():
-            if name != "p99":
-                cells |= {f"latency_{name}_low_ns": interval.low, f"latency_{name}_high_ns": interval.high}
-    if summary is not None and summary.energy is not None:
-        cells |= _energy(summary.energy)
+        cells |= {column.name: column.cell(summary) for line in METRICS.values() for column in line.columns}
     return cells
 
 
-def _energy(energy: EnergySummary) -> dict[str, object]:
-    cells: dict[str, object] = {
-        "energy_per": energy.per,
-        "energy_per_period_mj": energy.per_period_mj,
-        "energy_above_idle_mj": energy.above_idle_mj,
-        "power_idle_mw": energy.idle_mw,
-        "power_active_mw": energy.active_mw,
-    }
-    for name, interval in energy.interval.items():
-        cells |= {f"energy_{name}_low_mj": interval.low, f"energy_{name}_high_mj": interval.high}
-    return cells
+def _requirements(row: TrialRow) -> str:
+    """Each requirement that a limit stands for, with what was found: `REQ-7 PASS; REQ-8 FAIL`."""
+    findings = row.judgement.verdict.findings if row.judgement else ()
+    return "; ".join(f"{f.requirement} {f.outcome.value}" for f in findings if f.requirement)

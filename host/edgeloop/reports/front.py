@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeloop.core.events import FrontAxis, Trial
+from edgeloop.core.units import number
 from edgeloop.core.verdict import Outcome
 from edgeloop.reports.chart import Mark, scatter
-from edgeloop.reports.run_view import RunView, number
+from edgeloop.reports.run_view import RunView
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +30,17 @@ class FrontRow:
 
     @property
     def line(self) -> str:
-        named = ", ".join(f"{axis.name} {cell}" for axis, cell in zip(self.axes, self.cells, strict=True))
-        return f"front: trial {self.trial.number} ({self.trial.candidate}): {named}; test data {self.outcome.value}"
+        axes = ", ".join(f"{axis.name} {cell}" for axis, cell in zip(self.axes, self.cells, strict=True))
+        return f"front: trial {self.trial.number} ({self.trial.candidate}): {axes}; test data {self.outcome.value}"
 
 
 def front_rows(run: RunView) -> list[FrontRow]:
     """The front, from the most accurate; empty where the run asked for none, or nothing passed."""
-    told = run.finished.front if run.finished is not None else None
-    if told is None:
+    record = run.end.front if run.end is not None else None
+    if record is None:
         return []
     trials = {trial.number: trial for trial in run.trials}
-    return [FrontRow(trials[m.trial], told.axes, m.values, m.outcome) for m in told.members]
+    return [FrontRow(trials[m.trial], record.axes, m.values, m.outcome) for m in record.members]
 
 
 def headings(rows: list[FrontRow]) -> list[str]:
@@ -76,5 +77,5 @@ def front_charts(rows: list[FrontRow], kinds: dict[Outcome, str]) -> Iterator[tu
             for row in rows
         ]
         unit = f", {axis.unit}" if axis.unit else ""
-        drawn = scatter(marks, [], f"{axis.name}{unit}", first.name, "{:,.5g}".format)
-        yield f"the front: {first.name} against {axis.name}", drawn
+        chart = scatter(marks, [], f"{axis.name}{unit}", first.name, "{:,.5g}".format)
+        yield f"the front: {first.name} against {axis.name}", chart

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgeloop.core.events import Entry
+from edgeloop.core.units import number
 from edgeloop.core.verdict import Family, Finding, Outcome
+from edgeloop.processes.files import write_whole
 from edgeloop.reports.chart import Line, Mark, scatter, shape
 from edgeloop.reports.conditions import declared, flat
+from edgeloop.reports.figures import meter_lines, stage_with_interval
 from edgeloop.reports.front import front_charts, front_rows, headings
-from edgeloop.reports.run_view import (
-    RunView,
-    TrialRow,
-    chain,
-    energy_with_interval,
-    latency_with_interval,
-    metric_with_interval,
-    mib,
-    more_needed,
-    ms,
-    number,
-    size_of,
-    stage_with_interval,
-)
+from edgeloop.reports.run_view import RunView, TrialRow, chain, limit_title, more_needed
 from edgeloop.reports.settings import HEADINGS, same_network
 
 KINDS = {
@@ -42,7 +30,6 @@ LEGEND = (
     ("open", "inconclusive"),
     ("void", "invalid: says nothing of the network"),
 )
-_STATISTIC = re.compile(r"^latency (p50|p90|p99|mean)\b")
 
 
 def text(entries: Sequence[Entry]) -> str:
@@ -50,9 +37,9 @@ def text(entries: Sequence[Entry]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    def under(told: str) -> Markup:
-        """An interval under its number instead of beside it."""
-        value, bracket, interval = told.partition(" [")
+    def under(cell: str) -> Markup:
+        """Put an interval under its number instead of beside it."""
+        value, bracket, interval = cell.partition(" [")
         if not bracket:
             return Markup("{}").format(value)
         return Markup("{}<small>{}</small>").format(value, bracket.strip() + interval)
@@ -65,15 +52,10 @@ def text(entries: Sequence[Entry]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "metric": metric_with_interval,
-        "mib": mib,
-        "ms": ms,
-        "number": number,
         "more": more_needed,
-        "size": size_of,
-        "latency": latency_with_interval,
+        "limit_title": limit_title,
         "stage": stage_with_interval,
-        "energy": energy_with_interval,
+        "meter": meter_lines,
         "flat": flat,
         "declared": declared,
         "under": under,
@@ -100,21 +82,13 @@ def text(entries: Sequence[Entry]) -> str:
 
 def write(entries: Sequence[Entry], path: Path) -> None:
     """Write the report; an earlier one is replaced only when the new one is complete."""
-    content = text(entries)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as making:
-        making.write(content)
-    made = Path(making.name)
-    made.chmod(0o644)
-    made.replace(path)
+    write_whole(path, text(entries))
 
 
 def _against_latency(run: RunView) -> tuple[str, str]:
     """The statistic that the latency limit is about (p50 without one), and accuracy against it."""
-    findings = [f for row in run.rows if row.judged for f in row.judged.verdict.findings]
-    named = next((found for f in findings if (found := _STATISTIC.match(f.text))), None)
-    statistic = named[1] if named else "p50"
+    findings = [f for row in run.rows if row.judgement for f in row.judgement.verdict.findings]
+    statistic = next((f.statistic for f in findings if f.metric == "latency" and f.statistic), "p50")
     marks = []
     for row in _drawable(run):
         if row.latency is not None:
@@ -125,7 +99,7 @@ def _against_latency(run: RunView) -> tuple[str, str]:
     lines = [
         Line("x", finding.limit, _line_label(finding))
         for finding in _limits(run, Family.SPEED)
-        if finding.limit is not None and finding.text.startswith(f"latency {statistic}")
+        if finding.limit is not None and (finding.metric, finding.statistic) == ("latency", statistic)
     ]
     title = f"measured latency {statistic}, ms"
     return statistic, scatter(marks, [*lines, *_accuracy_lines(run)], title, run.accuracy_name, "{:.4g}".format)
@@ -147,11 +121,11 @@ def _drawable(run: RunView) -> list[TrialRow]:
     return [row for row in run.rows if row.accuracy is not None and row.accuracy.metric == run.accuracy_name]
 
 
-def _mark(run: RunView, row: TrialRow, x: float, told: str, ends: tuple[float, float] | None) -> Mark:
+def _mark(run: RunView, row: TrialRow, x: float, place: str, ends: tuple[float, float] | None) -> Mark:
     metric = row.accuracy
     assert metric is not None, "only rows with the metric are drawn"
     name = "M1" if row.name == "M1" else f"trial {row.name}"
-    title = f"{name}: {row.trial.candidate}, {metric.metric} {metric.value:.4f}, {told}, {row.verdict}"
+    title = f"{name}: {row.trial.candidate}, {metric.metric} {metric.value:.4f}, {place}, {row.verdict}"
     return Mark(
         x=x,
         y=metric.value,
@@ -172,7 +146,7 @@ def _accuracy_lines(run: RunView) -> list[Line]:
     return [
         Line("y", finding.limit, _line_label(finding))
         for finding in _limits(run, Family.ACCURACY)
-        if finding.limit is not None and finding.text.split(" ", 1)[0] == run.accuracy_name
+        if finding.limit is not None and finding.metric == run.accuracy_name
     ]
 
 
@@ -188,10 +162,10 @@ def _legend_shape(kind: str) -> str:
 
 def _tools(run: RunView) -> dict[str, str]:
     """Versions of what ran on the host, and of what built the files; a file's own schedules are no tool of the run."""
-    tools = dict(run.started.versions) if run.started else {}
+    tools = dict(run.start.versions) if run.start else {}
     for trial in run.trials:
         if trial.build is not None:
-            told = [artifact.tools for artifact in trial.build.artifacts]
-            names = dict.fromkeys(name for one in told for name in one if name != "schedules")
-            tools |= {name: ", ".join(dict.fromkeys(one[name] for one in told if name in one)) for name in names}
+            versions = [artifact.tools for artifact in trial.build.artifacts]
+            names = dict.fromkeys(name for one in versions for name in one if name != "schedules")
+            tools |= {name: ", ".join(dict.fromkeys(one[name] for one in versions if name in one)) for name in names}
     return dict(sorted(tools.items()))

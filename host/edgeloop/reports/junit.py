@@ -22,12 +22,12 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def text(entries: Sequence[Entry]) -> str:
     """One test case for each limit and target of the network that was output, or of the nearest miss."""
     run = RunView.of(entries)
-    chosen = run.chosen
-    judgements = final_judgements(chosen) if chosen is not None else []
+    best = run.best
+    judgements = final_judgements(best) if best is not None else []
     suite = ET.Element("testsuite", name=_clean(f"edgeloop {run.name}"), time=f"{run.wall_s:.3f}")
-    for judged in judgements:
-        for finding in judged.verdict.findings:
-            _case(suite, judged, finding, passed=chosen is not None and chosen.passed)
+    for judgement in judgements:
+        for finding in judgement.verdict.findings:
+            _case(suite, judgement, finding, is_proven=best is not None and best.passed)
     undone = run.word != "PASSED" and suite.find("testcase/failure") is None and suite.find("testcase/error") is None
     if undone or not len(suite):
         case = ET.SubElement(suite, "testcase", name="run", classname=_clean(run.name))
@@ -46,23 +46,26 @@ def write(entries: Sequence[Entry], path: Path) -> None:
     path.write_text(text(entries), encoding="utf-8")
 
 
-def _case(suite: ET.Element, judged: Judgement, finding: Finding, *, passed: bool) -> None:
+def _case(suite: ET.Element, judgement: Judgement, finding: Finding, *, is_proven: bool) -> None:
     name = f"{finding.limit_id} {finding.text}"
-    target = f"{judged.target} (emulated)" if judged.emulated else judged.target
+    target = f"{judgement.target} (emulated)" if judgement.emulated else judgement.target
     case = ET.SubElement(suite, "testcase", name=_clean(name), classname=_clean(target))
+    if finding.requirement:
+        properties = ET.SubElement(case, "properties")
+        ET.SubElement(properties, "property", name="requirement", value=_clean(finding.requirement))
     outcome = finding.outcome
-    if judged.verdict.outcome in (Outcome.INVALID, Outcome.ERROR):
+    if judgement.verdict.outcome in (Outcome.INVALID, Outcome.ERROR):
         # What was measured outside the declared environment decides no limit, whatever its finding says.
-        outcome = judged.verdict.outcome
+        outcome = judgement.verdict.outcome
     if outcome is Outcome.FAIL:
         ET.SubElement(case, "failure", message=_clean(finding.reason), type=outcome.value)
         return
     if outcome is not Outcome.PASS:
-        message = "; ".join(filter(None, (*judged.verdict.reasons, finding.reason, more_needed(finding))))
+        message = "; ".join(filter(None, (*judgement.verdict.reasons, finding.reason, more_needed(finding))))
         ET.SubElement(case, "error", message=_clean(message), type=outcome.value)
         return
-    if not passed and not judged.plan.may_pass:
-        message = f"inside the limit under the {judged.plan.profile} plan, which passes nothing: {finding.reason}"
+    if not is_proven and not judgement.plan.may_pass:
+        message = f"inside the limit under the {judgement.plan.profile} plan, which passes nothing: {finding.reason}"
         ET.SubElement(case, "error", message=_clean(message), type="UNCONFIRMED")
 
 

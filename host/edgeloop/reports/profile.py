@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeloop.core.profile import MemoryPass, OperatorTime, Profile
-from edgeloop.reports.run_view import mib
+from edgeloop.core.units import MIB
 
 _PHASES = {
     "runtime": "runtime alone",
@@ -64,15 +64,15 @@ def _with(time: OperatorTime) -> str:
 
 def memory_facts(memory: MemoryPass) -> Iterator[tuple[str, str]]:
     """Lines of a memory pass."""
-    told = []
+    phases = []
     for phase in memory.phases:
-        peak = "" if phase.peak_bytes is None else f" (peak {mib(phase.peak_bytes)})"
-        told.append(f"{_PHASES[phase.phase]} {mib(phase.rss_bytes)}{peak}")
-    if told:
-        yield "memory by phase, MiB", ", ".join(told)
+        peak = "" if phase.peak_bytes is None else f" (peak {MIB.bare(phase.peak_bytes)})"
+        phases.append(f"{_PHASES[phase.phase]} {MIB.bare(phase.rss_bytes)}{peak}")
+    if phases:
+        yield "memory by phase, MiB", ", ".join(phases)
     if memory.polled and memory.rss_min_bytes is not None and memory.rss_max_bytes is not None:
-        grown = memory.rss_max_bytes - memory.rss_min_bytes
-        yield "memory between inferences", f"read {memory.polled} times, differed by {grown:,} bytes"
+        difference = memory.rss_max_bytes - memory.rss_min_bytes
+        yield "memory between inferences", f"read {memory.polled} times, differed by {difference:,} bytes"
     if memory.model_mapped_bytes is None:
         yield "model's file", "read, not mapped"
     else:

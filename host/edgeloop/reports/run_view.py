@@ -1,4 +1,4 @@
-"""What a run found, in the order in which it is told: shared by the text, HTML, CSV and JUnit reports.
+"""A run in the order in which it is told: shared by the text, HTML, CSV and JUnit reports.
 
 A function of ledger entries alone, so every report can be made again from a run folder.
 """
@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from edgeloop.core.events import Entry, Judgement, RunFinished, RunStarted, Trial, fold
-from edgeloop.core.measurement import EnergySummary, LatencySummary, MetricSummary, StageSummary, Summary
-from edgeloop.core.verdict import Finding, Outcome
+from edgeloop.core.measurement import LatencySummary, MetricSummary, Summary
+from edgeloop.core.units import number
+from edgeloop.core.verdict import ABOUT_THE_NETWORK, Finding, Outcome
+from edgeloop.reports.figures import FigureColumn, estimate_columns, first_score, reading_columns
 from edgeloop.sentences import command_line
-
-MEASURED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
-"""Outcomes that say something about a network."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitRow:
-    """A limit as a manager reads it: what was asked, what was measured, what is missing."""
+    """A limit as a manager reads it: the limit, the measured figure, and the gap between them."""
 
     target: str
     finding: Finding
@@ -28,7 +26,7 @@ class LimitRow:
     """How near any candidate came to this limit by itself; empty where none was judged."""
 
     @property
-    def measured(self) -> str:
+    def observation(self) -> str:
         return number(self.finding.observed, self.finding.unit)
 
     @property
@@ -37,7 +35,7 @@ class LimitRow:
 
     @property
     def gap(self) -> str:
-        """Room inside the limit (+) or what is missing (-), absolute and relative."""
+        """The room inside the limit (+) or what is missing (-), absolute and relative."""
         finding = self.finding
         if finding.gap is None:
             return "-"
@@ -47,10 +45,11 @@ class LimitRow:
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """A trial on one target, in words."""
+    """A trial on one target, in words: outcome, plan and figures of one judgement, the look at test data beside it."""
 
     trial: Trial
-    judged: Judgement | None
+    judgement: Judgement | None
+    """The last one on validation data; None where there is none yet."""
 
     @property
     def name(self) -> str:
@@ -58,19 +57,15 @@ class TrialRow:
 
     @property
     def target(self) -> str:
-        return self.judged.target if self.judged else ""
+        return self.judgement.target if self.judgement else ""
 
     @property
     def summary(self) -> Summary | None:
-        return self.judged.summary if self.judged else None
+        return self.judgement.summary if self.judgement else None
 
     @property
     def latency(self) -> LatencySummary | None:
         return self.summary.latency if self.summary else None
-
-    @property
-    def energy(self) -> EnergySummary | None:
-        return self.summary.energy if self.summary else None
 
     @property
     def deployed_bytes(self) -> int | None:
@@ -78,11 +73,17 @@ class TrialRow:
 
     @property
     def outcome(self) -> Outcome | None:
-        """None for a trial that is still under way, and for a reference that has no limit of its own."""
+        """The outcome on validation data; None for a trial that is still under way."""
         if self.trial.error is not None:
             return Outcome.ERROR
-        last = next((j for j in reversed(self.trial.judgements) if j.target == self.target), None)
-        return last.verdict.outcome if last else None
+        return self.judgement.verdict.outcome if self.judgement else None
+
+    @property
+    def test_outcome(self) -> Outcome | None:
+        """The outcome of the look at test data on this target; None where nobody has looked."""
+        looks = (j for j in reversed(self.trial.judgements) if j.split == "test" and j.target == self.target)
+        look = next(looks, None)
+        return look.verdict.outcome if look else None
 
     @property
     def word(self) -> str:
@@ -93,11 +94,11 @@ class TrialRow:
 
     @property
     def basis(self) -> str:
-        """Under which plan, and on which data, the outcome was reached; empty where nothing was judged."""
-        last = next((j for j in reversed(self.trial.judgements) if j.target == self.target), None)
-        if last is None or self.trial.error is not None or self.trial.role == "reference":
+        """The plan under which the outcome was reached, and what test data said; empty where nothing was judged."""
+        if self.judgement is None or self.trial.error is not None or self.trial.role == "reference":
             return ""
-        return f"{last.plan.profile}{', test data' if last.split == 'test' else ''}"
+        test = f"; test data {self.test_outcome.value}" if self.test_outcome is not None else ""
+        return f"{self.judgement.plan.profile}{test}"
 
     @property
     def verdict(self) -> str:
@@ -106,16 +107,15 @@ class TrialRow:
 
     @property
     def accuracy(self) -> MetricSummary | None:
-        summary = self.summary
-        return None if summary is None else next(iter(summary.metrics), summary.agreement)
+        return first_score(self.summary)
 
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run, told."""
+    """A run as reports need it."""
 
-    started: RunStarted | None
-    finished: RunFinished | None
+    start: RunStarted | None
+    end: RunFinished | None
     trials: tuple[Trial, ...]
     begun_utc: str
     ended_utc: str
@@ -125,8 +125,8 @@ class RunView:
     def of(cls, entries: Sequence[Entry]) -> RunView:
         events = [entry.event for entry in entries]
         return cls(
-            started=next((e for e in events if isinstance(e, RunStarted)), None),
-            finished=next((e for e in events if isinstance(e, RunFinished)), None),
+            start=next((e for e in events if isinstance(e, RunStarted)), None),
+            end=next((e for e in events if isinstance(e, RunFinished)), None),
             trials=tuple(fold(events)),
             begun_utc=entries[0].utc if entries else "",
             ended_utc=entries[-1].utc if entries else "",
@@ -135,7 +135,7 @@ class RunView:
 
     @property
     def name(self) -> str:
-        return self.started.campaign_name if self.started else "run"
+        return self.start.campaign_name if self.start else "run"
 
     @property
     def candidates(self) -> list[Trial]:
@@ -147,59 +147,60 @@ class RunView:
 
     @property
     def emulated(self) -> bool:
-        return any(judged.emulated for trial in self.trials for judged in trial.judgements)
+        return any(judgement.emulated for trial in self.trials for judgement in trial.judgements)
 
     @property
-    def chosen(self) -> Trial | None:
+    def best(self) -> Trial | None:
         """The network that was output; without one the nearest miss."""
-        if self.finished is not None and self.finished.best is not None:
-            return next((t for t in self.trials if t.number == self.finished.best), None)
-        passed = [trial for trial in self.candidates if trial.passed]
-        return next(iter(passed), None) or min(self._judged(), key=_missed_by, default=None)
+        if self.end is not None and self.end.best is not None:
+            return next((t for t in self.trials if t.number == self.end.best), None)
+        return next((trial for trial in self.candidates if trial.passed), None) or min(
+            self._with_verdict(), key=_missed_by, default=None
+        )
 
-    def _judged(self) -> list[Trial]:
-        return [t for t in self.candidates if t.outcome in MEASURED and t.measured is not None]
+    def _with_verdict(self) -> list[Trial]:
+        return [t for t in self.candidates if t.outcome in ABOUT_THE_NETWORK and t.last_validation is not None]
 
     @property
     def word(self) -> str:
         """The run in one word or two."""
-        if self.finished is None:
+        if self.end is None:
             return "NOT FINISHED"
-        return {0: "PASSED", 1: "NOT PASSED"}.get(self.finished.exit_code, "COULD NOT TELL")
+        return {0: "PASSED", 1: "NOT PASSED"}.get(self.end.exit_code, "COULD NOT TELL")
 
     @property
     def sentence(self) -> str:
         """The run in one sentence."""
-        if self.finished is not None:
-            return self.finished.sentence
-        asked = len(self.candidates)
+        if self.end is not None:
+            return self.end.sentence
+        count = len(self.candidates)
         command = command_line("run", resume=True)
-        return f"the run stopped or goes on: {asked} candidate{'' if asked == 1 else 's'} so far; `{command}` goes on"
+        return f"the run stopped or goes on: {count} candidate{'' if count == 1 else 's'} so far; `{command}` goes on"
 
     @property
     def limits(self) -> list[LimitRow]:
         """The limits beside what was measured on the chosen network, a row for each limit and target."""
-        chosen = self.chosen
-        if chosen is None:
+        best = self.best
+        if best is None:
             return []
         return [
-            LimitRow(judged.target, finding, self._closest(judged.target, finding.limit_id))
-            for judged in final_judgements(chosen)
-            for finding in judged.verdict.findings
+            LimitRow(judgement.target, finding, self._closest(judgement.target, finding.limit_id))
+            for judgement in final_judgements(best)
+            for finding in judgement.verdict.findings
         ]
 
     def _closest(self, target: str, limit_id: str) -> str:
-        found = [
+        candidates = [
             (finding.gap_relative, trial, finding)
-            for trial in self._judged()
-            for judged in trial.judgements
-            if judged.target == target and judged.verdict.outcome in MEASURED
-            for finding in judged.verdict.findings
+            for trial in self._with_verdict()
+            for judgement in trial.judgements
+            if judgement.target == target and judgement.verdict.outcome in ABOUT_THE_NETWORK
+            for finding in judgement.verdict.findings
             if finding.limit_id == limit_id and finding.gap_relative is not None
         ]
-        if not found:
+        if not candidates:
             return ""
-        _, trial, finding = max(found, key=lambda entry: entry[0])
+        _, trial, finding = max(candidates, key=lambda entry: entry[0])
         return f"{number(finding.observed, finding.unit)} (trial {trial.number})"
 
     @property
@@ -207,8 +208,8 @@ class RunView:
         """Every trial, a row for each target it was measured on."""
         rows: list[TrialRow] = []
         for trial in self.trials:
-            latest = {judged.target: judged for judged in trial.judgements if judged.split == "validation"}
-            rows.extend(TrialRow(trial, judged) for judged in latest.values())
+            latest = {j.target: j for j in trial.judgements if j.split == "validation"}
+            rows.extend(TrialRow(trial, judgement) for judgement in latest.values())
             if not latest:
                 rows.append(TrialRow(trial, None))
         return rows
@@ -222,9 +223,19 @@ class RunView:
         ]
 
     @property
-    def energy_per(self) -> Literal["period", "inference"] | None:
-        """What the energies are of; None where none was measured."""
-        return next((row.energy.per for row in self.rows if row.energy), None)
+    def summaries(self) -> list[Summary]:
+        """The figures of every row that was measured."""
+        return [row.summary for row in self.rows if row.summary is not None]
+
+    @property
+    def estimate_columns(self) -> list[FigureColumn]:
+        """Columns of scores, times and energies."""
+        return estimate_columns(self.summaries, self.accuracy_name)
+
+    @property
+    def reading_columns(self) -> list[FigureColumn]:
+        """Columns of what is read."""
+        return reading_columns(self.summaries)
 
     @property
     def several_targets(self) -> bool:
@@ -250,18 +261,23 @@ DIRECTIONS = {
 
 def final_judgements(trial: Trial) -> list[Judgement]:
     """The judgement that counts on each target: the look at test data where there was one."""
-    latest = {judged.target: judged for judged in trial.judgements if judged.split == "validation"}
-    latest.update({judged.target: judged for judged in trial.judgements if judged.split == "test"})
+    latest = {j.target: j for j in trial.judgements if j.split == "validation"}
+    latest.update({j.target: j for j in trial.judgements if j.split == "test"})
     return list(latest.values())
 
 
 def _missed_by(trial: Trial) -> float:
-    worst = trial.measured.verdict.worst if trial.measured else None
+    worst = trial.last_validation.verdict.worst if trial.last_validation else None
     return -(worst.gap_relative or 0.0) if worst else float("inf")
 
 
+def limit_title(finding: Finding) -> str:
+    """Return `L1`, or `L1 [REQ-7]` where the limit stands for a requirement."""
+    return f"{finding.limit_id} [{finding.requirement}]" if finding.requirement else finding.limit_id
+
+
 def more_needed(finding: Finding) -> str:
-    """For an inconclusive limit, what would decide it; empty otherwise."""
+    """Return what would decide an inconclusive limit; empty otherwise."""
     if finding.outcome is not Outcome.INCONCLUSIVE:
         return ""
     if finding.more_sessions:
@@ -271,66 +287,13 @@ def more_needed(finding: Finding) -> str:
     return "more measuring would not decide it soon"
 
 
-def number(value: float | None, unit: str = "") -> str:
-    """A number with its unit, as people read it; `-` for none."""
-    if value is None:
-        return "-"
-    if unit == "bytes":
-        return f"{value:,.0f} bytes"
-    return f"{value:.4g}{' ' + unit if unit else ''}"
-
-
-def ms(nanoseconds: float) -> str:
-    """Nanoseconds as milliseconds with four digits."""
-    return f"{nanoseconds / 1e6:.4g}"
-
-
-def mib(value: float | None) -> str:
-    return "-" if value is None else f"{value / 2**20:.1f}"
-
-
-def latency_with_interval(latency: LatencySummary | None, statistic: str) -> str:
-    """`1.234 [1.21, 1.26]` in ms; `-` for none."""
-    if latency is None:
-        return "-"
-    interval = next((span for name, span in latency.interval.items() if name == statistic), None)
-    text = ms(getattr(latency, statistic))
-    return f"{text} [{ms(interval.low)}, {ms(interval.high)}]" if interval else text
-
-
-def stage_with_interval(stage: StageSummary) -> str:
-    """`load 0.123 [0.121, 0.126]` in ms."""
-    interval = f" [{ms(stage.interval.low)}, {ms(stage.interval.high)}]" if stage.interval else ""
-    return f"{stage.stage} {ms(stage.p50)}{interval}"
-
-
-EACH = {"period": "a period", "inference": "an inference"}
-"""What an energy is of, in words."""
-
-
-def energy_with_interval(energy: EnergySummary | None, which: Literal["per_period", "above_idle"]) -> str:
-    """`12.3 [12.1, 12.6]` in mJ; `-` for none."""
-    value = None if energy is None else energy.per_period_mj if which == "per_period" else energy.above_idle_mj
-    if energy is None or value is None:
-        return "-"
-    interval = energy.interval.get(which)
-    return f"{value:.4g} [{interval.low:.4g}, {interval.high:.4g}]" if interval else f"{value:.4g}"
-
-
-def metric_with_interval(metric: MetricSummary | None) -> str:
-    if metric is None:
-        return "-"
-    text = f"{metric.value:.4f}"
-    return f"{text} [{metric.interval.low:.4f}, {metric.interval.high:.4f}]" if metric.interval else text
-
-
 def size_of(row: TrialRow) -> str:
     """Size is four numbers, always together: parameters, MACs, deployed bytes, bytes of activations at the peak."""
     trial = row.trial
-    deployed = f"{row.deployed_bytes:,} bytes deployed" if row.deployed_bytes is not None else "not built"
-    predicted = f" ({trial.predicted_bytes:,} predicted)" if trial.predicted_bytes is not None else ""
+    file = f"{row.deployed_bytes:,} bytes deployed" if row.deployed_bytes is not None else "not built"
+    prediction = f" ({trial.predicted_bytes:,} predicted)" if trial.predicted_bytes is not None else ""
     return (
-        f"{trial.sizes.parameters:,} parameters, {trial.sizes.macs:,} MACs, {deployed}{predicted}, "
+        f"{trial.sizes.parameters:,} parameters, {trial.sizes.macs:,} MACs, {file}{prediction}, "
         f"{trial.peak_activation_bytes:,} bytes of activations at the peak"
     )
 
@@ -343,8 +306,8 @@ class ChainRow:
     metric: str
     float_value: float | None
     fake_quantized: float | None
-    converted: float | None
-    """Of the built file, on the host."""
+    on_host: float | None
+    """Of the built file."""
     board: float | None
     test: float | None
     """On the board, on test data; all others are on validation data."""
@@ -354,12 +317,12 @@ def chain(run: RunView) -> list[ChainRow]:
     """The chain of every trial, a row for each target and metric."""
     rows = []
     for row in run.rows:
-        trained, built = row.trial.training, row.trial.build
+        training, build = row.trial.training, row.trial.build
         test = next((j for j in row.trial.judgements if j.split == "test" and j.target == row.target), None)
         stations = (
-            trained.validation if trained else {},
-            (trained.lightened or {}) if trained else {},
-            (built.converted or {}) if built else {},
+            training.validation if training else {},
+            (training.lightened or {}) if training else {},
+            (build.converted or {}) if build else {},
             _metrics(row.summary),
             _metrics(test.summary if test else None),
         )

@@ -11,7 +11,8 @@ from rich.table import Table
 from edgeloop.core.board import NO_DELEGATE
 from edgeloop.core.network import Setting
 from edgeloop.core.verdict import Outcome
-from edgeloop.reports.run_view import RunView, TrialRow, latency_with_interval
+from edgeloop.reports.figures import latency_with_interval
+from edgeloop.reports.run_view import RunView, TrialRow
 
 # From the fifth on they are numbers, which the page sets to the right.
 HEADINGS = ("network", "trial", "engine", "delegate", "threads", "p50 ms", "times the first")
@@ -32,10 +33,10 @@ class SettingRow:
     @property
     def delegate(self) -> str:
         summary = self.row.summary
-        asked = self.row.trial.candidate.delegate
-        if asked is None or summary is None or summary.delegation is None:
-            return asked or NO_DELEGATE
-        return f"{asked} ({summary.delegation.taken_pct:.0f} % of the operators)"
+        name = self.row.trial.candidate.delegate
+        if name is None or summary is None or summary.delegation is None:
+            return name or NO_DELEGATE
+        return f"{name} ({summary.delegation.taken_pct:.0f} % of the operators)"
 
     @property
     def _void(self) -> str:

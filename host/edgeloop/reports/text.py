@@ -15,26 +15,13 @@ from rich.text import Text
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Entry, Judgement
-from edgeloop.core.measurement import EnergySummary, Summary
+from edgeloop.core.units import number
 from edgeloop.core.verdict import Finding, Outcome
 from edgeloop.reports.conditions import declared, found
+from edgeloop.reports.figures import clauses, figure_lines
 from edgeloop.reports.front import front_rows, front_table
 from edgeloop.reports.profile import ProfileReport
-from edgeloop.reports.run_view import (
-    EACH,
-    LimitRow,
-    RunView,
-    TrialRow,
-    energy_with_interval,
-    latency_with_interval,
-    metric_with_interval,
-    mib,
-    more_needed,
-    ms,
-    number,
-    size_of,
-    stage_with_interval,
-)
+from edgeloop.reports.run_view import LimitRow, RunView, TrialRow, limit_title, more_needed, size_of
 from edgeloop.reports.settings import same_network, settings_table
 
 EMULATED = "EMULATED board: its times mean nothing as times"
@@ -55,9 +42,9 @@ def run_report(entries: Sequence[Entry]) -> RenderableType:
     return _RunReport(RunView.of(entries))
 
 
-def measure_report(judged: Judgement, artifact: Artifact, *, limits_given: bool = True) -> RenderableType:
+def measure_report(judgement: Judgement, artifact: Artifact, *, limits_given: bool = True) -> RenderableType:
     """One measurement of a ready model: latency, memory, accuracy, conditions, and the limits where given."""
-    return _MeasureReport(judged, artifact, limits_given)
+    return _MeasureReport(judgement, artifact, limits_given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +80,10 @@ class _RunReport:
             yield EMULATED
         for row in run.limits:
             yield _limit_line(row)
+        summaries, accuracy_name = run.summaries, run.accuracy_name
         for trial in run.rows:
-            yield _trial_line(trial, run.accuracy_name)
+            figures = [] if trial.summary is None else clauses(trial.summary, summaries, accuracy_name)
+            yield _trial_line(trial, figures)
         yield from (row.line for row in same_network(run))
         yield from (row.line for row in front_rows(run))
         for name, move in run.moves:
@@ -103,19 +92,19 @@ class _RunReport:
 
 @dataclass(frozen=True, slots=True)
 class _MeasureReport:
-    judged: Judgement
+    judgement: Judgement
     artifact: Artifact
     limits_given: bool
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        head = f"{self.artifact.shown} on {self.judged.target}"
+        head = f"{self.artifact.shown} on {self.judgement.target}"
         if self.limits_given:
-            outcome = self.judged.verdict.outcome
+            outcome = self.judgement.verdict.outcome
             style = STYLE[outcome] if console.is_terminal else ""
             yield Text.assemble((outcome.value, style), f"  {head}")
         else:
             yield Text(head)
-        if self.judged.emulated:
+        if self.judgement.emulated:
             yield Text(EMULATED, style="bold magenta" if console.is_terminal else "")
         if console.is_terminal:
             table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -124,58 +113,35 @@ class _MeasureReport:
             yield table
         else:
             yield from (Text(f"{name}: {value}") for name, value in self._facts())
-        summary = self.judged.summary
+        summary = self.judgement.summary
         if summary is not None and summary.profile is not None:
             yield ProfileReport(summary.profile)
         elif summary is not None and summary.profile_problem:
             yield Text(f"no profile: {summary.profile_problem}")
-        for finding in self.judged.verdict.findings:
-            yield finding_line(finding, styled=console.is_terminal)
-        outcome = self.judged.verdict.outcome
-        told = "" if outcome is Outcome.INCONCLUSIVE and not self.limits_given else f"{outcome.value}: "
-        for reason in self.judged.verdict.reasons:
-            yield Text(f"{told}{reason}")
+        for finding in self.judgement.verdict.findings:
+            yield finding_line(finding, in_colour=console.is_terminal)
+        outcome = self.judgement.verdict.outcome
+        prefix = "" if outcome is Outcome.INCONCLUSIVE and not self.limits_given else f"{outcome.value}: "
+        for reason in self.judgement.verdict.reasons:
+            yield Text(f"{prefix}{reason}")
 
     def _facts(self) -> Iterator[tuple[str, str]]:
-        judged, summary = self.judged, self.judged.summary
-        plan = judged.plan
+        judgement, summary = self.judgement, self.judgement.summary
         yield "model", f"{self.artifact.deployed_bytes:,} bytes, sha256 {self.artifact.sha256[:12]}"
         yield from _origin(self.artifact)
         if summary is not None:
             yield "engine", summary.run_by
-        latency = summary.latency if summary else None
-        if summary is not None and latency is not None:
-            yield (
-                "measured",
-                f"{plan.timing}, plan {plan.profile}: {latency.sessions} sessions, {latency.samples:,} samples",
-            )
-            for statistic in ("p50", "p90", "p99"):
-                told = f"{latency_with_interval(latency, statistic)} ms, {latency.confidence:.0%} interval"
-                yield f"latency {statistic}", told
-            for name in ("mean", "min", "first", "load"):
-                yield f"latency {name}" if name in ("mean", "min") else name, f"{ms(getattr(latency, name))} ms"
-            for stage in summary.stages_ns:
-                yield f"stage {stage.stage}", f"{stage_with_interval(stage).removeprefix(stage.stage + ' ')} ms, median"
-            if plan.period_ms is not None:
-                missed = f"{summary.missed_periods:,} of {latency.samples:,} periods missed"
-                yield "period", f"{plan.period_ms:g} ms, {missed}"
-            if summary.overhead_ns is not None:
-                yield "agent's own", f"at most {summary.overhead_ns / 1000:.2g} us in each latency"
-        if summary is not None:
-            yield from _memory_facts(summary)
-            yield from _energy_facts(summary.energy)
-        for metric in (*summary.metrics, *((summary.agreement,) if summary.agreement else ())) if summary else ():
-            yield metric.metric, f"{metric_with_interval(metric)} on {metric.n:,} samples"
-        if judged.environment is not None:
-            yield "declared", declared(judged.environment)
-        if judged.conditions:
-            yield "found", found(judged.conditions)
-        if judged.trust is not None and judged.trust.unknown:
-            yield "not known", ", ".join(judged.trust.unknown)
+        yield from figure_lines(judgement)
+        if judgement.environment is not None:
+            yield "declared", declared(judgement.environment)
+        if judgement.conditions:
+            yield "found", found(judgement.conditions)
+        if judgement.trust is not None and judgement.trust.unknown:
+            yield "not known", ", ".join(judgement.trust.unknown)
 
 
 def _origin(artifact: Artifact) -> Iterator[tuple[str, str]]:
-    """What a model was made of that is no .tflite as it is."""
+    """The origin of a model that is no .tflite as it is."""
     if artifact.converted_from is None:
         return
     tools = ", ".join(f"{name} {version}" for name, version in artifact.tools.items())
@@ -183,35 +149,6 @@ def _origin(artifact: Artifact) -> Iterator[tuple[str, str]]:
         yield "compiled", f"by {tools}"
     else:
         yield "converted", f"to float .tflite by {tools}, names left out"
-
-
-def _memory_facts(summary: Summary) -> Iterator[tuple[str, str]]:
-    if summary.peak_rss_bytes is None:
-        return
-    above = ""
-    if summary.runtime_rss_bytes is not None:
-        above = f", {mib(summary.peak_rss_bytes - summary.runtime_rss_bytes)} MiB above the runtime alone"
-    yield "memory", f"{mib(summary.peak_rss_bytes)} MiB at the peak{above}"
-
-
-def _energy_facts(energy: EnergySummary | None) -> Iterator[tuple[str, str]]:
-    if energy is None:
-        return
-    if energy.per_period_mj is not None and energy.idle_mw is not None and energy.active_mw is not None:
-        told = f"{energy_with_interval(energy, 'per_period')} mJ, {energy.confidence:.0%} interval, idle time included"
-        yield f"energy {EACH[energy.per]}", told
-        yield "energy above idle", f"{energy_with_interval(energy, 'above_idle')} mJ {EACH[energy.per]}"
-        yield "power", f"{energy.idle_mw:.4g} mW idle, {energy.active_mw:.4g} mW active"
-    clock = f", clocks to {energy.clock_uncertainty_ms:.3g} ms" if energy.clock_uncertainty_ms else ""
-    readings = f"{energy.sessions} sessions, {energy.samples:,} readings"
-    yield "power meter", f"{energy.meter}, accuracy {energy.accuracy_pct:g} %{clock}: {readings}"
-    for problem in energy.problems:
-        yield "no energy", problem
-
-
-def _energy_clause(energy: EnergySummary | None) -> str:
-    told = energy_with_interval(energy, "per_period")
-    return "" if energy is None else f"; energy {told} mJ {EACH[energy.per]}"
 
 
 def _limit_table(rows: Sequence[LimitRow], *, by_target: bool) -> Table:
@@ -223,9 +160,9 @@ def _limit_table(rows: Sequence[LimitRow], *, by_target: bool) -> Table:
         more = more_needed(finding)
         table.add_row(
             Text(finding.outcome.value, style=STYLE[finding.outcome]),
-            f"{finding.limit_id} {finding.text}" + (f"; {more}" if more else ""),
+            f"{limit_title(finding)} {finding.text}" + (f"; {more}" if more else ""),
             *([row.target] if by_target else []),
-            row.measured,
+            row.observation,
             row.bound,
             row.gap,
             row.closest,
@@ -240,27 +177,22 @@ def _trial_table(run: RunView, *, wide: bool) -> Table:
     table.add_column("candidate", overflow="fold")
     if by_target:
         table.add_column("target")
-    energy = [f"mJ/{run.energy_per}"] if run.energy_per else []
-    for heading in ("params", "G", run.accuracy_name, "p50 ms", "p90 ms", *energy, "bytes", "MiB"):
+    estimates, readings = run.estimate_columns, run.reading_columns
+    headings = [column.heading for column in estimates]
+    for heading in ("params", "G", *headings, "bytes", *(column.heading for column in readings)):
         table.add_column(heading, justify="right")
     table.add_column("verdict", overflow="fold")
     for row in run.rows:
-        peak = row.summary.peak_rss_bytes if row.summary else None
-        numbers = (
-            metric_with_interval(row.accuracy),
-            latency_with_interval(row.latency, "p50"),
-            latency_with_interval(row.latency, "p90"),
-            *([energy_with_interval(row.energy, "per_period")] if energy else []),
-        )
+        cells = ((column, column.cell(row.summary)) for column in estimates)
         table.add_row(
             row.name,
             str(row.trial.candidate),
             *([row.target] if by_target else []),
             f"{row.trial.sizes.parameters:,}",
             f"{row.trial.degree:.2f}",
-            *(told if wide or at == 2 else told.split(" [")[0] for at, told in enumerate(numbers)),
+            *(cell if wide or column.always_with_interval else cell.split(" [")[0] for column, cell in cells),
             f"{row.deployed_bytes:,}" if row.deployed_bytes is not None else "-",
-            mib(peak),
+            *(column.cell(row.summary) for column in readings),
             Text(row.verdict, style="dim" if row.name == "M1" or row.outcome is None else STYLE[row.outcome]),
         )
     return table
@@ -270,7 +202,7 @@ def _limit_line(row: LimitRow) -> str:
     finding = row.finding
     more = more_needed(finding)
     parts = [
-        f"{finding.outcome.value} {finding.limit_id} {finding.text} on {row.target}: measured {row.measured}",
+        f"{finding.outcome.value} {limit_title(finding)} {finding.text} on {row.target}: measured {row.observation}",
         f"bound {row.bound}",
         f"gap {row.gap}",
     ]
@@ -279,27 +211,21 @@ def _limit_line(row: LimitRow) -> str:
     return ", ".join(parts)
 
 
-def _trial_line(row: TrialRow, accuracy_name: str) -> str:
+def _trial_line(row: TrialRow, figures: Sequence[str]) -> str:
     name = "M1" if row.name == "M1" else f"trial {row.name}"
     where = f" on {row.target}" if row.target else ""
-    told = f"{name} ({row.trial.candidate}){where}: {row.verdict}; {size_of(row)}; G {row.trial.degree:.2f}"
+    head = f"{name} ({row.trial.candidate}){where}: {row.verdict}; {size_of(row)}; G {row.trial.degree:.2f}"
     if row.trial.error is not None:
-        return f"{told}; {row.trial.error.stage} failed ({row.trial.error.owner}): {row.trial.error.message}"
-    if row.summary is None:
-        return told
-    return (
-        f"{told}; {accuracy_name} {metric_with_interval(row.accuracy)}; "
-        f"p50 {latency_with_interval(row.latency, 'p50')} ms; p90 {latency_with_interval(row.latency, 'p90')} ms; "
-        f"memory {mib(row.summary.peak_rss_bytes)} MiB" + _energy_clause(row.energy)
-    )
+        return f"{head}; {row.trial.error.stage} failed ({row.trial.error.owner}): {row.trial.error.message}"
+    return "; ".join((head, *figures))
 
 
-def finding_line(finding: Finding, *, styled: bool) -> Text:
+def finding_line(finding: Finding, *, in_colour: bool) -> Text:
     more = more_needed(finding)
-    told = (
-        f" {finding.limit_id} {finding.text}: measured {number(finding.observed, finding.unit)}, "
+    text = (
+        f" {limit_title(finding)} {finding.text}: measured {number(finding.observed, finding.unit)}, "
         f"bound {number(finding.limit, finding.unit)}; {finding.reason}"
     )
     if more and more not in finding.reason:
-        told += f"; {more}"
-    return Text.assemble((finding.outcome.value, STYLE[finding.outcome] if styled else ""), told)
+        text += f"; {more}"
+    return Text.assemble((finding.outcome.value, STYLE[finding.outcome] if in_colour else ""), text)

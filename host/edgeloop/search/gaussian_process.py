@@ -1,4 +1,4 @@
-"""What is to be expected of a candidate, from what was measured of others: a reconstruction, which only orders.
+"""Expectations of a candidate, from what was measured of others: a reconstruction, which only orders.
 
 For each limit a Gaussian process over the points of the search (Rasmussen and Williams, Gaussian Processes for Machine
 Learning, 2006, algorithm 2.1): its mean is a power of the network's work or size, and points are alike by network, rung
@@ -25,7 +25,7 @@ _LEAST = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class _Prior:
-    """What is believed of the natural logarithm of a figure over its limit before anything was measured.
+    """The belief about the natural logarithm of a figure over its limit before anything was measured.
 
     Standard deviations of its parts, but for `slope`, which is a mean.
     """
@@ -47,7 +47,7 @@ _PRIORS = {
     Family.ENERGY: _Prior(0.9, 0.3, 3.0, network=0.1, rung=0.4, setting=0.4, rung_at_setting=0.7, noise=0.05),
     Family.MEMORY: _Prior(0.2, 0.2, 1.0, network=0.02, rung=0.1, setting=0.2, rung_at_setting=0.1, noise=0.02),
 }
-"""Bytes have a model of their own (lighten.Prediction)."""
+"""Bytes have a model of their own (size_model.Prediction)."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class LimitModel:
     """Learns findings, and says how likely a point is outside each limit."""
 
     space: SearchSpace
-    _seen: dict[tuple[Family, str], dict[Point, float]] = field(default_factory=dict)
+    _log_shares: dict[tuple[Family, str], dict[Point, float]] = field(default_factory=dict)
     _chances: dict[tuple[Family, str], dict[Point, float]] = field(default_factory=dict)
 
     def learn(self, point: Point, finding: Finding) -> None:
@@ -63,34 +63,34 @@ class LimitModel:
         value = _log_share(finding)
         if value is None or finding.family not in _PRIORS:
             return
-        self._seen.setdefault((finding.family, finding.limit_id), {})[point] = value
+        self._log_shares.setdefault((finding.family, finding.limit_id), {})[point] = value
         self._chances.clear()
 
     def outside(self, point: Point) -> dict[Family, float]:
         """By family, the chance that a point is outside the limit that it is likeliest outside of."""
         worst: dict[Family, float] = {}
-        for of in self._seen:
+        for of in self._log_shares:
             if of not in self._chances:
                 self._chances[of] = self._chances_of(*of)
             worst[of[0]] = max(worst.get(of[0], 0.0), self._chances[of].get(point, 0.0))
         return worst
 
     def _chances_of(self, family: Family, limit_id: str) -> dict[Point, float]:
-        prior, seen = _PRIORS[family], self._seen[family, limit_id]
+        prior, shares = _PRIORS[family], self._log_shares[family, limit_id]
         points = self.space.points
-        known, every = self._rows(family, list(seen)), self._rows(family, points)
-        centre = known[:, 0].mean()
-        known[:, 0] -= centre
+        learnt, every = self._rows(family, list(shares)), self._rows(family, points)
+        centre = learnt[:, 0].mean()
+        learnt[:, 0] -= centre
         every[:, 0] -= centre
-        gram = _covariance(prior, known, known) + prior.noise**2 * np.eye(len(known))
-        cross = _covariance(prior, every, known)
-        solved = np.linalg.solve(
-            gram, np.column_stack([np.array(list(seen.values())) - prior.slope * known[:, 0], cross.T])
+        gram = _covariance(prior, learnt, learnt) + prior.noise**2 * np.eye(len(learnt))
+        cross = _covariance(prior, every, learnt)
+        weights = np.linalg.solve(
+            gram, np.column_stack([np.array(list(shares.values())) - prior.slope * learnt[:, 0], cross.T])
         )
-        mean = prior.slope * every[:, 0] + cross @ solved[:, 0]
+        mean = prior.slope * every[:, 0] + cross @ weights[:, 0]
         parts = prior.level, prior.network, prior.rung, prior.setting, prior.rung_at_setting, prior.noise
         own = sum(part**2 for part in parts) + (prior.slope_sd * every[:, 0]) ** 2
-        deviation = np.sqrt(np.maximum(own - np.einsum("ij,ji->i", cross, solved[:, 1:]), 1e-12))
+        deviation = np.sqrt(np.maximum(own - np.einsum("ij,ji->i", cross, weights[:, 1:]), 1e-12))
         return dict(zip(points, map(NormalDist().cdf, (mean / deviation).tolist()), strict=True))
 
     def _rows(self, family: Family, points: Sequence[Point]) -> NDArray[np.float64]:
@@ -114,11 +114,11 @@ def _covariance(prior: _Prior, one: NDArray[np.float64], other: NDArray[np.float
 
 def _log_share(finding: Finding) -> float | None:
     """The logarithm of a figure over its limit, positive outside; of the error where more is better."""
-    observed, limit, gap = finding.observed, finding.limit, finding.gap
-    if observed is None or limit is None or gap is None:
+    value, limit, gap = finding.observed, finding.limit, finding.gap
+    if value is None or limit is None or gap is None:
         return None
-    if (gap > 0) == (observed > limit):  # more is better
-        observed, limit = (1 - observed, 1 - limit) if max(observed, limit) <= 1 else (limit, observed)
-    if limit <= 0 or observed < 0:
+    if (gap > 0) == (value > limit):  # more is better
+        value, limit = (1 - value, 1 - limit) if max(value, limit) <= 1 else (limit, value)
+    if limit <= 0 or value < 0:
         return None
-    return log(max(observed / limit, _LEAST))
+    return log(max(value / limit, _LEAST))

@@ -75,7 +75,7 @@ def determine(
 
     Left out is what is not larger than M1, and what channel rounding made equal to another network of the same source.
     """
-    found: dict[tuple[int, int, str], Larger] = {}
+    networks: dict[tuple[int, int, str], Larger] = {}
     left_out = []
     for spec in grid(m1, search, origin):
         sizes = sizes_of(spec)
@@ -85,14 +85,14 @@ def determine(
                 f"{spec.label} is left out: {sizes.parameters} parameters and {sizes.macs} MACs are not both "
                 f"more than M1's {m1_sizes.parameters} and {m1_sizes.macs}"
             )
-        elif same in found:
-            left_out.append(f"{spec.label} is left out: it has the size of {found[same].label}")
+        elif same in networks:
+            left_out.append(f"{spec.label} is left out: it has the size of {networks[same].label}")
         else:
-            found[same] = Larger(spec, sizes, spec.label)
-    return [found[same] for same in sorted(found)], left_out
+            networks[same] = Larger(spec, sizes, spec.label)
+    return [networks[same] for same in sorted(networks)], left_out
 
 
-def interpolated(points: Sequence[tuple[float, float]]) -> PredictBytes:
+def bytes_curve(points: Sequence[tuple[float, float]]) -> PredictBytes:
     """Return predicted bytes as a never-falling function of delta, through (delta, bytes) of real networks.
 
     Between networks log2(bytes) is linear in delta; beyond the last one it goes on with slope 1, bytes in
@@ -178,7 +178,7 @@ def shape_of(name: str) -> Shape:
     return own
 
 
-def evaluated(shape: Shape, params_m1: int, params_m2: int, parity: float) -> float:
+def size_evaluation(shape: Shape, params_m1: int, params_m2: int, parity: float) -> float:
     """Return the size difference evaluation function E, from 0 to 1; 0 for a network that is not larger than M1.
 
     delta = log2(params_m2 / params_m1); `parity` is delta*, from `parity_delta`.
@@ -187,11 +187,11 @@ def evaluated(shape: Shape, params_m1: int, params_m2: int, parity: float) -> fl
     return shape(delta, parity) if delta > 0 else 0.0
 
 
-def score_j(accuracy: float, latency: float, target: float, evaluated: float) -> float:
+def score_j(accuracy: float, latency: float, target: float, evaluation: float) -> float:
     """Return J = A (L/T)^-0.07 E^0.07; `latency` and `target` in the same unit.
 
     Raises ValueError where latency or target is not positive.
     """
     if latency <= 0 or target <= 0:
         raise ValueError(f"latency {latency} and target {target} must be positive")
-    return accuracy * math.pow(latency / target, -SCORE_EXPONENT) * math.pow(evaluated, SCORE_EXPONENT)
+    return accuracy * math.pow(latency / target, -SCORE_EXPONENT) * math.pow(evaluation, SCORE_EXPONENT)

@@ -1,4 +1,4 @@
-"""The judge's half of the method (S705): what a finished trial says, and which way the lightening turns next.
+"""The judge's half of the method (S705): the result of a finished trial, and which way the lightening turns next.
 
 Claims 3 to 5: accuracy at or under its threshold lowers the degree of lightening, speed at or under its
 threshold raises it; energy, size and memory turn like speed. Only *measured* numbers turn anything: what was not
@@ -8,27 +8,23 @@ leave open (both fail, nothing faster, nothing decided) is a reconstruction: doc
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
 
 from edgeloop.core.events import Judgement, Trial
-from edgeloop.core.measurement import EnergySummary, LatencySummary
-from edgeloop.core.verdict import Family, Finding, Outcome
+from edgeloop.core.verdict import ABOUT_THE_NETWORK, Family, Finding, Outcome
 from edgeloop.search.larger_networks import score_j
 
 COSTS = (Family.SPEED, Family.ENERGY, Family.SIZE, Family.MEMORY)
 OF_WORK = frozenset({Family.SPEED, Family.ENERGY})
 """Costs of what an engine computes: where two rungs run the same kernels, they have both alike."""
 _Of = TypeVar("_Of", bound=Hashable)
-_MEMORY_NOISE = 0.01
-"""Resident memory of two fresh processes differs by less than this share."""
 
 
 class Intent(Enum):
-    """Which way a trial turns the search."""
+    """The way that a trial turns the search."""
 
     LOWER = "accuracy failed: lower the degree"
     RAISE = "a cost failed: raise the degree"
@@ -40,16 +36,17 @@ class Intent(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What a finished trial says."""
+class TrialResult:
+    """A finished trial as the search takes it."""
 
     outcome: Outcome
-    failed: Mapping[Family, Finding] = field(default_factory=dict)
+    failures: Mapping[Family, Finding] = field(default_factory=dict)
     """By family, the failed finding furthest outside its limit."""
-    undecided: tuple[Finding, ...] = ()
+    open: tuple[Finding, ...] = ()
+    """Findings that could not be decided."""
     may_pass: bool = True
     """False for a pass under a plan that only steers."""
-    unmeasured: str = ""
+    not_measured: str = ""
     """For ERROR and INVALID: who has to act, and what happened."""
 
     @property
@@ -58,8 +55,8 @@ class Reading:
             return Intent.KEEP
         if self.outcome is Outcome.PASS:
             return Intent.PASSED
-        accuracy = self.failed.get(Family.ACCURACY)
-        costs = [self.failed[family] for family in COSTS if family in self.failed]
+        accuracy = self.failures.get(Family.ACCURACY)
+        costs = [self.failures[family] for family in COSTS if family in self.failures]
         if accuracy is not None and costs:
             cost_further = min(map(gap_of, costs)) <= gap_of(accuracy)
             return Intent.SMALLER if cost_further else Intent.LARGER
@@ -78,10 +75,10 @@ def decisive(trial: Trial) -> tuple[Judgement, ...]:
     return tuple({j.target: j for j in trial.judgements if j.split == "validation"}.values())
 
 
-def worst_findings(judged: Sequence[Judgement]) -> list[Finding]:
+def worst_findings(judgements: Sequence[Judgement]) -> list[Finding]:
     """Return of each limit the finding with the least room, over the targets that were measured as declared."""
-    measured = [j.verdict for j in judged if j.verdict.outcome not in (Outcome.ERROR, Outcome.INVALID)]
-    return list(_least_room((f.limit_id, f) for verdict in measured for f in verdict.findings).values())
+    verdicts = [j.verdict for j in judgements if j.verdict.outcome not in (Outcome.ERROR, Outcome.INVALID)]
+    return list(_least_room((f.limit_id, f) for verdict in verdicts for f in verdict.findings).values())
 
 
 def _least_room(findings: Iterable[tuple[_Of, Finding]]) -> dict[_Of, Finding]:
@@ -93,27 +90,32 @@ def _least_room(findings: Iterable[tuple[_Of, Finding]]) -> dict[_Of, Finding]:
     return worst
 
 
-def read(trial: Trial) -> Reading:
-    """Return what a trial says. Over several targets the worst counts, a measured failure before all else."""
+def result_of(trial: Trial) -> TrialResult:
+    """Return what a trial came to. Over several targets the worst counts, a measured failure before all else."""
     if trial.error is not None:
         error = trial.error
-        return Reading(Outcome.ERROR, unmeasured=f"{error.stage} failed ({error.owner}): {error.message}")
-    judged = decisive(trial)
-    if not judged:
-        return Reading(Outcome.ERROR, unmeasured="nothing was measured")
-    outcomes = {j.verdict.outcome for j in judged}
+        return TrialResult(Outcome.ERROR, not_measured=f"{error.stage} failed ({error.owner}): {error.message}")
+    judgements = decisive(trial)
+    if not judgements:
+        return TrialResult(Outcome.ERROR, not_measured="nothing was measured")
+    outcomes = {j.verdict.outcome for j in judgements}
     if Outcome.FAIL in outcomes:
-        findings = (f for j in judged if j.verdict.outcome is Outcome.FAIL for f in j.verdict.findings)
-        return Reading(Outcome.FAIL, failed=_least_room((f.family, f) for f in findings if f.outcome is Outcome.FAIL))
+        findings = (f for j in judgements if j.verdict.outcome is Outcome.FAIL for f in j.verdict.findings)
+        failures = _least_room((f.family, f) for f in findings if f.outcome is Outcome.FAIL)
+        return TrialResult(Outcome.FAIL, failures=failures)
     for outcome in (Outcome.ERROR, Outcome.INVALID):
         if outcome in outcomes:
-            worst = next(j for j in judged if j.verdict.outcome is outcome)
-            reasons = "; ".join(worst.verdict.reasons) or "no reason was given"
-            return Reading(outcome, unmeasured=f"{outcome.lower()} on {worst.target}: {reasons}")
+            return _not_measured(next(j for j in judgements if j.verdict.outcome is outcome))
     if Outcome.INCONCLUSIVE in outcomes:
-        undecided = tuple(f for j in judged for f in j.verdict.findings if f.outcome is Outcome.INCONCLUSIVE)
-        return Reading(Outcome.INCONCLUSIVE, undecided=undecided)
-    return Reading(Outcome.PASS, may_pass=all(j.plan.may_pass for j in judged))
+        findings = (f for j in judgements for f in j.verdict.findings)
+        return TrialResult(Outcome.INCONCLUSIVE, open=tuple(f for f in findings if f.outcome is Outcome.INCONCLUSIVE))
+    return TrialResult(Outcome.PASS, may_pass=all(j.plan.may_pass for j in judgements))
+
+
+def _not_measured(judgement: Judgement) -> TrialResult:
+    outcome = judgement.verdict.outcome
+    reasons = "; ".join(judgement.verdict.reasons) or "no reason was given"
+    return TrialResult(outcome, not_measured=f"{outcome.lower()} on {judgement.target}: {reasons}")
 
 
 def score_of(trial: Trial) -> float | None:
@@ -129,153 +131,66 @@ def score_of(trial: Trial) -> float | None:
     def worst(family: Family) -> float:
         return min((gap_of(f) for f in findings if f.family is family), default=0.0)
 
-    evaluated = 1.0 if trial.evaluation is None else trial.evaluation
-    return score_j(max(1 + worst(Family.ACCURACY), 0.0), max(1 - worst(Family.SPEED), 1e-9), 1.0, evaluated)
+    evaluation = 1.0 if trial.evaluation is None else trial.evaluation
+    return score_j(max(1 + worst(Family.ACCURACY), 0.0), max(1 - worst(Family.SPEED), 1e-9), 1.0, evaluation)
 
 
-def ranked(trials: Sequence[Trial]) -> list[Trial]:
+def best_first(trials: Sequence[Trial]) -> list[Trial]:
     """Return the measured candidates, best first: passed, then nearest to its limits; J decides between equals.
 
     Trials that were not measured, or not in the declared environment, are left out.
     """
 
     def order(trial: Trial) -> tuple[bool, bool, float, float]:
-        inside = read(trial).outcome is Outcome.PASS
+        inside = result_of(trial).outcome is Outcome.PASS
         gaps = [gap_of(f) for j in decisive(trial) for f in j.verdict.findings]
         # Inside all limits room is no merit by itself: J ranks. Outside, the distance to the limit does.
         miss = 0.0 if inside else -min(gaps, default=0.0)
         return (not trial.passed, not inside, miss, -(score_of(trial) or 0.0))
 
-    measured = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
-    return sorted((t for t in trials if t.role == "candidate" and read(t).outcome in measured), key=order)
+    candidates = (t for t in trials if t.role == "candidate" and result_of(t).outcome in ABOUT_THE_NETWORK)
+    return sorted(candidates, key=order)
 
 
 def near_misses(trials: Sequence[Trial], most: int = 3) -> str:
     """Say which measured candidates came nearest and what each missed; empty where none was measured."""
-    told = []
-    for trial in (t for t in ranked(trials) if read(t).outcome is not Outcome.PASS):
+    misses = []
+    for trial in (t for t in best_first(trials) if result_of(t).outcome is not Outcome.PASS):
         findings = [f for j in decisive(trial) for f in j.verdict.findings if f.outcome is not Outcome.PASS]
         worst = min(findings, key=gap_of, default=None)
-        told.append(f"trial {trial.number} ({trial.candidate})" + (f": {figure(worst)}" if worst is not None else ""))
-    if not told:
+        missed_limit = f": {in_figures(worst)}" if worst is not None else ""
+        misses.append(f"trial {trial.number} ({trial.candidate}){missed_limit}")
+    if not misses:
         return ""
-    return f"the nearest miss is {told[0]}" if len(told) == 1 else f"the nearest misses are {'; '.join(told[:most])}"
+    return (
+        f"the nearest miss is {misses[0]}" if len(misses) == 1 else f"the nearest misses are {'; '.join(misses[:most])}"
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class RungComparison:
-    """One rung against another, as measured in this campaign."""
-
-    ratio: float
-    """Cost of the second over the first."""
-    better: bool
-    """The second costs less, by more than the noise."""
-    network: int
-    """Where it was measured."""
-
-
-@dataclass
-class Costs:
-    """Latency, energy and memory by (network, setting, rung), as measured in this campaign."""
-
-    _latency: dict[tuple[int, int, int], LatencySummary] = field(default_factory=dict)
-    _memory: dict[tuple[int, int, int], int] = field(default_factory=dict)
-    _energy: dict[tuple[int, int, int], EnergySummary] = field(default_factory=dict)
-
-    def learn(self, network: int, setting: int, rung: int, judged: Judgement) -> None:
-        if judged.summary is None or judged.verdict.outcome in (Outcome.ERROR, Outcome.INVALID):
-            return
-        if judged.summary.latency is not None:
-            self._latency[network, setting, rung] = judged.summary.latency
-        if judged.summary.peak_rss_bytes is not None:
-            self._memory[network, setting, rung] = judged.summary.peak_rss_bytes
-        if judged.summary.energy is not None and judged.summary.energy.per_period_mj is not None:
-            self._energy[network, setting, rung] = judged.summary.energy
-
-    def compare(self, family: Family, here: int, setting: int, one: int, other: int) -> RungComparison | None:
-        """Compare two rungs, at the network nearest to `here` where both were measured; None where none was."""
-        found = [
-            compared
-            for network in {key[0] for key in (*self._latency, *self._memory, *self._energy)}
-            if (compared := self._at(family, (network, setting, one), (network, setting, other))) is not None
-        ]
-        return min(found, key=lambda c: (abs(c.network - here), c.network), default=None)
-
-    def compare_settings(self, family: Family, here: int, rung: int, one: int, other: int) -> RungComparison | None:
-        """Compare two settings (engine, threads and delegate) for one rung, as `compare` does."""
-        found = [
-            compared
-            for network in {key[0] for key in (*self._latency, *self._memory, *self._energy)}
-            if (compared := self._at(family, (network, one, rung), (network, other, rung))) is not None
-        ]
-        return min(found, key=lambda c: (abs(c.network - here), c.network), default=None)
-
-    def _at(self, family: Family, one: tuple[int, int, int], other: tuple[int, int, int]) -> RungComparison | None:
-        if family is Family.MEMORY:
-            if one not in self._memory or other not in self._memory:
-                return None
-            ratio = self._memory[other] / self._memory[one]
-            return RungComparison(ratio, ratio < 1 - _MEMORY_NOISE, one[0])
-        if family is Family.ENERGY:
-            return self._energies(one, other)
-        if one not in self._latency or other not in self._latency:
-            return None
-        first, second = self._latency[one], self._latency[other]
-        noise_first, noise_second = first.interval.get("p50"), second.interval.get("p50")
-        better = (noise_second.high if noise_second else second.p50) < (noise_first.low if noise_first else first.p50)
-        return RungComparison(second.p50 / first.p50, better, one[0])
-
-    def _energies(self, one: tuple[int, int, int], other: tuple[int, int, int]) -> RungComparison | None:
-        """Per period: above idle may be near zero, where a ratio says nothing."""
-        if one not in self._energy or other not in self._energy:
-            return None
-        first, second = self._energy[one], self._energy[other]
-        from_mj, to_mj = first.per_period_mj or 0.0, second.per_period_mj or 0.0
-        noise_first, noise_second = first.interval.get("per_period"), second.interval.get("per_period")
-        better = (noise_second.high if noise_second else to_mj) < (noise_first.low if noise_first else from_mj)
-        return RungComparison(to_mj / from_mj, better, one[0])
-
-
-def figure(finding: Finding) -> str:
+def in_figures(finding: Finding) -> str:
     """Say a finding in figures: `latency p90 12.4 ms is over 10 ms`."""
-    what = re.split(r" (?:under|over|less than|at most|at least) ", finding.text, maxsplit=1)[0]
+    what = finding.label
     unit = "" if finding.unit in ("", "fraction", "ratio", "1") else f" {finding.unit}"
     if finding.observed is None or finding.limit is None:
         return f"{finding.text}: {finding.reason}"
-    observed, limit = _number(finding.observed) + unit, _number(finding.limit) + unit
+    value, limit = _number(finding.observed) + unit, _number(finding.limit) + unit
     if finding.outcome is Outcome.INCONCLUSIVE and finding.interval is not None:
         ends = ["open" if end is None else _number(end) for end in finding.interval]
-        return f"{what} {observed} ({ends[0]} to {ends[1]}) can't be told from {limit}"
+        return f"{what} {value} ({ends[0]} to {ends[1]}) can't be told from {limit}"
     if finding.observed == finding.limit:
-        return f"{what} {observed} is the limit itself, which is no pass"
-    return f"{what} {observed} is {'over' if finding.observed > finding.limit else 'under'} {limit}"
+        return f"{what} {value} is the limit itself, which is no pass"
+    return f"{what} {value} is {'over' if finding.observed > finding.limit else 'under'} {limit}"
 
 
-def told_in_figures(reading: Reading) -> str:
-    """Say what a reading found: what failed, what could not be decided, why nothing was measured, or that it passed."""
-    if reading.unmeasured:
-        return reading.unmeasured
-    if reading.failed:
-        return " and ".join(figure(finding) for finding in sorted(reading.failed.values(), key=gap_of))
-    if reading.undecided:
-        return "undecided, which is no pass: " + ", ".join(map(figure, reading.undecided))
-    return "every limit is met on validation data" if reading.outcome is Outcome.PASS else "not passed"
-
-
-def percent_faster(compared: RungComparison) -> str:
-    """Say a comparison of latencies: `41 % faster`, `12 % slower`, `not faster (2 %, within the noise)`."""
-    share = abs(1 - compared.ratio) * 100
-    if compared.better:
-        return f"{share:.0f} % faster"
-    return f"{share:.0f} % slower" if compared.ratio > 1 else f"not faster beyond the noise ({share:.0f} %)"
-
-
-def percent_less_energy(compared: RungComparison) -> str:
-    """Say a comparison of energies: `41 % less energy`, `12 % more energy`, `no less energy beyond the noise (2 %)`."""
-    share = abs(1 - compared.ratio) * 100
-    if compared.better:
-        return f"{share:.0f} % less energy"
-    return f"{share:.0f} % more energy" if compared.ratio > 1 else f"no less energy beyond the noise ({share:.0f} %)"
+def result_in_figures(result: TrialResult) -> str:
+    """Say what failed, what could not be decided, why nothing was measured, or that every limit was met."""
+    if result.not_measured:
+        return result.not_measured
+    if result.failures:
+        return " and ".join(in_figures(finding) for finding in sorted(result.failures.values(), key=gap_of))
+    if result.open:
+        return "undecided, which is no pass: " + ", ".join(map(in_figures, result.open))
+    return "every limit is met on validation data" if result.outcome is Outcome.PASS else "not passed"
 
 
 def _number(value: float) -> str:

@@ -7,22 +7,29 @@ not be transitive, and the reports show every interval. Candidates that are equa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeloop.core.events import FrontAxis, Judgement, Trial
 from edgeloop.core.limits import LimitSet
-from edgeloop.core.measurement import Summary
+from edgeloop.core.metric import LatencyStatistic, Metric, OnFront
+from edgeloop.core.metrics import METRICS, metric_named
 from edgeloop.core.verdict import Family
 from edgeloop.search.moves import decisive
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class _AxisReader:
     """An axis, and how it is read off what was measured on one target."""
 
     axis: FrontAxis
-    of: Callable[[Judgement], float | None]
+    metric: Metric
+    statistic: LatencyStatistic | None = None
+
+    def value(self, judgement: Judgement) -> float | None:
+        summary = judgement.summary
+        estimate = None if summary is None else self.metric.of_summary(summary, self.statistic)
+        return None if estimate is None else estimate.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +43,11 @@ class Front:
 
 def front(trials: Sequence[Trial], limits: LimitSet, lower_is_better: frozenset[str]) -> Front:
     """Return the front of confirmed candidates. An axis that one of them was not measured on is left out."""
-    readings = [_accuracy(trials, limits, lower_is_better), *_costs(limits)]
-    values = {trial.number: [_worst(reading, trial) for reading in readings] for trial in trials}
-    kept = [at for at in range(len(readings)) if all(found[at] is not None for found in values.values())]
-    places = {number: tuple(found[at] or 0.0 for at in kept) for number, found in values.items()}
-    axes = tuple(readings[at].axis for at in kept)
+    readers = [_accuracy(trials, limits, lower_is_better), *_costs(limits)]
+    values = {trial.number: [_worst(reader, trial) for reader in readers] for trial in trials}
+    everywhere = [at for at in range(len(readers)) if all(row[at] is not None for row in values.values())]
+    places = {number: tuple(row[at] or 0.0 for at in everywhere) for number, row in values.items()}
+    axes = tuple(readers[at].axis for at in everywhere)
     best = [
         number
         for number, place in places.items()
@@ -57,59 +64,40 @@ def front(trials: Sequence[Trial], limits: LimitSet, lower_is_better: frozenset[
 
 def dominates(one: Sequence[float], other: Sequence[float], axes: Sequence[FrontAxis]) -> bool:
     """Return whether `one` is no worse than `other` on every axis, and better on one."""
-    signed = [(a, b) if axis.better == "higher" else (-a, -b) for a, b, axis in zip(one, other, axes, strict=True)]
-    return all(a >= b for a, b in signed) and any(a > b for a, b in signed)
+    pairs = [(a, b) if axis.better == "higher" else (-a, -b) for a, b, axis in zip(one, other, axes, strict=True)]
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
 
-def _accuracy(trials: Sequence[Trial], limits: LimitSet, lower_is_better: frozenset[str]) -> _Reading:
+def _accuracy(trials: Sequence[Trial], limits: LimitSet, lower_is_better: frozenset[str]) -> _AxisReader:
     """The metric that the first accuracy limit is about; without one the task's first."""
-    summaries = (judged.summary for trial in trials for judged in decisive(trial))
-    measured = (metric.metric for summary in summaries if summary is not None for metric in summary.metrics)
-    limited = (limit.metric for limit in limits.limit if limit.family is Family.ACCURACY)
-    name = next(limited, None) or next(measured, "accuracy")
-
-    def value(summary: Summary) -> float | None:
-        if name == "agreement":
-            return None if summary.agreement is None else summary.agreement.value
-        return next((metric.value for metric in summary.metrics if metric.metric == name), None)
-
+    summaries = (judgement.summary for trial in trials for judgement in decisive(trial))
+    scores = (score.metric for summary in summaries if summary is not None for score in summary.metrics)
+    of_limits = (limit.metric for limit in limits.limit if limit.family is Family.ACCURACY)
+    name = next(of_limits, None) or next(scores, "accuracy")
     axis = FrontAxis(name=name, unit="", better="lower" if name in lower_is_better else "higher")
-    return _Reading(axis, lambda judged: None if judged.summary is None else value(judged.summary))
+    return _AxisReader(axis, metric_named(name))
 
 
-def _costs(limits: LimitSet) -> list[_Reading]:
-    statistic = next((limit.statistic for limit in limits.limit if limit.metric == "latency"), None) or "p50"
-
-    def latency_ms(judged: Judgement) -> float | None:
-        latency = judged.summary.latency if judged.summary is not None else None
-        return None if latency is None else float(getattr(latency, statistic)) / 1e6
-
-    def deployed_bytes(judged: Judgement) -> float | None:
-        return None if judged.summary is None else float(judged.summary.deployed_bytes)
-
-    return [
-        _Reading(FrontAxis(name=f"latency {statistic}", unit="ms", better="lower"), latency_ms),
-        _Reading(FrontAxis(name="deployed_size", unit="bytes", better="lower"), deployed_bytes),
-        *_energy(limits),
-    ]
+def _costs(limits: LimitSet) -> list[_AxisReader]:
+    """The metrics that every front has, and the first of a family that is an axis where a limit is about it."""
+    rows = [row for row in METRICS.values() if row.on_front is OnFront.ALWAYS]
+    # Speed goes before size, whatever the order in which figures are told.
+    rows.sort(key=lambda row: list(Family).index(row.family) if row.family is not None else len(Family))
+    first = {limit.family: limit.row for limit in reversed(limits.limit)}
+    rows += [row for row in first.values() if row.on_front is OnFront.WHERE_LIMITED]
+    return [_cost(row, limits) for row in rows]
 
 
-def _energy(limits: LimitSet) -> list[_Reading]:
-    """What the first limit on energy is about; without one, energy is not measured."""
-    metric = next((limit.metric for limit in limits.limit if limit.family is Family.ENERGY), None)
-
-    def millijoules(judged: Judgement) -> float | None:
-        energy = judged.summary.energy if judged.summary is not None else None
-        if energy is None:
-            return None
-        return energy.per_period_mj if metric == "energy_per_period" else energy.above_idle_mj
-
-    return [] if metric is None else [_Reading(FrontAxis(name=metric, unit="mJ", better="lower"), millijoules)]
+def _cost(metric: Metric, limits: LimitSet) -> _AxisReader:
+    """The axis of a cost, at the statistic that the first limit on it is about."""
+    statistics = (limit.statistic for limit in limits.limit if limit.metric == metric.name)
+    statistic = (next(statistics, None) or "p50") if metric.statistics else None
+    return _AxisReader(FrontAxis(name=metric.label(statistic), unit=metric.unit, better="lower"), metric, statistic)
 
 
-def _worst(reading: _Reading, trial: Trial) -> float | None:
-    found = [reading.of(judged) for judged in decisive(trial)]
-    numbers = [value for value in found if value is not None]
-    if not numbers or len(numbers) < len(found):
+def _worst(reader: _AxisReader, trial: Trial) -> float | None:
+    values = [reader.value(judgement) for judgement in decisive(trial)]
+    numbers = [value for value in values if value is not None]
+    if not numbers or len(numbers) < len(values):
         return None
-    return min(numbers) if reading.axis.better == "higher" else max(numbers)
+    return min(numbers) if reader.axis.better == "higher" else max(numbers)

@@ -37,26 +37,26 @@ def weight_bits(sizes: NetworkSizes, lightening: Lightening) -> tuple[int, ...]:
     """
 
     def bits(index: int, layer: LayerSize) -> int:
-        found = [lightening.weight_bits]
+        floors = [lightening.weight_bits]
         if sizes.is_edge(index):
-            found.append(lightening.edge_weight_bits)
+            floors.append(lightening.edge_weight_bits)
         if layer.depthwise:
-            found.append(lightening.depthwise_weight_bits)
-        return max(found)
+            floors.append(lightening.depthwise_weight_bits)
+        return max(floors)
 
     return tuple(bits(index, layer) for index, layer in enumerate(sizes.layers))
 
 
 def low_weights(sizes: NetworkSizes, lightening: Lightening) -> int:
-    """Return how many weights may take fewer than 8 bits: 0 where a rung under 8 bit changes nothing."""
-    if lightening.weight_bits >= 8:
+    """Return how many weights may take the fewer bits of a rung: 0 where no layer has a choice."""
+    if not lightening.has_choice:
         return 0
     bits = weight_bits(sizes, lightening)
-    return sum(layer.weights for layer, width in zip(sizes.layers, bits, strict=True) if width < 8)
+    return sum(layer.weights for layer, width in zip(sizes.layers, bits, strict=True) if width < lightening.kept_bits)
 
 
-def kept_at_8(sizes: NetworkSizes, lightening: Lightening, low: int | None = None) -> float:
-    """Return how many of those weights stay at 8 bit: what the share leaves, or all but the `low` that were taken."""
+def kept_weights(sizes: NetworkSizes, lightening: Lightening, low: int | None = None) -> float:
+    """Return how many of those weights keep their bits: what the share leaves, or all but the `low` that were taken."""
     eligible = low_weights(sizes, lightening)
     return eligible * (1 - lightening.share_pct / 100) if low is None else max(0, eligible - low)
 
@@ -78,7 +78,7 @@ def degree(
     bits: float = sum(
         layer.weights * width for layer, width in zip(sizes.layers, weight_bits(sizes, lightening), strict=True)
     )
-    bits += (8 - lightening.weight_bits) * kept_at_8(sizes, lightening, low)
+    bits += (lightening.kept_bits - lightening.weight_bits) * kept_weights(sizes, lightening, low)
     bits += 32 * sizes.other_parameters + lightening.activation_bits * sum(sizes.activations)
     return 1 - bits / (32 * total)
 
@@ -105,7 +105,7 @@ def predicted_bytes(sizes: NetworkSizes, lightening: Lightening, *, low: int | N
         total += layer_bytes + channel_bytes * layer.out_channels
     if not lightening.is_float:
         total += ZERO_POINT_BYTES * sum({layer.out_channels for layer in sizes.layers})
-    return total + round((8 - lightening.weight_bits) / 8 * kept_at_8(sizes, lightening, low))
+    return total + round((lightening.kept_bits - lightening.weight_bits) / 8 * kept_weights(sizes, lightening, low))
 
 
 @dataclass
@@ -116,12 +116,12 @@ class Prediction:
     layer is added, of the same rung where one was built, else of rungs of the same kind (float or integer).
     """
 
-    compiled: bool = False
+    is_code: bool = False
     """Files are code: what they have beyond their weights is about the same under every rung, so that all are kin."""
     _per_layer: dict[str, list[float]] = field(default_factory=dict)
 
     @property
-    def learnt(self) -> int:
+    def files(self) -> int:
         """Files learned from."""
         return sum(map(len, self._per_layer.values()))
 
@@ -135,7 +135,7 @@ class Prediction:
         residuals = self._per_layer.get(lightening.name) or [
             residual
             for name, residuals in self._per_layer.items()
-            if self.compiled or Lightening.parse(name).is_float == lightening.is_float
+            if self.is_code or Lightening.parse(name).is_float == lightening.is_float
             for residual in residuals
         ]
         correction = sum(residuals) / len(residuals) * len(sizes.layers) if residuals else 0.0

@@ -25,10 +25,10 @@ from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.data.files import write_board_npz
 from edgeloop.engines.registry import DEFAULT, ENGINES
 from edgeloop.errors import Fault, kept_on_disk
+from edgeloop.loop.adapters import Adapters, RunFacts
 from edgeloop.loop.controller import Controller
 from edgeloop.loop.measure_and_judge import MeasurementPolicy
 from edgeloop.loop.replay import EventReplay
-from edgeloop.loop.train_and_build import Adapters
 from edgeloop.ports import Bench, Builder, Observer, Strategy, Trainer
 from edgeloop.ready_models.converted import is_tensorflow
 from edgeloop.ready_models.reference_file import ReferenceFileBuilder
@@ -75,7 +75,7 @@ class CheckedRun:
 
 
 def open_controller(
-    run: CheckedRun, folder: Path, memo: EventReplay, observer: Observer, others: ThirdParties, stack: ExitStack
+    run: CheckedRun, folder: Path, replay: EventReplay, observer: Observer, others: ThirdParties, stack: ExitStack
 ) -> Controller:
     """Return the controller of a run in its folder. All that has to be closed is pushed to `stack`."""
     campaign, clock = run.campaign, SystemClock()
@@ -102,33 +102,34 @@ def open_controller(
         builder_for=lambda engine, board: builders.of(engine, by_name[board.name]),
         compilers=of_delegates,
         benches=benches,
-        memo=memo,
         clock=clock,
         observer=observer,
-        measuring=MeasurementPolicy(
-            campaign=campaign,
-            data=run.data,
-            scorer=run.scorer,
-            pipeline=run.pipeline,
-            samples=folder / "samples",
-            board_data=partial(_board_data, folder / "data", for_pipeline=run.pipeline is not None),
-            memo=memo,
-            clock=clock,
-            observer=observer,
-        ),
+        strategy=partial(_strategy, run, folder, replay, others),
+        has_room=lambda: shutil.disk_usage(folder).free >= ROOM_BYTES_MIN,
+        keep_external_m1=partial(external_reference.write, folder=folder),
+    )
+    facts = RunFacts(
+        campaign_key=campaign_key(campaign),
+        versions=_versions(campaign) | {"decision rule": DECISION_RULE},
         data_sha256=run.data.sha256,
         channel_multiple=run.channel_multiple,
-        has_room=lambda: shutil.disk_usage(folder).free >= ROOM_BYTES_MIN,
-        versions=_versions(campaign) | {"decision rule": DECISION_RULE},
-        campaign_key=campaign_key(campaign),
-        compared_by=(campaign.limits, run.scorer.lower_is_better),
-        strategy=partial(_strategy, run, folder, memo, others),
-        tuned=frozenset(name for name, row in ENGINES.items() if row.tunes and campaign.tuning.trials),
+        lower_is_better=run.scorer.lower_is_better,
         first_larger=next(iter(grid(reference_network(campaign), campaign.search, larger_networks(campaign)))),
-        own_m1=external_reference.kept(folder),
-        keep_own_m1=partial(external_reference.keep, folder=folder),
+        tuned_engines=frozenset(name for name, row in ENGINES.items() if row.tunes and campaign.tuning.trials),
+        external_m1=external_reference.read(folder),
     )
-    return Controller(campaign, reference_network(campaign), adapters)
+    policy = MeasurementPolicy(
+        campaign=campaign,
+        data=run.data,
+        scorer=run.scorer,
+        pipeline=run.pipeline,
+        samples=folder / "samples",
+        board_data=partial(_board_data, folder / "data", for_pipeline=run.pipeline is not None),
+        replay=replay,
+        clock=clock,
+        observer=observer,
+    )
+    return Controller(campaign, reference_network(campaign), adapters, facts, replay=replay, policy=policy)
 
 
 def training_pool(campaign: Campaign, folder: Path) -> TrainingPool:
@@ -168,7 +169,7 @@ def search_space(
 def _strategy(
     run: CheckedRun,
     folder: Path,
-    memo: EventReplay,
+    replay: EventReplay,
     others: ThirdParties,
     m1: NetworkSpec,
     sizes: NetworkSizes,
@@ -177,7 +178,7 @@ def _strategy(
 ) -> Strategy:
     """Make the run's strategy, once M1's own file is known."""
     campaign = run.campaign
-    start = memo.find(RunStarted, "")
+    start = replay.find(RunStarted, "")
     assert start is not None, "a run asks after it has started"
     storage = StudyStorage(
         storage=campaign.search.storage or f"sqlite:///{folder / STORAGE}",

@@ -16,7 +16,7 @@ from edgeloop.core import installed
 from edgeloop.core.limits import LimitSet
 from edgeloop.ports import Strategy
 from edgeloop.search.space import SearchSpace
-from edgeloop.search.strategies.grid_random import SweepStrategy, in_order, shuffled
+from edgeloop.search.strategies.grid_random import SweepStrategy, grid_order, random_order
 from edgeloop.search.strategies.patent import PatentStrategy
 from edgeloop.user_code.entry_points import load_installed
 
@@ -28,8 +28,8 @@ __all__ = [
     "StudyStorage",
     "SweepStrategy",
     "find_strategy",
-    "in_order",
-    "shuffled",
+    "grid_order",
+    "random_order",
     "strategy_for",
 ]
 
@@ -71,8 +71,8 @@ def _optuna(problem: SearchProblem) -> Strategy:
 STRATEGIES: dict[str, StrategyFactory] = {
     "patent": lambda problem: PatentStrategy(problem.space),
     "optuna": _optuna,
-    "grid": lambda problem: SweepStrategy(problem.space, in_order),
-    "random": lambda problem: SweepStrategy(problem.space, shuffled),
+    "grid": lambda problem: SweepStrategy(problem.space, grid_order),
+    "random": lambda problem: SweepStrategy(problem.space, random_order),
 }
 """Those that edgeloop brings, by the name that `search.strategy` has."""
 
@@ -88,11 +88,11 @@ def strategy_for(
     limits: LimitSet,
     *,
     lower_is_better: frozenset[str] = frozenset(),
-    published: StudyStorage | None = None,
+    storage: StudyStorage | None = None,
 ) -> Strategy:
     """Return the strategy that the search of `space` names.
 
     `lower_is_better`: metrics of the task where small is good. Raises MissingExtraError where optuna is asked for and
     not installed, UserError as `find_strategy`.
     """
-    return find_strategy(space.search.strategy)(SearchProblem(space, limits, lower_is_better, published))
+    return find_strategy(space.search.strategy)(SearchProblem(space, limits, lower_is_better, storage))

@@ -1,4 +1,4 @@
-"""What every strategy keeps of a search: which points were asked, and what built files teach about bytes."""
+"""The part that all strategies share: the points that were asked, and what built files teach about bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class VisitedPoints:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self._visited: set[Point] = set()
+        self._past: set[Point] = set()
 
     def rating(self, candidate: Candidate) -> tuple[float | None, int | None]:
         """Return E (None where M1 itself is lightened) and the predicted deployed bytes of a candidate.
@@ -21,11 +21,11 @@ class VisitedPoints:
         Both None for a candidate that is not of this search.
         """
         point = self.space.by_key.get(candidate.key)
-        return (None, None) if point is None else (self.space.evaluation(point), self.space.predicted(point))
+        return (None, None) if point is None else (self.space.evaluation(point), self.space.predicted_bytes(point))
 
-    def _untried(self) -> list[Point]:
-        """What was never asked, in the order of the space."""
-        return [point for point in self.space.points if point not in self._visited]
+    def _new_points(self) -> list[Point]:
+        """The points that were never asked, in the order of the space."""
+        return [point for point in self.space.points if point not in self._past]
 
     def _file_of(self, trial: Trial, here: Point) -> int | None:
         """Deployed bytes of a trial's file; None where none was built. The space learns of it and of its layers."""

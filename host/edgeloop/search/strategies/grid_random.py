@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from edgeloop.core.events import Trial
 from edgeloop.core.network import Candidate
 from edgeloop.core.verdict import Direction
-from edgeloop.search.moves import read, told_in_figures
+from edgeloop.search.moves import result_in_figures, result_of
 from edgeloop.search.space import Point, SearchSpace
 from edgeloop.search.strategies.base import VisitedPoints
 
@@ -21,12 +21,12 @@ AHEAD = 3
 Ordering = Callable[[SearchSpace], Sequence[Point]]
 
 
-def in_order(space: SearchSpace) -> list[Point]:
+def grid_order(space: SearchSpace) -> list[Point]:
     """Return every point: networks from the smallest, for each the rungs from the least lightened, then settings."""
     return sorted(space.points)
 
 
-def shuffled(space: SearchSpace) -> list[Point]:
+def random_order(space: SearchSpace) -> list[Point]:
     """Return every point in an order drawn by `search.seed`, without replacement.
 
     The order is that of SHA-256 digests over the seed and the point's own words: the same on every machine and
@@ -53,30 +53,30 @@ class SweepStrategy(VisitedPoints):
 
     def ask(self) -> tuple[Candidate, str] | None:
         """Return the next candidate and its place in the order. Raises ConfigError as `SearchSpace.networks` does."""
-        left = self._left()
-        if not left:
+        rest = self._rest()
+        if not rest:
             return None
-        place = f"{len(self._visited) + 1} of {len(self._visited) + len(left)}"
-        self._visited.add(left[0])
-        return self.space.candidate(left[0]), f"{place} in the order of a {self.space.search.strategy} search"
+        place = f"{len(self._past) + 1} of {len(self._past) + len(rest)}"
+        self._past.add(rest[0])
+        return self.space.candidate(rest[0]), f"{place} in the order of a {self.space.search.strategy} search"
 
     def tell(self, trial: Trial) -> tuple[Direction, str]:
         """Learn the size of a trial's file; what was measured moves nothing."""
         here = self.space.by_key.get(trial.candidate.key)
         if here is None:
             return "none", f"{trial.candidate} is not of this search: nothing moves"
-        self._visited.add(here)
+        self._past.add(here)
         self._file_of(trial, here)
-        left = self._left()
-        rest = f"the sweep goes on with {self._name(left[0])}" if left else "nothing untried is left"
-        return "none", f"{told_in_figures(read(trial))}; {rest}"
+        points = self._rest()
+        rest = f"the sweep goes on with {self._name(points[0])}" if points else "nothing untried is left"
+        return "none", f"{result_in_figures(result_of(trial))}; {rest}"
 
     def likely(self) -> list[Candidate]:
         """Return what will be asked next, in order."""
-        return [self.space.candidate(point) for point in self._left()[:AHEAD]]
+        return [self.space.candidate(point) for point in self._rest()[:AHEAD]]
 
-    def _left(self) -> list[Point]:
+    def _rest(self) -> list[Point]:
         if self._order is None:
             self._order = self._ordering(self.space)
-        untried = frozenset(self._untried())  # points may turn out to be the same network, and go
-        return [point for point in self._order if point in untried]
+        new = frozenset(self._new_points())  # points may turn out to be the same network, and go
+        return [point for point in self._order if point in new]

@@ -28,7 +28,7 @@ from edgeloop.core.limits import Limit, LimitSet
 from edgeloop.core.network import Candidate
 from edgeloop.core.verdict import Direction, Family, Finding, Outcome
 from edgeloop.errors import MissingExtraError
-from edgeloop.search.moves import decisive, read, told_in_figures
+from edgeloop.search.moves import decisive, result_in_figures, result_of
 from edgeloop.search.space import Point, SearchSpace
 from edgeloop.search.strategies.base import VisitedPoints
 
@@ -53,7 +53,7 @@ def needs_optuna() -> None:
 
 @dataclass(frozen=True, slots=True)
 class StudyObjective:
-    """What is made large or small: the number that the first limit of a family is about."""
+    """A number that is made large or small: the one that the first limit of a family is about."""
 
     limit_id: str
     name: str
@@ -62,24 +62,21 @@ class StudyObjective:
 
 def objectives_of(limits: LimitSet, lower_is_better: frozenset[str]) -> list[StudyObjective]:
     """Return one objective for each family that the limits name, in the order of the families."""
-    found = {limit.family: limit for limit in reversed(limits.limit)}
+    first = {limit.family: limit for limit in reversed(limits.limit)}
     return [
-        StudyObjective(limit.id, _named(limit), _maximised(limit, lower_is_better))
+        StudyObjective(limit.id, _title(limit), _is_maximised(limit, lower_is_better))
         for family in Family
-        if (limit := found.get(family)) is not None
+        if (limit := first.get(family)) is not None
     ]
 
 
-def _named(limit: Limit) -> str:
+def _title(limit: Limit) -> str:
     """The metric with its unit: `latency p90, ms`."""
-    what = f"{limit.metric} {limit.statistic}" if limit.statistic else limit.metric
-    unit = {Family.SPEED: ", ms", Family.SIZE: ", bytes", Family.MEMORY: ", bytes", Family.ENERGY: ", mJ"}.get(
-        limit.family, ""
-    )
-    return what + unit
+    metric = limit.row
+    return metric.label(limit.statistic) + (f", {metric.unit}" if metric.unit else "")
 
 
-def _maximised(limit: Limit, lower_is_better: frozenset[str]) -> bool:
+def _is_maximised(limit: Limit, lower_is_better: frozenset[str]) -> bool:
     if limit.family is not Family.ACCURACY:
         return False
     if limit.bound_name == "max_drop_from_reference":
@@ -88,9 +85,9 @@ def _maximised(limit: Limit, lower_is_better: frozenset[str]) -> bool:
 
 
 class Publishes(Protocol):
-    """Writes told trials down for others to look at; see `publish`."""
+    """Writes told trials down for others to look at; see `optuna_storage`."""
 
-    def write(self, told: Sequence[FrozenTrial], objectives: Sequence[StudyObjective]) -> None: ...
+    def write(self, trials: Sequence[FrozenTrial], objectives: Sequence[StudyObjective]) -> None: ...
 
 
 class OptunaStrategy(VisitedPoints):
@@ -110,22 +107,22 @@ class OptunaStrategy(VisitedPoints):
         self._limits = limits
         self._objectives = objectives_of(limits, lower_is_better)
         self._publisher = publisher
-        self._told: list[FrozenTrial] = []
+        self._trials: list[FrozenTrial] = []
         self._running: Point | None = None
         self._next: Point | None = None
 
     def ask(self) -> tuple[Candidate, str] | None:
         """Return the next candidate and why. Raises ConfigError as `SearchSpace.networks` does."""
-        point = self._suggested()
+        point = self._suggestion()
         if point is None:
             return None
-        measured = self._measured(self._told)
-        self._visited.add(point)
+        with_values = self._with_values(self._trials)
+        self._past.add(point)
         self._running, self._next = point, None
         return self.space.candidate(point), (
             f"drawn at random, as {STARTUP_TRIALS} trials are before the sampler listens"
-            if measured < STARTUP_TRIALS
-            else f"suggested by TPE from {measured} measured trials"
+            if with_values < STARTUP_TRIALS
+            else f"suggested by TPE from {with_values} measured trials"
         )
 
     def tell(self, trial: Trial) -> tuple[Direction, str]:
@@ -133,57 +130,57 @@ class OptunaStrategy(VisitedPoints):
         here = self.space.by_key.get(trial.candidate.key)
         if here is None:
             return "none", f"{trial.candidate} is not of this search: nothing moves"
-        self._visited.add(here)
+        self._past.add(here)
         self._file_of(trial, here)
         self._running = self._next = None
-        self._told.append(self._frozen(trial, here))
+        self._trials.append(self._frozen(trial, here))
         if self._publisher is not None:
-            self._publisher.write(self._told, self._objectives)
-        reading = read(trial)
-        said = told_in_figures(reading)
-        to = self._suggested()
+            self._publisher.write(self._trials, self._objectives)
+        reading = result_of(trial)
+        sentence = result_in_figures(reading)
+        to = self._suggestion()
         if to is None:
-            return "none", f"{said}; nothing untried is left"
-        if reading.unmeasured:
-            return "none", f"{said}; told as a failed trial, next is {self._name(to, here)}"
-        return self._direction(here, to), f"{said}; the sampler suggests {self._name(to, here)}"
+            return "none", f"{sentence}; nothing untried is left"
+        if reading.not_measured:
+            return "none", f"{sentence}; told as a failed trial, next is {self._name(to, here)}"
+        return self._direction(here, to), f"{sentence}; the sampler suggests {self._name(to, here)}"
 
     def likely(self) -> list[Candidate]:
         """Return what would be asked if nothing more became known: exact while points are drawn at random."""
         if self._running is None:
-            point = self._suggested()
+            point = self._suggestion()
         else:
-            lost = self._trial("FAIL", self._running)
-            point = self._suggest([*self._told, lost], frozenset(self._visited))
+            failure = self._trial("FAIL", self._running)
+            point = self._suggest([*self._trials, failure], frozenset(self._past))
         return [] if point is None else [self.space.candidate(point)]
 
     # suggestions
 
-    def _suggested(self) -> Point | None:
+    def _suggestion(self) -> Point | None:
         if self._next is None:
-            self._next = self._suggest(self._told, frozenset(self._visited))
+            self._next = self._suggest(self._trials, frozenset(self._past))
         return self._next
 
-    def _suggest(self, told: Sequence[FrozenTrial], visited: frozenset[Point]) -> Point | None:
+    def _suggest(self, trials: Sequence[FrozenTrial], past: frozenset[Point]) -> Point | None:
         import optuna
 
-        left = [point for point in self.space.points if point not in visited]
-        if len(left) < 2:
-            return next(iter(left), None)
-        digest = hashlib.sha256(f"{self.space.search.seed or 0}/{len(visited)}".encode()).digest()
+        rest = [point for point in self.space.points if point not in past]
+        if len(rest) < 2:
+            return next(iter(rest), None)
+        digest = hashlib.sha256(f"{self.space.search.seed or 0}/{len(past)}".encode()).digest()
         with quiet():
             sampler = optuna.samplers.TPESampler(
                 seed=int.from_bytes(digest[:4], "big"), n_startup_trials=STARTUP_TRIALS, multivariate=True
             )
             directions = ["maximize" if o.maximise else "minimize" for o in self._objectives]
             study = optuna.create_study(directions=directions, sampler=sampler)  # type: ignore[arg-type]
-            study.add_trials(told)
+            study.add_trials(trials)
             for _ in range(DRAWS_MAX):
-                drawn = self._point(study.ask(dict(self._distributions)).params)
-                if drawn in left:
-                    return drawn
-        wanted = drawn or left[0]
-        return min(left, key=lambda point: (_distance(point, wanted), point))
+                point = self._point(study.ask(dict(self._distributions)).params)
+                if point in rest:
+                    return point
+        near = point or rest[0]
+        return min(rest, key=lambda point: (_distance(point, near), point))
 
     @cached_property
     def _words(self) -> dict[Point, dict[str, Any]]:
@@ -192,18 +189,16 @@ class OptunaStrategy(VisitedPoints):
         Points that turned out to be the same network as another one are in it too: what is told later changes no
         distribution.
         """
-        sized = [(n.spec.width, n.spec.depth) for n in self.space.networks]
-        by_size = len(set(sized)) == len(sized)
+        sizes = [(n.spec.width, n.spec.depth) for n in self.space.networks]
+        by_size = len(set(sizes)) == len(sizes)
         delegating = any(setting.delegate is not None for setting in self.space.settings)
         words = {}
         for point in self.space.by_key.values():
             network = self.space.networks[point.network]
             setting = self.space.settings[point.setting]
-            named = (
-                {"width": network.spec.width, "depth": network.spec.depth} if by_size else {"network": network.label}
-            )
+            size = {"width": network.spec.width, "depth": network.spec.depth} if by_size else {"network": network.label}
             rung = self.space.rungs[point.rung].name
-            words[point] = {**named, "lightening": rung, "engine": setting.engine, "threads": setting.threads}
+            words[point] = {**size, "lightening": rung, "engine": setting.engine, "threads": setting.threads}
             if delegating:
                 words[point]["delegate"] = setting.delegate or NO_DELEGATE
         return words
@@ -235,42 +230,42 @@ class OptunaStrategy(VisitedPoints):
         attributes: dict[str, Any] = {
             "trial": trial.number,
             "candidate": str(trial.candidate),
-            "outcome": read(trial).outcome.value,
+            "outcome": result_of(trial).outcome.value,
         }
         if trial.evaluation is not None:
             attributes["size_difference_evaluation"] = trial.evaluation
         findings = self._findings(trial)
         values = [self._value(objective, findings) for objective in self._objectives]
-        if read(trial).unmeasured or None in values:
-            return self._trial("FAIL", here, user_attrs=attributes | {"reason": told_in_figures(read(trial))})
+        if result_of(trial).not_measured or None in values:
+            return self._trial("FAIL", here, user_attrs=attributes | {"reason": result_in_figures(result_of(trial))})
         # As a list: named constraints are new in Optuna 5, and optuna-dashboard 0.21 reads the list alone.
-        constraints = [max(map(_violation, found)) for found in findings.values()]
+        constraints = [max(map(_violation, of_limit)) for of_limit in findings.values()]
         attributes["limits"] = ", ".join(findings)
         system = {"constraints": constraints}
         return self._trial("COMPLETE", here, values=values, system_attrs=system, user_attrs=attributes)
 
     def _findings(self, trial: Trial) -> dict[str, list[Finding]]:
-        """What was found of each limit, on every target."""
-        found: dict[str, list[Finding]] = {}
-        for finding in (f for judged in decisive(trial) for f in judged.verdict.findings):
-            found.setdefault(finding.limit_id, []).append(finding)
-        return found
+        """The findings of each limit, on every target."""
+        by_limit: dict[str, list[Finding]] = {}
+        for finding in (f for judgement in decisive(trial) for f in judgement.verdict.findings):
+            by_limit.setdefault(finding.limit_id, []).append(finding)
+        return by_limit
 
     def _value(self, objective: StudyObjective, findings: Mapping[str, list[Finding]]) -> float | None:
         """The worst over targets; None where one target has no number."""
-        observed = [finding.observed for finding in findings.get(objective.limit_id, [])]
-        numbers = [value for value in observed if value is not None]
-        if not numbers or len(numbers) < len(observed):
+        values = [finding.observed for finding in findings.get(objective.limit_id, [])]
+        numbers = [value for value in values if value is not None]
+        if not numbers or len(numbers) < len(values):
             return None
         return min(numbers) if objective.maximise else max(numbers)
 
     @staticmethod
-    def _measured(told: Sequence[FrozenTrial]) -> int:
-        return sum(trial.values is not None for trial in told)
+    def _with_values(trials: Sequence[FrozenTrial]) -> int:
+        return sum(trial.values is not None for trial in trials)
 
 
 def _violation(finding: Finding) -> float:
-    """How far outside its limit: over 0 unless passed."""
+    """Return the distance outside the limit: over 0 unless passed."""
     gap = finding.gap_relative if finding.gap_relative is not None else finding.gap
     if gap is None:
         return 1.0

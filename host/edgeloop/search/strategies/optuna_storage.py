@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def check_storage(url: str) -> None:
     """Open a storage once, before anything is trained. Raises StationError where it can't be used."""
-    with _translated(url), quiet():
+    with _storage_errors(url), quiet():
         _storage(url)
 
 
@@ -36,26 +36,26 @@ class Publisher:
         self._storage: RDBStorage | None = None
         self._study: Study | None = None
 
-    def write(self, told: Sequence[FrozenTrial], objectives: Sequence[StudyObjective]) -> None:
+    def write(self, trials: Sequence[FrozenTrial], objectives: Sequence[StudyObjective]) -> None:
         """Make the study begin with these trials. Raises StationError where the storage can't be used.
 
         A study that holds more than was told stays as it is: a run that is walked again tells its trials one by one.
         """
-        with _translated(self._url), quiet():
-            study = self._study or self._opened(objectives)
+        with _storage_errors(self._url), quiet():
+            study = self._study or self._open(objectives)
             there = study.get_trials(deepcopy=False)
-            if not all(map(_same, there, told)):
+            if not all(map(_same, there, trials)):
                 assert self._storage is not None, "a study was opened from it"
                 study, there = self._anew(self._storage, objectives), []
-            study.add_trials(told[len(there) :])
+            study.add_trials(trials[len(there) :])
             self._study = study
 
-    def _opened(self, objectives: Sequence[StudyObjective]) -> Study:
+    def _open(self, objectives: Sequence[StudyObjective]) -> Study:
         import optuna
 
         storage = self._storage = self._storage or _storage(self._url)
         if self._name not in optuna.get_all_study_names(storage):
-            return self._created(storage, objectives)
+            return self._create(storage, objectives)
         study = optuna.load_study(study_name=self._name, storage=storage)
         fits = [direction.name for direction in study.directions] == [_direction(o).upper() for o in objectives]
         return study if fits else self._anew(storage, objectives)
@@ -64,9 +64,9 @@ class Publisher:
         import optuna
 
         optuna.delete_study(study_name=self._name, storage=storage)
-        return self._created(storage, objectives)
+        return self._create(storage, objectives)
 
-    def _created(self, storage: RDBStorage, objectives: Sequence[StudyObjective]) -> Study:
+    def _create(self, storage: RDBStorage, objectives: Sequence[StudyObjective]) -> Study:
         import optuna
 
         directions = [_direction(objective) for objective in objectives]
@@ -86,7 +86,7 @@ def _direction(objective: StudyObjective) -> str:
 
 
 def _same(one: FrozenTrial, other: FrozenTrial) -> bool:
-    """Whether two trials say the same; databases round."""
+    """Return whether two trials say the same; databases round."""
     if one.state != other.state or one.params != other.params or one.constraints.keys() != other.constraints.keys():
         return False
     numbers = zip(
@@ -98,7 +98,7 @@ def _same(one: FrozenTrial, other: FrozenTrial) -> bool:
 
 
 @contextmanager
-def _translated(url: str) -> Iterator[None]:
+def _storage_errors(url: str) -> Iterator[None]:
     """Translate what Optuna, SQLAlchemy, a database and its driver raise."""
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError

@@ -1,4 +1,4 @@
-"""What every Ledger must do. Subclass LedgerContract, give it a `reopen` fixture, and run it with pytest.
+"""The contract of every Ledger. Subclass LedgerContract, give it a `reopen` fixture, and run it with pytest.
 
 class TestMyLedger(LedgerContract):
     @pytest.fixture
@@ -21,7 +21,7 @@ from edgeloop.testing.fakes.clock import FakeClock
 Reopen = Callable[[FakeClock], Ledger]
 
 
-def asked(trial: int, role: Role = "candidate") -> TrialAsked:
+def trial_asked(trial: int, role: Role = "candidate") -> TrialAsked:
     """An event that spends a trial, unless it asks for the reference."""
     return TrialAsked(
         trial=trial,
@@ -56,16 +56,16 @@ class LedgerContract:
 
     def test_entries_come_back_in_the_order_they_were_appended(self, reopen: Reopen, clock: FakeClock) -> None:
         ledger = reopen(clock)
-        events: list[Event] = [_STARTED, asked(0, "reference"), asked(1), _ERRORED, _FINISHED]
-        appended = [ledger.append(event) for event in events]
-        assert ledger.entries() == appended
-        assert [entry.event for entry in appended] == events
-        assert [entry.seq for entry in appended] == [1, 2, 3, 4, 5]
+        events: list[Event] = [_STARTED, trial_asked(0, "reference"), trial_asked(1), _ERRORED, _FINISHED]
+        entries = [ledger.append(event) for event in events]
+        assert ledger.entries() == entries
+        assert [entry.event for entry in entries] == events
+        assert [entry.seq for entry in entries] == [1, 2, 3, 4, 5]
         ledger.close()
 
     def test_what_was_appended_is_there_when_reopened_and_numbers_go_on(self, reopen: Reopen, clock: FakeClock) -> None:
         first = reopen(clock)
-        before = [first.append(_STARTED), first.append(asked(1))]
+        before = [first.append(_STARTED), first.append(trial_asked(1))]
         first.close()
         second = reopen(clock)
         assert second.entries() == before
@@ -77,11 +77,12 @@ class LedgerContract:
         self, reopen: Reopen, clock: FakeClock
     ) -> None:
         first = reopen(clock)
-        spent = [first.append(event).trials_spent for event in (_STARTED, asked(0, "reference"), asked(1), _ERRORED)]
-        assert spent == [0, 0, 1, 1]
+        events: list[Event] = [_STARTED, trial_asked(0, "reference"), trial_asked(1), _ERRORED]
+        counts = [first.append(event).trials_spent for event in events]
+        assert counts == [0, 0, 1, 1]
         first.close()
         second = reopen(clock)
-        assert second.append(asked(2)).trials_spent == 2
+        assert second.append(trial_asked(2)).trials_spent == 2
         second.close()
 
     def test_time_is_spent_while_open_and_not_between(self, reopen: Reopen, clock: FakeClock) -> None:
@@ -89,12 +90,12 @@ class LedgerContract:
         clock.advance(30)
         assert first.append(_STARTED).wall_s_spent == 30
         clock.advance(12)
-        assert first.append(asked(1)).wall_s_spent == 42
+        assert first.append(trial_asked(1)).wall_s_spent == 42
         first.close()
         clock.advance(100_000)
-        rebooted = FakeClock(monotonic_s=5)  # a restart sets monotonic time back
-        second = reopen(rebooted)
-        rebooted.advance(8)
+        later = FakeClock(monotonic_s=5)  # a restart sets monotonic time back
+        second = reopen(later)
+        later.advance(8)
         assert second.append(_FINISHED).wall_s_spent == 50
         second.close()
 

@@ -1,4 +1,4 @@
-"""What every Strategy must do. Subclass StrategyContract, give it a `make` fixture, and run it with pytest.
+"""The contract of every Strategy. Subclass StrategyContract, give it a `make` fixture, and run it with pytest.
 
 class TestMyStrategy(StrategyContract):
     @pytest.fixture
@@ -70,56 +70,56 @@ class StrategyContract:
     def every(self, space: SearchSpace) -> list[Candidate]:
         return [space.candidate(point) for point in space.points]
 
-    def played(
+    def play(
         self, strategy: Strategy, limits: LimitSet, trials: int, faults: Mapping[str, Outcome] | None = None
     ) -> list[Trial]:
         """The first trials, whatever they come to."""
         board = SimulatedBoard(limits, contract_truth, faults=faults or {})
-        told = []
+        result = []
         for number in range(1, trials + 1):
-            asked = strategy.ask()
-            if asked is None:
+            question = strategy.ask()
+            if question is None:
                 break
-            told.append(board.measure(number, *asked, strategy))
-            strategy.tell(told[-1])
-        return told
+            result.append(board.measure(number, *question, strategy))
+            strategy.tell(result[-1])
+        return result
 
     def test_every_candidate_is_asked_once_and_then_nothing(
         self, make: Make, space: SearchSpace, every: list[Candidate]
     ) -> None:
         strategy = make(space, IMPOSSIBLE)
-        told = self.played(strategy, IMPOSSIBLE, len(every) + 5)
-        assert sorted(trial.candidate.key for trial in told) == sorted(candidate.key for candidate in every)
+        trials = self.play(strategy, IMPOSSIBLE, len(every) + 5)
+        assert sorted(trial.candidate.key for trial in trials) == sorted(candidate.key for candidate in every)
         assert strategy.ask() is None
 
     def test_asking_again_without_telling_asks_another_candidate(
         self, make: Make, space: SearchSpace, every: list[Candidate]
     ) -> None:
         strategy = make(space, LIMITS)
-        asked = [strategy.ask() for _ in range(len(every) + 1)]
-        assert asked[-1] is None
-        assert len({one[0].key for one in asked if one is not None}) == len(every)
+        questions = [strategy.ask() for _ in range(len(every) + 1)]
+        assert questions[-1] is None
+        assert len({one[0].key for one in questions if one is not None}) == len(every)
 
     def test_after_a_pass_the_rest_is_still_asked(self, make: Make, every: list[Candidate]) -> None:
-        told = self.played(make(contract_space(pareto=True), LIMITS), LIMITS, len(every) + 5)
-        assert len(told) == len(every)
-        assert {trial.outcome for trial in told} == {Outcome.PASS, Outcome.FAIL}
+        trials = self.play(make(contract_space(pareto=True), LIMITS), LIMITS, len(every) + 5)
+        assert len(trials) == len(every)
+        assert {trial.outcome for trial in trials} == {Outcome.PASS, Outcome.FAIL}
 
     @pytest.mark.parametrize("told_first", [0, 1, 7, 12])
     def test_the_same_trials_lead_to_the_same_questions(
         self, make: Make, space: SearchSpace, every: list[Candidate], told_first: int
     ) -> None:
         faults = {every[4].key: Outcome.ERROR, every[9].key: Outcome.INVALID, every[13].key: Outcome.INCONCLUSIVE}
-        whole = self.played(make(space, IMPOSSIBLE), IMPOSSIBLE, len(every), faults)
-        resumed = make(contract_space(), IMPOSSIBLE)
+        whole = self.play(make(space, IMPOSSIBLE), IMPOSSIBLE, len(every), faults)
+        again = make(contract_space(), IMPOSSIBLE)
         for trial in whole[:told_first]:  # told from a ledger: not asked, or asked, makes no difference
-            resumed.tell(trial)
-        rest = self.played(resumed, IMPOSSIBLE, len(every), faults)
+            again.tell(trial)
+        rest = self.play(again, IMPOSSIBLE, len(every), faults)
         assert [t.candidate for t in rest] == [t.candidate for t in whole[told_first:]]
 
     def test_a_walk_that_asks_again_meets_the_same_questions(self, make: Make, every: list[Candidate]) -> None:
-        first = self.played(make(contract_space(), LIMITS), LIMITS, len(every))
-        second = self.played(make(contract_space(), LIMITS), LIMITS, len(every))
+        first = self.play(make(contract_space(), LIMITS), LIMITS, len(every))
+        second = self.play(make(contract_space(), LIMITS), LIMITS, len(every))
         assert [(t.candidate, t.why) for t in first] == [(t.candidate, t.why) for t in second]
 
     @pytest.mark.parametrize("fault", [Outcome.ERROR, Outcome.INVALID])
@@ -127,10 +127,10 @@ class StrategyContract:
         self, make: Make, space: SearchSpace, fault: Outcome
     ) -> None:
         strategy = make(space, LIMITS)
-        asked = strategy.ask()
-        assert asked is not None
-        board = SimulatedBoard(LIMITS, contract_truth, faults={asked[0].key: fault})
-        direction, sentence = strategy.tell(board.measure(1, *asked, strategy))
+        question = strategy.ask()
+        assert question is not None
+        board = SimulatedBoard(LIMITS, contract_truth, faults={question[0].key: fault})
+        direction, sentence = strategy.tell(board.measure(1, *question, strategy))
         assert direction == "none"
         assert ("the simulated board is away" if fault is Outcome.ERROR else "throttled at 85 C") in sentence
 
@@ -138,29 +138,29 @@ class StrategyContract:
         strategy = make(space, IMPOSSIBLE)
         board = SimulatedBoard(IMPOSSIBLE, contract_truth)
         for number in range(1, 19):
-            asked = strategy.ask()
-            assert asked is not None
-            assert asked[1]
-            _, sentence = strategy.tell(board.measure(number, *asked, strategy))
+            question = strategy.ask()
+            assert question is not None
+            assert question[1]
+            _, sentence = strategy.tell(board.measure(number, *question, strategy))
             assert "ms is over 0.001 ms" in sentence
 
     def test_a_candidate_of_another_search_moves_nothing(self, make: Make, space: SearchSpace) -> None:
-        strategy, untouched = make(space, LIMITS), make(contract_space(), LIMITS)
+        strategy, other = make(space, LIMITS), make(contract_space(), LIMITS)
         foreign = Candidate(network=NetworkSpec(family="resnet"), lightening="w8a8")
         assert strategy.rating(foreign) == (None, None)
         board = SimulatedBoard(LIMITS, contract_truth)
         assert strategy.tell(board.measure(1, foreign, "of another search", strategy))[0] == "none"
-        assert strategy.ask() == untouched.ask()
+        assert strategy.ask() == other.ask()
 
     def test_a_rating_is_an_evaluation_from_0_to_1_and_bytes(self, make: Make, space: SearchSpace) -> None:
         strategy = make(space, LIMITS)
-        asked = strategy.ask()
-        assert asked is not None
-        evaluation, predicted = strategy.rating(asked[0])
+        question = strategy.ask()
+        assert question is not None
+        evaluation, file_bytes = strategy.rating(question[0])
         assert evaluation is not None
-        assert predicted is not None
+        assert file_bytes is not None
         assert 0 <= evaluation <= 1
-        assert predicted > 0
+        assert file_bytes > 0
 
     def test_what_is_likely_next_was_not_asked_and_is_named_once(
         self, make: Make, space: SearchSpace, every: list[Candidate]
@@ -168,14 +168,14 @@ class StrategyContract:
         strategy = make(space, IMPOSSIBLE)
         board = SimulatedBoard(IMPOSSIBLE, contract_truth)
         keys = {candidate.key for candidate in every}
-        asked: set[str] = set()
+        past: set[str] = set()
         for number in range(1, len(every) + 1):
             one = strategy.ask()
             assert one is not None
-            asked.add(one[0].key)
+            past.add(one[0].key)
             likely = [candidate.key for candidate in strategy.likely()]
             assert len(likely) == len(set(likely))
-            assert set(likely) <= keys - asked
+            assert set(likely) <= keys - past
             strategy.tell(board.measure(number, *one, strategy))
         assert strategy.likely() == []
 

@@ -19,7 +19,7 @@ class MemoryLedger:
 
     def append(self, event: Event) -> Entry:
         entry = self._accounts.next(event)
-        self._accounts.booked(entry)
+        self._accounts.book(entry)
         self._lines.append(entry.model_dump_json())
         return entry
 

@@ -23,18 +23,17 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardModel
 from edgeloop.core.campaign import Campaign, Data, Task
 from edgeloop.core.dataset import DataSet, DataSplit
-from edgeloop.core.events import Entry, RunFinished, Split
+from edgeloop.core.events import Entry, RunFinished
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, PowerTrace, ScheduleStep, Session, Subject
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome
 from edgeloop.errors import BuildError, ModelError, UserError
+from edgeloop.loop.adapters import Adapters, ExternalMeasurements, RunFacts, SizesOf
 from edgeloop.loop.controller import Controller
-from edgeloop.loop.external_measurements import ExternalMeasurement
 from edgeloop.loop.measure_and_judge import MeasurementPolicy
 from edgeloop.loop.replay import EventReplay
-from edgeloop.loop.train_and_build import Adapters
 from edgeloop.ports import Strategy, TrainedNetwork, TrainingJob, Watch
 from edgeloop.search.space import SearchSpace
 from edgeloop.search.strategies import strategy_for
@@ -75,7 +74,7 @@ class SimulatedWorkshop:
     """Where a latency limit lies that INCONCLUSIVE candidates can't be told from."""
     clock: FakeClock = field(default_factory=FakeClock)
     board: Board = field(default_factory=lambda: BOARD)
-    measured: list[tuple[str, str, int]] = field(default_factory=list)
+    measurements: list[tuple[str, str, int]] = field(default_factory=list)
     """(candidate, profile, samples evaluated) of every job that was measured."""
     _networks: dict[str, tuple[NetworkSpec, str]] = field(default_factory=dict)
 
@@ -88,7 +87,7 @@ class SimulatedWorkshop:
 
     # ports.Trainer
 
-    def key(self, job: Any, lightening: str = "") -> str:
+    def key(self, job: TrainingJob | TrainedNetwork, lightening: str = "") -> str:
         """Of a training, or of a build: ports.Trainer and ports.Builder both have it."""
         if isinstance(job, TrainedNetwork):
             return key_of("built", job.key, lightening)
@@ -136,7 +135,7 @@ class SimulatedWorkshop:
         subjects = {subject.label: subject for subject in request.subjects}
         samples = int(str(request.data).rpartition("-")[2])
         candidate = self._candidate(subjects["candidate"])
-        self.measured.append((str(candidate), request.plan.profile, samples))
+        self.measurements.append((str(candidate), request.plan.profile, samples))
         if self.faults.get(str(candidate)) == "refused":
             raise ModelError("the simulated engine refuses the model")
         inputs = np.arange(samples).reshape(-1, 1)
@@ -187,24 +186,24 @@ class SimulatedWorkshop:
         median_ns = truth.latency_ms * 1e6 * (1 + _SPREAD * draw.uniform(-1, 1))
         if fault is Outcome.INCONCLUSIVE:
             median_ns = self.undecided_ms * 1e6 * (5.0 if step.index % 2 else 0.2)
-        broken = fault is Outcome.ERROR
-        throttled = {"throttled": {"now": ["throttled"] if fault is Outcome.INVALID else [], "sticky": []}}
-        timed = np.full(0 if broken or step.kind != "latency" else RUNS, median_ns).astype(np.int64)
+        crashes = fault is Outcome.ERROR
+        conditions = {"throttled": {"now": ["throttled"] if fault is Outcome.INVALID else [], "sticky": []}}
+        latencies_ns = np.full(0 if crashes or step.kind != "latency" else RUNS, median_ns).astype(np.int64)
         return Session(
             index=step.index,
             label=step.label,
             kind=step.kind,
-            outcome="crashed" if broken else "ok",
-            detail="killed by SIGSEGV" if broken else "",
-            latencies_ns=timed,
-            warmups_ns=timed[:0],
-            load_ns=None if broken else 1_000_000,
-            first_ns=None if broken else int(3 * median_ns),
-            peak_rss_bytes=None if broken else truth.peak_rss_bytes,
-            runtime_rss_bytes=None if broken else truth.peak_rss_bytes // 2,
-            conditions={"before": throttled, "during": [], "after": throttled},
+            outcome="crashed" if crashes else "ok",
+            detail="killed by SIGSEGV" if crashes else "",
+            latencies_ns=latencies_ns,
+            warmups_ns=latencies_ns[:0],
+            load_ns=None if crashes else 1_000_000,
+            first_ns=None if crashes else int(3 * median_ns),
+            peak_rss_bytes=None if crashes else truth.peak_rss_bytes,
+            runtime_rss_bytes=None if crashes else truth.peak_rss_bytes // 2,
+            conditions={"before": conditions, "during": [], "after": conditions},
             boot_id="b",
-            power=None if broken or step.kind != "energy" else _trace(truth, request.plan, draw.uniform(-1, 1)),
+            power=None if crashes or step.kind != "energy" else _trace(truth, request.plan, draw.uniform(-1, 1)),
         )
 
     def _outputs(self, candidate: Candidate, inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -215,11 +214,11 @@ class SimulatedWorkshop:
         return {"y": np.eye(CLASSES, dtype=np.float32)[answers]}
 
 
-def _trace(truth: Truth, plan: Plan, drawn: float) -> PowerTrace:
+def _trace(truth: Truth, plan: Plan, draw: float) -> PowerTrace:
     """Steady power in both windows, a third of the energy above idle. Without a power meter nothing is recorded."""
     period_s, window_s = (plan.period_ms or truth.latency_ms) / 1000, plan.energy_window_s
     seconds = np.linspace(0.0, 2 * window_s, 201)
-    active_w = (truth.energy_mj or 0.0) / 1000 / period_s * (1 + _SPREAD * drawn)
+    active_w = (truth.energy_mj or 0.0) / 1000 / period_s * (1 + _SPREAD * draw)
     return PowerTrace(
         seconds=seconds,
         watts=np.where(seconds <= window_s, active_w * 2 / 3, active_w),
@@ -238,21 +237,21 @@ def simulated_run(
     workshop: SimulatedWorkshop,
     earlier: Iterable[Entry] = (),
     *,
-    own_m1: Mapping[Split, ExternalMeasurement] | None = None,
-    keep_own_m1: Callable[[Mapping[Split, ExternalMeasurement]], None] = lambda _given: None,
+    external_m1: ExternalMeasurements | None = None,
+    keep_external_m1: Callable[[ExternalMeasurements], None] = lambda _measurements: None,
 ) -> tuple[Controller, MemoryLedger]:
     """Return a campaign's controller over a simulated workshop, going on from `earlier` entries, and its ledger.
 
-    `own_m1` and `keep_own_m1` are those of `loop.train_and_build.Means`.
+    `external_m1` and `keep_external_m1` are those of `loop.adapters`.
     """
     ledger = MemoryLedger(workshop.clock, earlier)
-    memo = EventReplay(ledger, workshop)
+    replay = EventReplay(ledger, workshop)
     scorer = Scorer(campaign.task)
 
     larger = campaign.reference.larger
     assert isinstance(larger, str), "a list names files, which a simulated workshop does not read"
 
-    def strategy(m1: NetworkSpec, sizes: NetworkSizes, m1_bytes: int, sizes_of: Any) -> Strategy:
+    def strategy(m1: NetworkSpec, sizes: NetworkSizes, m1_bytes: int, sizes_of: SizesOf) -> Strategy:
         space = SearchSpace(
             search=campaign.search,
             m1=m1,
@@ -267,39 +266,38 @@ def simulated_run(
         )
         return strategy_for(space, campaign.limits, lower_is_better=scorer.lower_is_better)
 
-    measuring = MeasurementPolicy(
+    policy = MeasurementPolicy(
         campaign=campaign,
         data=simulated_data(),
         scorer=scorer,
         pipeline=None,
         samples=Path("/simulated/samples"),
         board_data=lambda _split, name: Path(f"/simulated/{name}"),
-        memo=memo,
+        replay=replay,
         clock=workshop.clock,
         observer=workshop,
     )
-    means = Adapters(
+    adapters = Adapters(
         networks=workshop,
         trainer=workshop,
         builder_for=lambda _engine, _board: workshop,
         benches=[workshop],
-        memo=memo,
         clock=workshop.clock,
         observer=workshop,
-        measuring=measuring,
+        strategy=strategy,
+        has_room=lambda: True,
+        keep_external_m1=keep_external_m1,
+    )
+    facts = RunFacts(
+        campaign_key="simulated",
+        versions={},
         data_sha256="0" * 64,
         channel_multiple=4,
-        has_room=lambda: True,
-        versions={},
-        campaign_key="simulated",
-        compared_by=(campaign.limits, scorer.lower_is_better),
-        strategy=strategy,
-        own_m1=own_m1 or {},
-        keep_own_m1=keep_own_m1,
+        lower_is_better=scorer.lower_is_better,
+        external_m1=external_m1 or {},
     )
-    return Controller(
-        campaign, NetworkSpec(family=campaign.reference.family, width=campaign.reference.width), means
-    ), ledger
+    m1 = NetworkSpec(family=campaign.reference.family, width=campaign.reference.width)
+    return Controller(campaign, m1, adapters, facts, replay=replay, policy=policy), ledger
 
 
 def walk(controller: Controller) -> RunFinished:

@@ -22,7 +22,7 @@ from edgeloop.ports import Strategy
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What a candidate is really like."""
+    """The true figures of a candidate."""
 
     latency_ms: float
     """Median; p90 is 1.1 and p99 1.3 times as long."""
@@ -68,18 +68,18 @@ class SimulatedBoard:
     faults: Mapping[str, Outcome] = field(default_factory=dict)
     """By candidate key: ERROR, INVALID or INCONCLUSIVE, whatever the truth."""
     sizes_of: Callable[[NetworkSpec], NetworkSizes] = simulated_sizes
-    asked: list[Candidate] = field(default_factory=list)
+    questions: list[Candidate] = field(default_factory=list)
 
     def passes(self, candidate: Candidate) -> bool:
-        """Whether a candidate would be measured as inside every limit."""
+        """Return whether a candidate would be measured as inside every limit."""
         if candidate.key in self.faults:
             return False
         return all(self._finding(limit, candidate).outcome is Outcome.PASS for limit in self.limits.limit)
 
     def measure(self, number: int, candidate: Candidate, why: str, strategy: Strategy) -> Trial:
         """Return the finished trial of a candidate."""
-        self.asked.append(candidate)
-        evaluation, predicted = strategy.rating(candidate)
+        self.questions.append(candidate)
+        evaluation, bytes_to_expect = strategy.rating(candidate)
         truth = self.truth(candidate)
         trial = Trial(
             number=number,
@@ -88,25 +88,27 @@ class SimulatedBoard:
             sizes=self.sizes_of(candidate.network),
             degree=0.0,
             evaluation=evaluation,
-            predicted_bytes=predicted,
+            predicted_bytes=bytes_to_expect,
             why=why,
             build=ArtifactBuilt(trial=number, key="k", artifact=_artifact(truth.deployed_bytes), seconds=0.0),
         )
         fault = self.faults.get(candidate.key)
         if fault is Outcome.ERROR:
-            lost = TrialErrored(trial=number, stage="measure", owner=Owner.BOARD, message="the simulated board is away")
-            return trial.model_copy(update={"error": lost})
-        return trial.model_copy(update={"judgements": (self._judged(number, candidate, truth, fault),)})
+            error = TrialErrored(
+                trial=number, stage="measure", owner=Owner.BOARD, message="the simulated board is away"
+            )
+            return trial.model_copy(update={"error": error})
+        return trial.model_copy(update={"judgements": (self._judge(number, candidate, truth, fault),)})
 
-    def _judged(self, number: int, candidate: Candidate, truth: Truth, fault: Outcome | None) -> Judgement:
+    def _judge(self, number: int, candidate: Candidate, truth: Truth, fault: Outcome | None) -> Judgement:
         findings = [self._finding(limit, candidate) for limit in self.limits.limit]
         if fault is Outcome.INCONCLUSIVE:
             findings = [f.model_copy(update={"outcome": Outcome.INCONCLUSIVE}) for f in findings]
         if fault is Outcome.INVALID:
             verdict = Verdict(outcome=Outcome.INVALID, reasons=("throttled at 85 C",), findings=tuple(findings))
         else:
-            failed = any(f.outcome is Outcome.FAIL for f in findings)
-            outcome = fault or (Outcome.FAIL if failed else Outcome.PASS)
+            any_fails = any(f.outcome is Outcome.FAIL for f in findings)
+            outcome = fault or (Outcome.FAIL if any_fails else Outcome.PASS)
             verdict = Verdict(outcome=outcome, findings=tuple(findings))
         return Judgement(
             trial=number,
@@ -183,19 +185,19 @@ class SimulatedBoard:
         scale = {"p50": 1.0, "p90": 1.1, "p99": 1.3}
         match limit.metric:
             case "latency":
-                observed, unit = truth.latency_ms * scale[limit.statistic or "p50"], "ms"
+                value, unit = truth.latency_ms * scale[limit.statistic or "p50"], "ms"
             case "deployed_size":
-                observed, unit = float(truth.deployed_bytes), "bytes"
+                value, unit = float(truth.deployed_bytes), "bytes"
             case "peak_rss":
-                observed, unit = float(truth.peak_rss_bytes), "bytes"
+                value, unit = float(truth.peak_rss_bytes), "bytes"
             case "energy_per_period" if truth.energy_mj is not None:
-                observed, unit = truth.energy_mj, "mJ"
+                value, unit = truth.energy_mj, "mJ"
             case "top1":
-                observed, unit = truth.accuracy, ""
+                value, unit = truth.accuracy, ""
             case _:
                 raise ValueError(f"{limit.id} ({limit}): the simulated board does not measure {limit.metric}")
         bound = limit.bound * (2**20 if limit.bound_name == "max_mib" else 1)
-        gap = observed - bound if limit.metric == "top1" else bound - observed
+        gap = value - bound if limit.metric == "top1" else bound - value
         return Finding(
             limit_id=limit.id,
             family=limit.family,
@@ -203,19 +205,23 @@ class SimulatedBoard:
             unit=unit,
             outcome=Outcome.PASS if gap > 0 else Outcome.FAIL,
             limit=bound,
-            observed=observed,
-            interval=(observed * (1 - self.noise), observed * (1 + self.noise)),
+            observed=value,
+            interval=(value * (1 - self.noise), value * (1 + self.noise)),
             gap=gap,
             gap_relative=gap / abs(bound) if bound else None,
-            reason=f"{observed:.4g} against {bound:.4g} {unit}",
+            reason=f"{value:.4g} against {bound:.4g} {unit}",
+            metric=limit.metric,
+            statistic=limit.statistic,
+            bound=limit.bound_name,
+            requirement=limit.requirement,
         )
 
 
 def search(strategy: Strategy, board: SimulatedBoard, trials_max: int) -> list[Trial]:
     """Ask, measure and tell until a candidate passes, nothing is left, or the budget ends."""
     trials: list[Trial] = []
-    while len(trials) < trials_max and (asked := strategy.ask()) is not None:
-        candidate, why = asked
+    while len(trials) < trials_max and (question := strategy.ask()) is not None:
+        candidate, why = question
         trial = board.measure(len(trials) + 1, candidate, why, strategy)
         direction, sentence = strategy.tell(trial)
         trials.append(trial.model_copy(update={"why": f"{why} | {direction}: {sentence}"}))
