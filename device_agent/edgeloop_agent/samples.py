@@ -14,14 +14,14 @@ from typing import IO, Any, Callable, Iterable, Iterator, Optional, Union
 
 import numpy as np
 
-from edgeloop_agent.engines.interpreter import RefusedError
+from edgeloop_agent.errors import RefusedError
 from edgeloop_agent.wire import Tensor
 
 Sample = list[Any]
 """One array for each input, of the tensor's own shape and type."""
 Encoded = Union[bytes, dict[str, Any]]
-"""What a pipeline's `load` gets."""
-HELD_BYTES_MAX = 4 << 20  # what a latency session keeps: more would show in its peak memory
+"""A sample as a pipeline's `load` gets it."""
+HELD_BYTES_MAX = 4 << 20  # of a latency session: more would show in its peak memory
 HELD_SAMPLES_MAX = 64
 _RANDOM_SAMPLES = 8
 
@@ -34,8 +34,8 @@ class _Column:
         try:
             self._file: Any = archive.open(key + ".npy")
         except KeyError:
-            held = ", ".join(sorted(name[:-4] for name in archive.namelist())[:8])
-            message = "the data hold no %s for the model's input; they hold %s" % (key, held or "nothing")
+            content = ", ".join(sorted(name[:-4] for name in archive.namelist())[:8])
+            message = "the data hold no %s for the model's input; they hold %s" % (key, content or "nothing")
             raise RefusedError(message) from None
         shape, fortran, dtype = _header(self._file, key)
         if fortran and len(shape) > 1:
@@ -60,20 +60,19 @@ class _InputColumn(_Column):
 
     def __init__(self, archive: zipfile.ZipFile, key: str, tensor: Tensor) -> None:
         super().__init__(archive, key)
-        wanted = tuple(tensor.shape)
-        inner = wanted[1:] if wanted[:1] == (1,) else wanted
-        self._moved = (
-            len(inner) > 1 and self.shape not in (wanted, inner) and inner == self.shape[-1:] + self.shape[:-1]
-        )
-        if self.shape not in (wanted, inner) and not self._moved:
+        whole = tuple(tensor.shape)
+        inner = whole[1:] if whole[:1] == (1,) else whole
+        fits = self.shape in (whole, inner)
+        self._channel_first = len(inner) > 1 and not fits and inner == self.shape[-1:] + self.shape[:-1]
+        if not fits and not self._channel_first:
             raise RefusedError("%s: samples have the shape %s, the model's input takes %s" % (key, self.shape, inner))
         refuse_types(key, self.dtype, tensor)
         self._tensor_shape = tensor.shape
-        self._stored = storer(tensor, key)
+        self._store = storer(tensor, key)
 
     def next(self) -> Any:
         sample = super().next()
-        return self._stored((np.moveaxis(sample, -1, 0) if self._moved else sample).reshape(self._tensor_shape))
+        return self._store((np.moveaxis(sample, -1, 0) if self._channel_first else sample).reshape(self._tensor_shape))
 
 
 def _header(handle: IO[bytes], key: str) -> tuple[tuple[int, ...], bool, Any]:
@@ -126,7 +125,7 @@ def storer(tensor: Tensor, key: str) -> Callable[[Any], Any]:
         return lambda values: np.ascontiguousarray(values, dtype)
     limits, scale, zero = np.iinfo(dtype), np.float32(tensor.scale), tensor.zero_point
 
-    def stored(values: Any) -> Any:
+    def quantize(values: Any) -> Any:
         if values.dtype.kind != "f":
             return np.ascontiguousarray(values, dtype)
         if values.dtype.itemsize < 4:
@@ -137,11 +136,11 @@ def storer(tensor: Tensor, key: str) -> Callable[[Any], Any]:
             raise RefusedError("%s: a sample holds NaN, which no quantized input can take" % key)
         return np.maximum(np.minimum(steps, limits.max), limits.min).astype(dtype)
 
-    return stored
+    return quantize
 
 
 def to_real(values: Any, tensor: Tensor) -> Any:
-    """Return what a tensor stores as real values, float32; integers without a scale stay as they are.
+    """Return a tensor's stored values as real ones, float32; integers without a scale stay as they are.
 
     The arithmetic is the host's: (stored - zero point) * scale in float64, then float32.
     """
@@ -164,11 +163,11 @@ class SampleData:
 
     def __init__(self, path: str, names: list[str], tensors: list[Tensor]) -> None:
         archive = _archive(path)
-        held = set(archive.namelist())
+        members = set(archive.namelist())
         self._columns = []
         for index, tensor in enumerate(tensors):
-            named = "x/" + names[index]
-            key = "x" if len(tensors) == 1 and named + ".npy" not in held else named
+            full = "x/" + names[index]
+            key = "x" if len(tensors) == 1 and full + ".npy" not in members else full
             self._columns.append(_InputColumn(archive, key, tensor))
         counts = sorted({column.count for column in self._columns})
         if len(counts) > 1:
@@ -236,14 +235,14 @@ def encoded_for_latency(data: EncodedData) -> list[Encoded]:
 
 
 def _first(source: Iterable[Any]) -> list[Any]:
-    held: list[Any] = []
+    first: list[Any] = []
     size = 0
     for sample in source:
         size += _bytes_of(sample)
-        if held and (size > HELD_BYTES_MAX or len(held) >= HELD_SAMPLES_MAX):
+        if first and (size > HELD_BYTES_MAX or len(first) >= HELD_SAMPLES_MAX):
             break
-        held.append(sample)
-    return held
+        first.append(sample)
+    return first
 
 
 def _bytes_of(sample: Any) -> int:

@@ -25,7 +25,7 @@ from edgeloop.board.meter import open_meter
 from edgeloop.board.metering import MeterBeside
 from edgeloop.board.provision import bring_runtimes
 from edgeloop.board.session_files import samples_in, sizes_to_read
-from edgeloop.board.wheels import WheelSet, wheels_for
+from edgeloop.board.wheels import ENGINE_DISTRIBUTIONS, EXEC, WheelSet, wheels_for
 from edgeloop.core.board import Board, Runtime
 from edgeloop.core.board import PowerMeterSpec as DeclaredMeter
 from edgeloop.core.frozen import key_of
@@ -109,7 +109,7 @@ class BoardBench:
     def facts(self) -> Mapping[str, Any]:
         """The board as it described itself at the first call; see docs/reference/agent.md, Probe."""
         if self._facts is None:
-            engines = wire.ENGINES if self._board.runtime.source == "system" else ()
+            engines = tuple(ENGINE_DISTRIBUTIONS) if self._board.runtime.source == "system" else ()
             self._facts = self.agent.probe(engines=engines)
         return self._facts
 
@@ -157,7 +157,7 @@ class BoardBench:
 
     def _unpack_programs(self, request: MeasureRequest, watch: Watch) -> None:
         """Unpack what the user's own programs need, where the board has not done so before."""
-        programs = {s.artifact.sha256: s.artifact for s in request.subjects if s.engine == wire.EXEC}
+        programs = {s.artifact.sha256: s.artifact for s in request.subjects if s.engine == EXEC}
         packed = self.agent.missing((), sorted(programs))[1] if programs else frozenset[str]()
         for sha256 in sorted(packed):
             watch(f"unpacking {Path(programs[sha256].shown).name}", 0, len(request.schedule))

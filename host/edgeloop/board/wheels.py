@@ -26,14 +26,13 @@ from platformdirs import user_cache_path
 from edgeloop.core.frozen import Frozen, key_of
 from edgeloop.core.parse import validated
 from edgeloop.errors import BoardError, LabError
-from edgeloop_agent import wire
 
 ENGINE_DISTRIBUTIONS = {"litert": "ai-edge-litert", "tflite-runtime": "tflite-runtime", "tvm": "apache-tvm"}
 """The wheel that each engine is, or the most of it."""
 BESIDE = {"tvm": ("apache-tvm-ffi", "typing-extensions")}
 """Wheels that an engine needs beside its own and numpy."""
 NUMPY = "numpy"
-EXEC = wire.EXEC
+EXEC = "exec"
 """The engine that is the user's own program, and no wheel."""
 DOWNLOAD_DEADLINE_S = 900.0
 
