@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,8 +91,37 @@ class PowerMeter(Protocol):
     def close(self) -> None: ...
 
 
-Watch = Callable[[str, int, int], None]
-"""Called with what is being done, sessions done and sessions in all."""
+class Activity(StrEnum):
+    """The kinds of progress."""
+
+    WORKING = "working"
+    PUSHING = "pushing"
+    """Files go to a board, or are unpacked there."""
+    WAITING = "waiting"
+    """For a board that somebody else holds, or that is busy or warm."""
+    NO_CONNECTION = "no connection"
+    TUNING = "tuning"
+
+    @property
+    def is_worth_a_line(self) -> bool:
+        """True where its begin is worth a line of a log: it may last, and it is not what was asked for."""
+        return self in (Activity.WAITING, Activity.NO_CONNECTION, Activity.TUNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One piece of news of what goes on: words for people, their kind, and how far it is."""
+
+    text: str
+    activity: Activity = Activity.WORKING
+    done: float = 0.0
+    """Sessions, or a share of the whole."""
+    total: float = 0.0
+    """0 where nobody knows."""
+
+
+Watch = Callable[[Progress], None]
+"""Called with each piece of news."""
 
 
 class Bench(Protocol):
@@ -247,8 +278,8 @@ class Observer(Protocol):
         """A step of a trial begins: `training`, `building`, `measuring on pi4 (quick, validation)`."""
         ...
 
-    def progress(self, what: str, done: float, total: float) -> None:
-        """Where the step stands."""
+    def progress(self, progress: Progress) -> None:
+        """The step goes on."""
         ...
 
     def entry(self, entry: Entry) -> None:

@@ -18,7 +18,6 @@ from fake_board import CLOSED, FakeBoard, wait_for
 
 from edgeloop.analysis.judge_job import judge_attempts
 from edgeloop.analysis.subject_data import subject_data
-from edgeloop.board.agent import sha256_of
 from edgeloop.board.bench import BoardBench
 from edgeloop.board.local import LocalLink
 from edgeloop.board.wheels import WheelSet
@@ -31,6 +30,7 @@ from edgeloop.core.plan import Environment, Plan, ProfileName
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.core.verdict import Outcome
 from edgeloop.errors import BoardError
+from edgeloop.processes.files import sha256_of
 from edgeloop_agent.root import ROOT_VARIABLE
 
 MODEL = Path(__file__).parents[1] / "data" / "tiny_int8.tflite"
@@ -93,7 +93,7 @@ class Bench:
 
     def measure(self, request: MeasureRequest) -> Attempt:
         """Measure, but for the calibration loops: how fast this machine is just now is not the fake board's doing."""
-        attempt = self.bench.measure(request, lambda what, done, total: None)
+        attempt = self.bench.measure(request, lambda progress: None)
         assert all(min(session.conditions["calibration_ns"]) > 0 for session in attempt.sessions)
         steady = [
             replace(session, conditions={**session.conditions, "calibration_ns": [1_000_000, 1_000_000]})
@@ -417,7 +417,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[Key, Measured]:
     """
 
     first = Bench(tmp_path_factory.mktemp("first"))
-    first.bench.prepare(first.request(Environment()), None, lambda what, done, total: None)
+    first.bench.prepare(first.request(Environment()), None, lambda progress: None)
 
     def measure(row: Row) -> Measured:
         bench = Bench(tmp_path_factory.mktemp(row[0].__name__), first)

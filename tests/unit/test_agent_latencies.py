@@ -117,7 +117,8 @@ def test_warm_up_is_over_when_the_last_third_has_no_trend(values: list[int], exp
 def test_noise_without_a_trend_settles() -> None:
     source = random.Random(3)
     settled = sum(
-        timing.has_settled(array.array("q", [int(source.gauss(1000, 200)) for _ in range(300)]), 300) for _ in range(100)
+        timing.has_settled(array.array("q", [int(source.gauss(1000, 200)) for _ in range(300)]), 300)
+        for _ in range(100)
     )
     assert settled >= 95
 

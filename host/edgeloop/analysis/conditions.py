@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edgeloop.core.conditions import ConditionsDigest, ConditionSample, IdleGate, Range, SessionConditions, Soak
+from edgeloop.core.conditions import ConditionSample, ConditionsDigest, IdleGate, Range, SessionConditions, Soak
 from edgeloop.core.measurement import Session
 
 SLOWED = 1.2
@@ -15,8 +15,8 @@ _NAMES_MAX = 5
 def digest(sessions: Sequence[Session]) -> ConditionsDigest:
     """Return ranges over all samples of all sessions.
 
-    `slowed` is there where the cores changed their speed between the calibration loops, whatever the cause: on a virtual
-    machine it is often a neighbour that nothing else shows. Intervals then speak of the speeds that were met, in their
+    `slow_sessions` is there where the cores changed their speed between the calibration loops, whatever the cause: on a
+    virtual machine it is often a neighbour that nothing else shows. Intervals then speak of all those speeds, in their
     shares.
     """
     conditions = [session.conditions for session in sessions]

@@ -133,14 +133,14 @@ def measure(
     allow_emulated: bool = False,
     energy: bool = False,
     extend: bool = False,
-    watch: Watch = lambda _what, _done, _total: None,
+    watch: Watch = lambda _progress: None,
 ) -> list[MeasurementResult]:
     """Measure a ready model on every board that `target` names, one result each, in the order of the inventory.
 
     `limits` are words as `latency.p90_ms=12`, `top1=0.9`, `size_bytes=900000`; `data` is an .npz with x (or x/<input>)
     and, for accuracy, y; `shapes` are words as `x=1,28,28,1`, for inputs that leave dimensions open; `environment` is a
-    file with what is declared; the others are as in `Asked`; `watch` is told what is being done, sessions done and
-    sessions in all. Raises UserError and its kind before anything is sent,
+    file with what is declared; the others are as in `Asked`; `watch` gets a
+    `ports.Progress` for each piece of news. Raises UserError and its kind before anything is sent,
     ModelError for a file that is no model, BoardError and LabError for a board that could not be measured.
     """
     asked = MeasureOptions(

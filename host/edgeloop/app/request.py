@@ -32,7 +32,7 @@ from edgeloop.data.files import read_measure_npz, write_board_npz
 from edgeloop.errors import ConfigError, DataError, Fault, ModelError, UserError, kept_on_disk
 from edgeloop.host_runtime.shapes import is_channels_first
 from edgeloop.host_runtime.tflite import read_library, read_tflite
-from edgeloop.ports import Bench, Clock, Watch
+from edgeloop.ports import Bench, Clock, Progress, Watch
 from edgeloop.ready_models.converted import Conversion, converted, converted_root, is_convertible
 from edgeloop.ready_models.exec_program import pack_program, read_program
 from edgeloop.ready_models.tvm import compiled, compiled_root, inspected, is_compilable
@@ -341,7 +341,7 @@ def for_board(subject: Subject, bench: Bench, watch: Watch) -> Subject:
     if subject.engine != "tvm" or not is_compilable(path):
         return subject
     target = tvm_target(bench, "--engine")
-    watch(f"compiling {path.name} for {target}", 0, 1)
+    watch(Progress(f"compiling {path.name} for {target}", total=1))
     asked = Conversion(shapes={spec.name: spec.shape for spec in artifact.inputs})
     return replace(subject, artifact=compiled(path, asked, target, compiled_root()))
 

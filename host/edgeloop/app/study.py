@@ -59,7 +59,7 @@ from edgeloop.loop.external_measurements import ExternalMeasurement
 from edgeloop.loop.measure_and_judge import MeasurementPolicy
 from edgeloop.loop.replay import EventReplay
 from edgeloop.loop.train_and_build import Adapters
-from edgeloop.ports import Observer, Strategy
+from edgeloop.ports import Observer, Progress, Strategy
 from edgeloop.ready_models.converted import is_tensorflow
 from edgeloop.ready_models.reference_file import ReferenceFileBuilder, check_fixed
 from edgeloop.records import external_reference
@@ -86,7 +86,7 @@ class Silent:
 
     def stage(self, trial: int, what: str) -> None: ...
 
-    def progress(self, what: str, done: float, total: float) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
 
     def entry(self, entry: Entry) -> None: ...
 

@@ -202,7 +202,7 @@ def provision(target: str, engines: Sequence[str], beside: Path | None, say: Cal
         support = engine_support(interpreter_of(bench.facts()), board.runtime.source)
         wanted = list(dict.fromkeys(engines)) or [engine for engine, item in support.items() if item.usable]
         wanted = wanted or list(support)  # none can run: provisioning says why, for each
-        bench.provision(wanted, lambda what, _done, _all: say(what))
+        bench.provision(wanted, lambda progress: say(progress.text))
         for engine in wanted:
             check = import_check(engine, bench.board, bench.agent, support[engine])
             if check.state == "wrong":

@@ -1,11 +1,10 @@
 """The agent's commands as typed calls over a Link: pushed on first use, its answers bounded, its errors translated.
 
-What a board answers is data, never trusted: one JSON object of bounded size, or the call is refused.
+A board's answer is data, never trusted: one JSON object of bounded size, or the call is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,35 +32,39 @@ _PROBE_S = 180.0
 _UNPACK_S = 600.0
 _SLOWEST_BYTES_PER_S = 100_000
 """A transfer slower than this is given up."""
-_BY_OWNER: dict[str, type[EdgeloopError]] = {
+_KINDS: dict[str, type[EdgeloopError]] = {
     Owner.USER: UserError,
     Owner.MODEL: ModelError,
     Owner.BOARD: BoardError,
     Owner.LAB: LabError,
     Owner.HARNESS: HarnessError,
 }
-_FULL = ("no space left", "disk quota", "read-only")
+_CANT_OPEN = 2
+"""The exit status of a Python that can't open the file that it is to run."""
 
 # Runs before the agent is there, on whatever Python the board has: no f-strings, no agent. With a size it takes the
-# bytes from stdin; either way the file's bytes are hashed on the board before it says `ok`.
+# bytes from stdin; either way the file's bytes are hashed on the board before it says `ok`. It answers in JSON.
 _RECEIVER = """
-import hashlib, os, sys
+import errno, hashlib, json, os, sys
 folder, sha, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
-if sys.version_info < (3, 9):
-    sys.exit("old %d.%d" % sys.version_info[:2])
 path = os.path.join(folder, sha + ".pyz")
+def answer(outcome, **more):
+    print(json.dumps(dict(more, outcome=outcome)))
+    sys.exit()
+if sys.version_info < (3, 9):
+    answer("old", detail="%d.%d" % sys.version_info[:2])
 def good(raw):
     return hashlib.sha256(raw).hexdigest() == sha
 if size < 0:
     try:
         with open(path, "rb") as f:
-            print("ok" if good(f.read(1000000)) else "absent")
+            whole = good(f.read(1000000))
     except OSError:
-        print("absent")
-    sys.exit()
+        whole = False
+    answer("ok" if whole else "absent")
 raw = sys.stdin.buffer.read(size + 1)
 if len(raw) != size or not good(raw):
-    sys.exit("damaged")
+    answer("damaged")
 temporary = path + ".tmp%d" % os.getpid()
 try:
     os.makedirs(folder, exist_ok=True)
@@ -75,17 +78,27 @@ try:
         if os.path.exists(temporary):
             os.unlink(temporary)
 except OSError as error:
-    sys.exit("failed %s: %s" % (error.filename or path, error.strerror))
-print("ok")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    answer("full" if full else "failed", detail="%s: %s" % (error.filename or path, error.strerror))
+answer("ok")
 """
 
 
 _CLOCK = "import time; print(time.clock_gettime_ns(time.CLOCK_MONOTONIC))"
 
 
+class UnknownJobError(HarnessError):
+    """The board has no such job."""
+
+
+def error_by_owner(owner: str) -> type[EdgeloopError]:
+    """The kind of error for an owner that a board names."""
+    return _KINDS.get(owner, BoardError)
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at a job shows. `sessions` holds sizes in bytes by part (`json`, `latency.npy`, `out.0.npy`)."""
+    """A look at a job. `sessions` holds sizes in bytes by part (`json`, `latency.npy`, `out.0.npy`)."""
 
     boot_id: str
     supervisor_alive: bool
@@ -103,7 +116,7 @@ class BoardAgent:
         self._python = board.runtime.python
         self._state_dir = board.runtime.state_dir
         self._bundle = bundle
-        self._there = False
+        self._is_there = False
         self.bytes_pushed = 0
         """Bytes of files sent to the board by this object: agent, models, data, wheels."""
 
@@ -124,10 +137,10 @@ class BoardAgent:
 
     def monotonic_ns(self) -> int:
         """The board's CLOCK_MONOTONIC at some moment during this call, which is kept as short as can be."""
-        done = self._link.run([self._python, "-E", "-S", "-c", _CLOCK], deadline_s=_CALL_S, output_max=4096)
-        text = done.stdout.strip()
-        if done.exit_status != 0 or not text.isdigit() or len(text) > wire.INTEGER_DIGITS_MAX:
-            raise self._refused("clock", last_line(done.stderr) or "no number")
+        completed = self._link.run([self._python, "-E", "-S", "-c", _CLOCK], deadline_s=_CALL_S, output_max=4096)
+        text = completed.stdout.strip()
+        if completed.exit_status != 0 or not text.isdigit() or len(text) > wire.INTEGER_DIGITS_MAX:
+            raise self._refused("clock", last_line(completed.stderr) or "no number")
         return int(text)
 
     def missing(self, names: Iterable[str], runtimes: Iterable[str] = ()) -> tuple[frozenset[str], frozenset[str]]:
@@ -149,10 +162,10 @@ class BoardAgent:
         self.call("unpack", "--wheels", *names, "--as", runtime, deadline_s=_UNPACK_S)
 
     def clean(self, *, max_mib: int | None = None, everything: bool = False) -> dict[str, Any]:
-        """Free the cache down to a quota, or all of it; what a running job needs stays."""
+        """Free the cache down to a quota, or all of it; the files of a running job stay."""
         argv = [] if max_mib is None else ["--max-mib", str(max_mib)]
         answer = self.call("clean", *argv, *(["--all"] if everything else []), deadline_s=_UNPACK_S)
-        self._there = False
+        self._is_there = False
         return answer
 
     def acquire_lease(self, owner: str, seconds: float, token: str) -> dict[str, Any]:
@@ -165,7 +178,7 @@ class BoardAgent:
         return self.call("lease", "show")
 
     def start(self, job: wire.Job) -> dict[str, Any]:
-        """Hand over job.json and start its supervisor, which lives on by itself. A running or done job is left be."""
+        """Hand over job.json and start its supervisor, which lives on by itself. A job that runs or is done stays."""
         raw = wire.encode(job)
         return self.call("start", "--job", job.id, "--job-bytes", str(len(raw)), stdin=raw)
 
@@ -173,16 +186,16 @@ class BoardAgent:
         self.call("cancel", "--job", job_id)
 
     def look(self, job_id: str, *, after: int, wait_s: float) -> Look:
-        """What became of a job; waits on the board up to `wait_s` for a session past `after`, or the end."""
+        """Look how far a job is; waits on the board up to `wait_s` for a session past `after`, or the end."""
         argv = ["--job", job_id, "--after", str(after), "--wait-s", f"{wait_s:g}"]
         answer = self.call("look", *argv, deadline_s=wait_s + 20)
         try:
-            state, done = answer["state"], answer["done"]
+            state, outcome = answer["state"], answer["done"]
             return Look(
                 boot_id=str(answer["boot_id"]),
                 supervisor_alive=answer["supervisor_alive"] is True,
                 state=None if state is None else wire.from_plain(wire.State, state),
-                done=None if done is None else wire.from_plain(wire.Done, done),
+                done=None if outcome is None else wire.from_plain(wire.Done, outcome),
                 sessions=dict(_session_sizes(item) for item in answer["sessions"]),
             )
         except (wire.WireError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -229,36 +242,41 @@ class BoardAgent:
         deadline_s: float,
         output_max: int = wire.MESSAGE_BYTES_MAX,
     ) -> bytes:
-        self._be_there()
+        self._ensure_agent()
         agent = f"{self._state_dir}/{wire.CACHE_DIR}/{self._bundle().sha256}.pyz"
         # `lease acquire` is two words; options follow the last of them.
         words = [command, *argv[:1]] if command == "lease" else [command]
         rest = argv[1:] if command == "lease" else argv
-        done = self._link.run(
+        completed = self._link.run(
             [self._python, "-E", agent, *words, "--state-dir", self._state_dir, *rest],
             stdin=stdin,
             deadline_s=deadline_s,
             output_max=max(output_max, 65536),
         )
-        if done.exit_status == 0:
-            return done.stdout
-        raise self._error_of(command, done.exit_status, done.stdout, done.stderr)
+        if completed.exit_status == 0:
+            return completed.stdout
+        raise self._error_of(command, completed.exit_status, completed.stdout, completed.stderr)
 
     def _error_of(self, command: str, status: int, stdout: bytes, stderr: bytes) -> EdgeloopError:
         try:
             answer = wire.load_json(stdout)
-            message, owner = answer["error"], answer["owner"]
-            kind = _BY_OWNER[owner]
-        except (wire.WireError, KeyError, TypeError):
-            if b"can't open file" in stderr:
-                self._there = False  # somebody cleaned the cache; the next call pushes it again
+            text = f"{self._name}: {last_line(str(answer['error']).encode())}"
+            kind, code = _KINDS[answer["owner"]], answer.get("code")
+        except (wire.WireError, KeyError, TypeError, AttributeError):
+            if status == _CANT_OPEN:
+                self._is_there = False  # somebody cleaned the cache; the next call pushes it again
             return self._refused(command, last_line(stderr) or f"exit status {status}")
-        text = f"{self._name}: {last_line(str(message).encode())}"
-        if kind is BoardError and any(word in text.lower() for word in _FULL):
-            return BoardFullError(text, next_step=f"free space there: edgeloop targets clean {self._name}")
-        if kind is LabError and "lease" in text:
-            return LeaseError(text)
+        match code:
+            case wire.ErrorCode.DISK_FULL:
+                return self._full(text)
+            case wire.ErrorCode.LEASE:
+                return LeaseError(text)
+            case wire.ErrorCode.NO_SUCH_JOB:
+                return UnknownJobError(text)
         return kind(text)
+
+    def _full(self, text: str) -> BoardFullError:
+        return BoardFullError(text, next_step=f"free space there: edgeloop targets clean {self._name}")
 
     def _refused(self, command: str, why: str) -> BoardError:
         why = last_line(why.encode())
@@ -267,53 +285,63 @@ class BoardAgent:
             next_step=f"edgeloop targets doctor {self._name}",
         )
 
-    def _be_there(self) -> None:
+    def _ensure_agent(self) -> None:
         """Push the agent where the board does not have just these bytes."""
-        if self._there:
+        if self._is_there:
             return
         if not self._bootstrap(-1, None):
             data = self._bundle().data
             self._bootstrap(len(data), data)
             self.bytes_pushed += len(data)
-        self._there = True
+        self._is_there = True
 
     def _bootstrap(self, size: int, data: bytes | None) -> bool:
+        """Ask for the agent's file, or send it; true where it is there. Raises BoardError."""
         folder = f"{self._state_dir}/{wire.CACHE_DIR}"
         argv = [self._python, "-E", "-c", _RECEIVER, folder, self._bundle().sha256, str(size)]
-        done = self._link.run(argv, stdin=data, deadline_s=_CALL_S)
-        said = last_line(done.stderr)
-        if done.exit_status == 0 and done.stdout.strip() in {b"ok", b"absent"}:
-            return done.stdout.strip() == b"ok"
-        if done.exit_status in {126, 127}:
+        completed = self._link.run(argv, stdin=data, deadline_s=_CALL_S)
+        outcome, detail = _receiver_answer(completed.stdout)
+        words = last_line(completed.stderr)
+        other_python = "name another one with runtime.python in the board's file"
+        match outcome:
+            case "ok" | "absent":
+                return outcome == "ok"
+            case "old":
+                raise BoardError(
+                    f"{self._name}: {self._python} is Python {detail}; the agent needs 3.9 or later",
+                    next_step=other_python,
+                )
+            case "full":
+                raise self._full(f"{self._name}: the agent can't be stored: {detail}")
+            case "failed":
+                raise BoardError(
+                    f"{self._name}: the agent can't be stored: {detail}",
+                    next_step="name a folder that may be written with runtime.state_dir",
+                )
+        if completed.exit_status in {126, 127}:
             raise BoardError(
-                f"{self._name}: there is no Python at {self._python}: {said}",
-                next_step="name another one with runtime.python in the board's file",
+                f"{self._name}: there is no Python at {self._python}: {words}",
+                next_step=other_python,
             )
-        if said.startswith("old "):
-            raise BoardError(
-                f"{self._name}: {self._python} is Python {said[4:]}; the agent needs 3.9 or later",
-                next_step="name another one with runtime.python in the board's file",
-            )
-        if said.startswith("failed "):
-            text = f"{self._name}: the agent can't be stored: {said[7:]}"
-            if any(word in said.lower() for word in _FULL):
-                raise BoardFullError(text, next_step=f"free space there: edgeloop targets clean {self._name}")
-            raise BoardError(text, next_step="name a folder that may be written with runtime.state_dir")
+        why = outcome or words or f"exit status {completed.exit_status}"
         raise BoardError(
-            f"{self._name}: {self._python} does not answer as a Python: {said or f'exit status {done.exit_status}'}",
+            f"{self._name}: {self._python} does not answer as a Python: {why}",
             next_step="a login shell there must print nothing for commands; see runtime.python in the board's file",
         )
+
+
+def _receiver_answer(stdout: bytes) -> tuple[str, str]:
+    """(outcome, detail) of the receiver, empty where it gave no answer."""
+    try:
+        answer = wire.load_json(stdout)
+        return last_line(str(answer["outcome"]).encode()), last_line(str(answer.get("detail", "")).encode())
+    except (wire.WireError, KeyError, TypeError, AttributeError):
+        return "", ""
 
 
 def cache_name(sha256: str, path: Path) -> str:
     """The name of a file in a board's cache: its hash and its suffix."""
     return sha256 + path.suffix
-
-
-def sha256_of(path: Path) -> str:
-    """Digest of a file on this machine."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _texts(value: Any) -> frozenset[str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from edgeloop.app.request import PlanCost
-    from edgeloop.ports import Watch
+    from edgeloop.ports import Progress, Watch
 
 
 def print_json(document: Any) -> None:
@@ -55,10 +55,10 @@ def measured(carry_out: Callable[[Watch], Sequence[Result]], *, json: bool) -> i
     stderr, waits = Console(stderr=True), Waits()
     with stderr.status("connecting") as status:
 
-        def watch(text: str, done: int, total: int) -> None:
-            status.update(f"{text} {done}/{total}")
-            if waits.begins(text) and not stderr.is_terminal:
-                stderr.print(text, soft_wrap=True, highlight=False)
+        def watch(progress: Progress) -> None:
+            status.update(f"{progress.text} {progress.done:g}/{progress.total:g}")
+            if waits.begins(progress) and not stderr.is_terminal:
+                stderr.print(progress.text, soft_wrap=True, highlight=False)
 
         results = carry_out(watch)
     if json:

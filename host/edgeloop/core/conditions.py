@@ -1,8 +1,8 @@
 """The conditions of a measurement: samples of a board, the conditions of one session, and their digest.
 
-A board's words are data, never trusted: `read_conditions` refuses every value that is not of the protocol's type, so that
-rules read attributes and trust them. Keys that an older agent did not write have the value of "not known"; keys of a
-newer agent are kept as they are, in bounded JSON, and written back. docs/reference/agent.md says what each key means.
+A board's words are data, never trusted: `read_conditions` refuses every value that is not of the protocol's type, and
+rules can trust the attributes that they read. Keys that an older agent did not write have the value of "not known";
+keys of a newer agent are kept as they are, in bounded JSON, and written back. docs/reference/agent.md has the keys.
 """
 
 from __future__ import annotations
@@ -272,6 +272,10 @@ class ConditionsDigest(Frozen):
     @model_serializer(mode="wrap")
     def _known_only(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in serialize(self).items() if value is not None}
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.entries()
 
     def entries(self) -> dict[str, Any]:
         """The figures that are known, by the keys of JSON documents."""

@@ -15,6 +15,7 @@ from edgeloop.analysis.accuracy import Scores
 from edgeloop.analysis.scoring import Scorer
 from edgeloop.analysis.subject_data import SubjectData, summarise_subject
 from edgeloop.analysis.verdict import judge
+from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.events import Judgement, Split, Trial
 from edgeloop.core.frozen import key_of
 from edgeloop.core.limits import LimitSet
@@ -152,7 +153,7 @@ def _session(index: int, label: str, given: TimedSession, where: str) -> Session
         first_ns=given.first_ns,
         peak_rss_bytes=given.peak_rss_bytes,
         runtime_rss_bytes=given.runtime_rss_bytes,
-        conditions={},
+        conditions=SessionConditions(),
         boot_id="",
     )
 

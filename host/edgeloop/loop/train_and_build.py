@@ -28,6 +28,7 @@ from edgeloop.ports import (
     Clock,
     Networks,
     Observer,
+    Progress,
     Strategy,
     TrainedNetwork,
     Trainer,
@@ -229,7 +230,7 @@ class TrainAndBuild:
             raise
 
     def _training_progress(self, what: str, fraction: float) -> None:
-        self._means.observer.progress(what, fraction, 1.0)
+        self._means.observer.progress(Progress(what, done=fraction, total=1.0))
 
     # while a remote board measures, the host trains and builds what may be asked next
 

@@ -14,7 +14,7 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Judgement
 from edgeloop.core.measurement import Interval, Summary
 from edgeloop.core.verdict import Outcome
-from edgeloop.reports.conditions import declared, found
+from edgeloop.reports.conditions import conditions_line, environment_line
 from edgeloop.reports.run_view import latency_with_interval, metric_with_interval, mib, ms
 from edgeloop.reports.text import EMULATED, STYLE, finding_line
 
@@ -100,8 +100,8 @@ class _ComparedReport:
         if self.found.agreement is not None:
             yield f"agreement: {metric_with_interval(self.found.agreement)} on {self.found.agreement.n:,} samples"
         if self.judged.environment is not None:
-            yield f"declared: {declared(self.judged.environment)}"
-            yield f"found: {found(self.judged.conditions)}"
+            yield f"declared: {environment_line(self.judged.environment)}"
+            yield f"found: {conditions_line(self.judged.conditions)}"
         trust = self.judged.trust
         if trust is not None and trust.unknown:
             yield f"not known: {', '.join(trust.unknown)}"

@@ -134,7 +134,7 @@ def _delegate(summary: Summary) -> dict[str, Any]:
 def _judgement(judged: Judgement, limits_given: bool) -> dict[str, Any]:
     return {
         "environment": judged.environment.model_dump(mode="json") if judged.environment else None,
-        "conditions": judged.conditions,
+        "conditions": judged.conditions.entries(),
         "trust": judged.trust.model_dump(mode="json") if judged.trust else None,
         "findings": [finding.model_dump(mode="json") for finding in judged.verdict.findings],
         "verdict": judged.verdict.outcome.value if limits_given else None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgeloop.core.events import Entry
 from edgeloop.core.verdict import Family, Finding, Outcome
 from edgeloop.reports.chart import Line, Mark, scatter, shape
-from edgeloop.reports.conditions import declared, flat
+from edgeloop.reports.conditions import environment_line, flat
 from edgeloop.reports.front import front_charts, front_rows, headings
 from edgeloop.reports.run_view import (
     RunView,
@@ -75,7 +75,7 @@ def text(entries: Sequence[Entry]) -> str:
         "stage": stage_with_interval,
         "energy": energy_with_interval,
         "flat": flat,
-        "declared": declared,
+        "declared": environment_line,
         "under": under,
     }
     run = RunView.of(entries)

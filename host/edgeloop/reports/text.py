@@ -17,7 +17,7 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Entry, Judgement
 from edgeloop.core.measurement import EnergySummary, Summary
 from edgeloop.core.verdict import Finding, Outcome
-from edgeloop.reports.conditions import declared, found
+from edgeloop.reports.conditions import conditions_line, environment_line
 from edgeloop.reports.front import front_rows, front_table
 from edgeloop.reports.profile import ProfileReport
 from edgeloop.reports.run_view import (
@@ -167,9 +167,9 @@ class _MeasureReport:
         for metric in (*summary.metrics, *((summary.agreement,) if summary.agreement else ())) if summary else ():
             yield metric.metric, f"{metric_with_interval(metric)} on {metric.n:,} samples"
         if judged.environment is not None:
-            yield "declared", declared(judged.environment)
-        if judged.conditions:
-            yield "found", found(judged.conditions)
+            yield "declared", environment_line(judged.environment)
+        if not judged.conditions.is_empty:
+            yield "found", conditions_line(judged.conditions)
         if judged.trust is not None and judged.trust.unknown:
             yield "not known", ", ".join(judged.trust.unknown)
 

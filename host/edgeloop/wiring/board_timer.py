@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import MeasureRequest, ScheduleStep, Subject
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.errors import BuildError
-from edgeloop.ports import Bench
+from edgeloop.ports import Bench, Watch
 
 _LABEL = "candidates"
 
@@ -23,9 +22,7 @@ _LABEL = "candidates"
 class BoardTimer:
     """A `ports.FunctionTimer` over a bench; raw samples stay in a folder for each library."""
 
-    def __init__(
-        self, bench: Bench, folder: Path, environment: Environment, watch: Callable[[str, int, int], None]
-    ) -> None:
+    def __init__(self, bench: Bench, folder: Path, environment: Environment, watch: Watch) -> None:
         self._bench = bench
         self._folder = folder
         # What is compared is interleaved within one session, and needs no board at rest.

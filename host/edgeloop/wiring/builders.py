@@ -17,7 +17,7 @@ from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign, Toolchain
 from edgeloop.core.network import Engine
 from edgeloop.errors import ConfigError, Fault
-from edgeloop.ports import Bench, Builder, Observer
+from edgeloop.ports import Activity, Bench, Builder, Observer, Progress
 from edgeloop.wiring.board_timer import BoardTimer
 from edgeloop.wiring.clock import SystemClock
 
@@ -70,7 +70,9 @@ def compilers_for(
 def tuner_for(campaign: Campaign, folder: Path, bench: Bench, observer: Observer) -> Tuner:
     """Tunes on one board, for all boards of its model."""
     timer = BoardTimer(bench, folder / "samples", campaign.environment, observer.progress)
-    return Tuner(campaign.tuning, timer, folder, SystemClock(), lambda line: observer.progress(line, 0, 0))
+    return Tuner(
+        campaign.tuning, timer, folder, SystemClock(), lambda line: observer.progress(Progress(line, Activity.TUNING))
+    )
 
 
 def check_processors(campaign: Campaign, boards: Sequence[Board]) -> None:
