@@ -24,4 +24,4 @@ def unpacked_folders(job: wire.Job) -> list[str]:
 def is_unpacked(subject: wire.WireSubject) -> bool:
     """True where a subject's model is a folder under runtimes/."""
     row = find_engine(subject.engine)
-    return row is not None and row.unpacked
+    return row is not None and row.unpacks

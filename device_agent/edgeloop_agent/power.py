@@ -50,7 +50,7 @@ class Sensor:
 
     @property
     def interval_s(self) -> float:
-        """How often it is worth being read."""
+        """The time from one reading to the next that is worth it."""
         return min(INTERVAL_S, max(INTERVAL_S_MIN, self.update_s or INTERVAL_S))
 
     def watts(self) -> float:

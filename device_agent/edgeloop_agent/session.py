@@ -129,7 +129,7 @@ def _keep_tensors(
 ) -> None:
     """Keep what is known before anything runs. Raises RefusedError where the job names other tensors."""
     result.update(inputs=list(map(asdict, inputs)), outputs=list(map(asdict, outputs)))
-    write_result(folder, {**result, "outcome": "crashed", "detail": "after loading the model"}, ended=False)
+    write_result(folder, {**result, "outcome": "crashed", "detail": "after loading the model"}, final=False)
     for what, names, tensors in (("inputs", arguments.inputs, inputs), ("outputs", arguments.outputs, outputs)):
         if len(names) != len(tensors):
             raise RefusedError("the model has %d %s, the job names %d" % (len(tensors), what, len(names)))
@@ -145,7 +145,7 @@ def _profile(arguments: Arguments, engine: Engine, phases: memory.Phases, folder
     if arguments.data is not None and arguments.pipeline is None:
         data = samples.SampleData(arguments.data, arguments.inputs, engine.inputs())
     sample = samples.for_latency(data, engine.inputs(), arguments.seed)[0]
-    model = engine.loaded()
+    model = engine.in_process_model()
     return profile.profile(model, arguments.model, arguments.parts, arguments.threads, sample, phases, folder)
 
 
@@ -176,10 +176,10 @@ def _through_pipeline(
 
     if arguments.data is None:
         raise RefusedError("a pipeline needs data")
-    data, model = samples.EncodedData(arguments.data), engine.loaded()
+    data, model = samples.EncodedData(arguments.data), engine.in_process_model()
     pipeline = StagedPipeline(code.path, code.class_name, code.label, arguments.inputs, arguments.outputs)
     pipeline.tell_where_it_hangs(
-        lambda where: write_result(folder, {**result, "outcome": "crashed", "hung": where}, ended=False)
+        lambda where: write_result(folder, {**result, "outcome": "crashed", "hung": where}, final=False)
     )
     try:
         if arguments.kind == "evaluate":

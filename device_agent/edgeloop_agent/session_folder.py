@@ -67,9 +67,9 @@ def read_arguments(work: Path) -> Arguments:
     return Arguments(**{**raw, "plan": plan, "pipeline": code, "delegate": delegate})
 
 
-def write_result(work: Path, result: dict[str, Any], *, ended: bool = True) -> None:
-    """Write result.json. `ended=False`: what is known so far, kept in case that the process dies before its end."""
-    raw = json.dumps({**result, "ended": ended}, allow_nan=False).encode()
+def write_result(work: Path, result: dict[str, Any], *, final: bool = True) -> None:
+    """Write result.json. `final=False`: what is known so far, kept in case that the process dies before its end."""
+    raw = json.dumps({**result, "final": final}, allow_nan=False).encode()
     wire.write_atomically(work / RESULT_FILE, raw, durable=False)
 
 

@@ -139,7 +139,7 @@ class SessionProcess:
     def result(self) -> dict[str, Any]:
         """Return the session's own result, with outcome, detail and signal as they really were."""
         result = session_folder.read_result(self._work)
-        ended = result.pop("ended", False) is True
+        is_final = result.pop("final", False) is True
         status = self._process.returncode
         last = last_line(self._tail)
         if self._kill_reason is not None:
@@ -152,7 +152,7 @@ class SessionProcess:
                 line += " by the kernel: the board ran out of memory"
             detail = line + (": " + last if last else "")
             return {**result, "outcome": "crashed", "detail": detail, "signal": -status}
-        if status != 0 or not ended:
+        if status != 0 or not is_final:
             where = "ended with status %d" % status
             return {**result, "outcome": "crashed", "detail": where + (": " + last if last else "")}
         return result
@@ -161,7 +161,7 @@ class SessionProcess:
         """Return in one line why a process ended that was to go on; it is not collected yet."""
         self._drain()
         result = session_folder.read_result(self._work)
-        detail = str(result.get("detail") or "") if result.get("ended") is True else ""
+        detail = str(result.get("detail") or "") if result.get("final") is True else ""
         last = detail or last_line(self._tail)
         status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) if hasattr(os, "waitid") else None
         if status is not None and status.si_code in (os.CLD_KILLED, os.CLD_DUMPED):

@@ -140,7 +140,7 @@ class SessionPlan:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the environment asks of the board before and while it measures."""
+    """The demands of the environment on the board, before and while it measures."""
 
     cores: list[int]
     governor: str
@@ -248,7 +248,7 @@ class WireProgram:
 
 @dataclass(frozen=True)
 class Energy:
-    """What an `energy` session did, and which sensor of the board was read meanwhile. Times are CLOCK_MONOTONIC."""
+    """The windows of an `energy` session, and the sensor of the board that was read meanwhile; CLOCK_MONOTONIC."""
 
     idle_ns: list[int]
     """[start, end] of the window in which the process slept."""

@@ -23,9 +23,9 @@ def main() -> int:
     name, model, sample = sys.argv[1:]
     engine = load_engine(name)
     engine.load(ModelFile(model, 1))
-    ((put, index),) = engine.loaded().setters()
+    ((put, index),) = engine.in_process_model().setters()
     put(index, np.load(sample))
-    invoke, now = engine.loaded().invoker(), time.perf_counter_ns
+    invoke, now = engine.in_process_model().invoker(), time.perf_counter_ns
     invoke()
     print("ready", flush=True)
     for _ in sys.stdin:

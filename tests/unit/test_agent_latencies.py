@@ -184,9 +184,9 @@ def test_the_median_of_a_real_model_is_that_of_a_bare_loop() -> None:
 
     engine = load_engine("litert")
     engine.load(ModelFile(str(DATA / "tiny_float.tflite"), 1))
-    once = intervals.of_model(engine.loaded(), [random_sample(engine.inputs(), 0)], "invoke").once
+    once = intervals.of_model(engine.in_process_model(), [random_sample(engine.inputs(), 0)], "invoke").once
     loop = timing.Loop(once, 1, None, room(20_000))
-    invoke, now = engine.loaded().invoker(), time.perf_counter_ns
+    invoke, now = engine.in_process_model().invoker(), time.perf_counter_ns
 
     def bare(count: int) -> float:
         taken = [0] * count

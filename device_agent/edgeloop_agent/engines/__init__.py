@@ -25,7 +25,7 @@ class EngineRow:
     session_kinds: tuple[str, ...]
     delegates: bool = False
     """It takes a TFLite delegate."""
-    unpacked: bool = False
+    unpacks: bool = False
     """Its model is a .zip, unpacked under runtimes/ by its hash."""
     in_process: bool = True
     """The model runs in the session's process, call by call: the agent times it, and a pipeline may be around it."""
@@ -37,7 +37,7 @@ ENGINES = (
     EngineRow("litert", "litert", "LiteRt", _TFLITE_KINDS, delegates=True),
     EngineRow("tflite-runtime", "tflite_runtime", "TfliteRuntime", _TFLITE_KINDS, delegates=True),
     EngineRow("tvm", "tvm", "Tvm", ("latency", "evaluate", "energy", "tune")),
-    EngineRow("exec", "program", "Program", ("latency", "evaluate"), unpacked=True, in_process=False),
+    EngineRow("exec", "program", "Program", ("latency", "evaluate"), unpacks=True, in_process=False),
 )
 
 

@@ -67,7 +67,7 @@ class Engine(ABC):
     ) -> dict[str, Any]:
         """Run single inferences one after the other, as `runs.run` says. Raises as `evaluate`."""
 
-    def loaded(self) -> LoadedModel:
+    def in_process_model(self) -> LoadedModel:
         """The model in this process. Raises RefusedError where it is in another one."""
         raise RefusedError("%s runs its model in a process of its own" % self.name)
 
@@ -79,7 +79,7 @@ class Engine(ABC):
 class InProcessEngine(Engine, LoadedModel):
     """An engine whose model runs in the session's process. The agent sets inputs, times calls and gets outputs."""
 
-    delegated: Optional[dict[str, Any]] = None
+    delegate_share: Optional[dict[str, Any]] = None
     """The delegate that was asked for, and the operators it took; None where none was."""
 
     @abstractmethod
@@ -92,9 +92,9 @@ class InProcessEngine(Engine, LoadedModel):
     def load(self, model: ModelFile) -> dict[str, Any]:
         start = time.perf_counter_ns()
         self.open(model)
-        return {"load_ns": time.perf_counter_ns() - start, "delegate": self.delegated}
+        return {"load_ns": time.perf_counter_ns() - start, "delegate": self.delegate_share}
 
-    def loaded(self) -> LoadedModel:
+    def in_process_model(self) -> LoadedModel:
         return self
 
     def evaluate(self, data: SampleData, folder: Path) -> dict[str, Any]:

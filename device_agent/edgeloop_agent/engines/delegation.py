@@ -1,4 +1,4 @@
-"""How many of a model's operators a delegate took, counted in the runtime's own graph.
+"""The number of a model's operators that a delegate took, counted in the runtime's own graph.
 
 A runtime keeps the operators that a delegate took beside the nodes that stand for them, and does not say which belong
 to which. A node names the tensors it reads and writes: what it took is what lies between the two.

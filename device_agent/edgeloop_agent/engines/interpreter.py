@@ -58,7 +58,7 @@ class TfliteInterpreter(InProcessEngine):
             self._interpreter = self._interpreter_class(num_threads=threads, **model)
             if delegate is not None:
                 nodes = self._interpreter._get_ops_details()  # noqa: SLF001 -- nothing else tells the graph's nodes
-                self.delegated = {"name": delegate.name, **delegation.count_operators(nodes)}
+                self.delegate_share = {"name": delegate.name, **delegation.count_operators(nodes)}
             self._resize(shapes)
             self._interpreter.allocate_tensors()
             self._sources = self._interpreter.get_input_details()

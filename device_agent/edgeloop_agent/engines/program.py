@@ -57,13 +57,13 @@ class Program(Engine):
 
     def load(self, model: ModelFile) -> dict[str, Any]:
         """Read what the program is; it loads its model itself, in each run."""
-        unpacked = Path(model.path)
-        raw = folder.read_bounded(unpacked / wire.PROGRAM_FILE)
+        folder_of_model = Path(model.path)
+        raw = folder.read_bounded(folder_of_model / wire.PROGRAM_FILE)
         try:
             self._program = wire.decode(wire.WireProgram, raw or b"")
         except wire.WireError as error:
             raise RefusedError("what was pushed is no program: %s" % error) from error
-        self._files = unpacked / wire.PROGRAM_DIR
+        self._files = folder_of_model / wire.PROGRAM_DIR
         self._model = model
         self._label = os.path.basename(self._program.path)
         return {}

@@ -49,10 +49,10 @@ def trust(
 
     Always a reason: a step of the clock, a memory kill, swap activity, a reboot. By declaration: throttling,
     under-voltage, clock, governor, foreign load, start temperature, a soak; what a campaign declares goes before what
-    the board's file says. `qualification` refuses what is unknown about anything declared. The calibration loop of an
+    the board's file says. `qualification` refuses what is unknown about anything effective. The calibration loop of an
     `emulated` board times its host, whose load is no departure from anything: its drift is no reason there.
     """
-    declared = environment.on(board_environment)
+    effective = environment.on(board_environment)
     reasons: list[str] = []
     unknown: dict[str, UnknownCondition] = {}
     boots = sorted({s.boot_id for s in sessions if s.boot_id})
@@ -61,8 +61,8 @@ def trust(
     for session in sessions:
         where = f"session {session.index} ({session.label})"
         reasons += [f"{where}: {reason}" for reason in _always(session.conditions)]
-        reasons += [f"{where}: {reason}" for reason in _declared(session, declared, emulated=emulated)]
-        for condition in unknown_of(session, declared):
+        reasons += [f"{where}: {reason}" for reason in _by_declaration(session, effective, emulated=emulated)]
+        for condition in unknown_of(session, effective):
             if unknown.get(condition.key) is None or unknown[condition.key].declared_by is None:
                 unknown[condition.key] = condition
         if _shared_core(session.conditions):
@@ -70,13 +70,13 @@ def trust(
     for earlier, later in _neighbours(sessions):
         where = f"between sessions {earlier.index} and {later.index}"
         reasons += [
-            f"{where}: {reason}" for reason in _between(earlier.conditions.after, later.conditions.before, declared)
+            f"{where}: {reason}" for reason in _between(earlier.conditions.after, later.conditions.before, effective)
         ]
-    if declared.clock == "fixed":
+    if effective.clock == "fixed":
         reasons += _slower_than_the_fastest(sessions)
     if sessions:
         reasons += _start(sessions[0].conditions, environment, board_environment)
-    unknown |= {condition.key: condition for condition in _governor_left_alone(sessions, declared)}
+    unknown |= {condition.key: condition for condition in _governor_left_alone(sessions, effective)}
     if profile == "qualification":
         reasons += [f"not known: {each.refusal}" for each in unknown.values() if each.declared_by is not None]
     return Trust(valid=not reasons, reasons=tuple(reasons), unknown=tuple(sorted(u.text for u in unknown.values())))
@@ -107,28 +107,28 @@ def _clock_step(samples: Sequence[ConditionSample]) -> Iterator[str]:
     steps = (
         difference(samples[0].realtime_minus_monotonic_ns, sample.realtime_minus_monotonic_ns) for sample in samples
     )
-    stepped = max((step for step in steps if step is not None), key=abs, default=0.0) / 1e6
-    if abs(stepped) > CLOCK_STEP_MAX_MS:
-        yield f"the clock was set by {stepped:+.0f} ms"
+    step_ms = max((step for step in steps if step is not None), key=abs, default=0.0) / 1e6
+    if abs(step_ms) > CLOCK_STEP_MAX_MS:
+        yield f"the clock was set by {step_ms:+.0f} ms"
 
 
-def _declared(session: Session, declared: Environment, *, emulated: bool) -> Iterator[str]:
+def _by_declaration(session: Session, environment: Environment, *, emulated: bool) -> Iterator[str]:
     conditions = session.conditions
-    if declared.throttling == "forbid":
-        yield from throttling.signs(conditions, declared.expected_clock_mhz)
-    if declared.throttling == "forbid" or declared.clock == "fixed":
+    if environment.throttling == "forbid":
+        yield from throttling.signs(conditions, environment.expected_clock_mhz)
+    if environment.throttling == "forbid" or environment.clock == "fixed":
         yield from throttling.lying_clock(conditions)
-    if declared.throttling == "soak":
+    if environment.throttling == "soak":
         yield from _soak(session)
-    if declared.under_voltage == "forbid":
+    if environment.under_voltage == "forbid":
         yield from throttling.under_voltage(conditions)
-    if declared.clock == "fixed":
-        yield from _clock_moved(conditions, declared.expected_clock_mhz)
+    if environment.clock == "fixed":
+        yield from _clock_moved(conditions, environment.expected_clock_mhz)
     if not emulated:
-        yield from _calibration(conditions, declared)
-    if declared.governor != "as-found":
-        yield from _governor(conditions, declared.governor)
-    yield from _foreign_load(conditions, declared.foreign_load_max_pct)
+        yield from _calibration(conditions, environment)
+    if environment.governor != "as-found":
+        yield from _governor(conditions, environment.governor)
+    yield from _foreign_load(conditions, environment.foreign_load_max_pct)
 
 
 def _neighbours(sessions: Sequence[Session]) -> Iterator[tuple[Session, Session]]:
@@ -137,16 +137,16 @@ def _neighbours(sessions: Sequence[Session]) -> Iterator[tuple[Session, Session]
     return ((first, second) for first, second in pairwise(in_order) if first.boot_id == second.boot_id)
 
 
-def _between(before: ConditionSample, after: ConditionSample, declared: Environment) -> Iterator[str]:
+def _between(before: ConditionSample, after: ConditionSample, environment: Environment) -> Iterator[str]:
     """The events while no session ran: the next one began in their wake."""
     yield from _clock_step([before, after])
     yield from _memory_kills(before, after)
-    if declared.throttling == "forbid":
+    if environment.throttling == "forbid":
         new = throttling.new_flags(before, after)
         if new:
             yield f"throttled: {', '.join(sorted(new))}"
         yield from throttling.counter_growth(before, after)
-    if declared.under_voltage == "forbid" and throttling.new_under_voltage(before, after):
+    if environment.under_voltage == "forbid" and throttling.new_under_voltage(before, after):
         yield "under-voltage; look at its power supply"
 
 
@@ -186,13 +186,17 @@ def _clock_moved(conditions: SessionConditions, expected_mhz: float | None) -> I
         yield f"the clock is declared fixed and moved between {low:g} and {high:g} MHz"
 
 
-def _calibration(conditions: SessionConditions, declared: Environment) -> Iterator[str]:
+def _calibration(conditions: SessionConditions, environment: Environment) -> Iterator[str]:
     """A free clock may rise, and where throttling is allowed it may fall: then drift is recorded, not judged."""
     loops = _loops_ns(conditions)
-    if loops is None or _shared_core(conditions) or (declared.clock == "free" and declared.throttling != "forbid"):
+    if (
+        loops is None
+        or _shared_core(conditions)
+        or (environment.clock == "free" and environment.throttling != "forbid")
+    ):
         return
     drift = loops[1] / loops[0]
-    if drift > CALIBRATION_DRIFT_MAX or (declared.clock == "fixed" and drift < 1 / CALIBRATION_DRIFT_MAX):
+    if drift > CALIBRATION_DRIFT_MAX or (environment.clock == "fixed" and drift < 1 / CALIBRATION_DRIFT_MAX):
         yield (
             f"a fixed piece of work took {drift:.2f} times as long at the end as at the start, "
             f"{CALIBRATION_DRIFT_MAX:g} is let pass{_while_the_kernel_says(conditions)}"
@@ -253,9 +257,9 @@ def _governor(conditions: SessionConditions, name: str) -> Iterator[str]:
     yield f"governor {', '.join(names)} was in force on core {', '.join(cores)}{why}, {name} is declared"
 
 
-def _governor_left_alone(sessions: Sequence[Session], declared: Environment) -> Iterator[UnknownCondition]:
+def _governor_left_alone(sessions: Sequence[Session], environment: Environment) -> Iterator[UnknownCondition]:
     """As found is as found: where it changed while we measured, nobody can say which one the figures belong to."""
-    if declared.governor != "as-found":
+    if environment.governor != "as-found":
         return
     first: dict[str, str] | None = None
     for session in sessions:

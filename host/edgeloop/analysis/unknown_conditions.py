@@ -1,4 +1,4 @@
-"""The conditions of a session that could not be read: said in every verdict, and refused where they were declared."""
+"""The conditions of a session that could not be read: said in every verdict, refused where they were declared."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class UnknownCondition:
         return f"{self.text}, and {self.declared_by} is declared{step}"
 
 
-def unknown_of(session: Session, declared: Environment) -> Iterator[UnknownCondition]:
-    """Yield the unknown conditions of a session; a key may come twice, first as it was declared."""
+def unknown_of(session: Session, environment: Environment) -> Iterator[UnknownCondition]:
+    """Yield the unknown conditions of a session; a key may come twice, first as it was environment."""
     conditions = session.conditions
-    if declared.throttling == "forbid":
+    if environment.throttling == "forbid":
         yield from _throttling(conditions)
-    if declared.under_voltage == "forbid":
+    if environment.under_voltage == "forbid":
         yield from _under_voltage(conditions)
-    yield from _by_declaration(session, declared)
+    yield from _by_declaration(session, environment)
     for key in _ALWAYS_JUDGED:
         if getattr(conditions.before, key) is None or getattr(conditions.after, key) is None:
             yield UnknownCondition(key, key)
@@ -73,18 +73,18 @@ def _under_voltage(conditions: SessionConditions) -> Iterator[UnknownCondition]:
         yield UnknownCondition("short under-voltage", text, declared_by, _RESTART)
 
 
-def _by_declaration(session: Session, declared: Environment) -> Iterator[UnknownCondition]:
+def _by_declaration(session: Session, environment: Environment) -> Iterator[UnknownCondition]:
     before, after, window = session.conditions.before, session.conditions.after, session.conditions.in_window
     timed_session = session.kind == "latency" and session.outcome == "ok"
-    if declared.clock == "fixed" and timed_session and not any(sample.clock_mhz for sample in window):
+    if environment.clock == "fixed" and timed_session and not any(sample.clock_mhz for sample in window):
         yield UnknownCondition("clock_mhz", "clock_mhz in the timed window", 'clock = "fixed"')
-    if declared.throttling == "soak" and timed_session and all(sample.hottest_c is None for sample in window):
+    if environment.throttling == "soak" and timed_session and all(sample.hottest_c is None for sample in window):
         yield UnknownCondition("temperatures_c", "temperatures_c in the timed window", 'throttling = "soak"')
-    if declared.governor != "as-found" and not after.governor:
-        yield UnknownCondition("governor", "governor", f'governor = "{declared.governor}"')
-    if declared.foreign_load_max_pct is not None and after.foreign_load_pct is None:
-        limit = f"foreign_load_max_pct = {declared.foreign_load_max_pct:g}"
+    if environment.governor != "as-found" and not after.governor:
+        yield UnknownCondition("governor", "governor", f'governor = "{environment.governor}"')
+    if environment.foreign_load_max_pct is not None and after.foreign_load_pct is None:
+        limit = f"foreign_load_max_pct = {environment.foreign_load_max_pct:g}"
         yield UnknownCondition("foreign_load_pct", "foreign_load_pct", limit)
-    if declared.start_temperature_max_c is not None and not before.temperatures_c:
-        limit = f"start_temperature_max_c = {declared.start_temperature_max_c:g}"
+    if environment.start_temperature_max_c is not None and not before.temperatures_c:
+        limit = f"start_temperature_max_c = {environment.start_temperature_max_c:g}"
         yield UnknownCondition("temperatures_c", "temperatures_c", limit)

@@ -137,10 +137,10 @@ class BoardAgent:
 
     def monotonic_ns(self) -> int:
         """The board's CLOCK_MONOTONIC at some moment during this call, which is kept as short as can be."""
-        completed = self._link.run([self._python, "-E", "-S", "-c", _CLOCK], deadline_s=_CALL_S, output_max=4096)
-        text = completed.stdout.strip()
-        if completed.exit_status != 0 or not text.isdigit() or len(text) > wire.INTEGER_DIGITS_MAX:
-            raise self._refused("clock", last_line(completed.stderr) or "no number")
+        answer = self._link.run([self._python, "-E", "-S", "-c", _CLOCK], deadline_s=_CALL_S, output_max=4096)
+        text = answer.stdout.strip()
+        if answer.exit_status != 0 or not text.isdigit() or len(text) > wire.INTEGER_DIGITS_MAX:
+            raise self._refusal("clock", last_line(answer.stderr) or "no number")
         return int(text)
 
     def missing(self, names: Iterable[str], runtimes: Iterable[str] = ()) -> tuple[frozenset[str], frozenset[str]]:
@@ -199,7 +199,7 @@ class BoardAgent:
                 sessions=dict(_session_sizes(item) for item in answer["sessions"]),
             )
         except (wire.WireError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._refused("look", f"{type(error).__name__}: {error}") from error
+            raise self._refusal("look", f"{type(error).__name__}: {error}") from error
 
     def read(self, job_id: str, sizes: Mapping[str, int]) -> dict[str, bytes]:
         """Files of a job by name; `sizes` says how many bytes each has, in the order wanted."""
@@ -207,7 +207,7 @@ class BoardAgent:
         total = sum(sizes.values())
         raw = self._run("read", ["--job", job_id, *argv], None, _CALL_S + total / _SLOWEST_BYTES_PER_S, total)
         if len(raw) != total:
-            raise self._refused("read", f"{len(raw)} bytes where {total} were announced")
+            raise self._refusal("read", f"{len(raw)} bytes where {total} were announced")
         files, at = {}, 0
         for name, size in sizes.items():
             files[name] = raw[at : at + size]
@@ -229,9 +229,9 @@ class BoardAgent:
         try:
             answer = wire.load_json(raw)
         except wire.WireError as error:
-            raise self._refused(command, str(error)) from error
+            raise self._refusal(command, str(error)) from error
         if not isinstance(answer, dict):
-            raise self._refused(command, "no JSON object")
+            raise self._refusal(command, "no JSON object")
         return answer
 
     def _run(
@@ -247,15 +247,15 @@ class BoardAgent:
         # `lease acquire` is two words; options follow the last of them.
         words = [command, *argv[:1]] if command == "lease" else [command]
         rest = argv[1:] if command == "lease" else argv
-        completed = self._link.run(
+        answer = self._link.run(
             [self._python, "-E", agent, *words, "--state-dir", self._state_dir, *rest],
             stdin=stdin,
             deadline_s=deadline_s,
             output_max=max(output_max, 65536),
         )
-        if completed.exit_status == 0:
-            return completed.stdout
-        raise self._error_of(command, completed.exit_status, completed.stdout, completed.stderr)
+        if answer.exit_status == 0:
+            return answer.stdout
+        raise self._error_of(command, answer.exit_status, answer.stdout, answer.stderr)
 
     def _error_of(self, command: str, status: int, stdout: bytes, stderr: bytes) -> EdgeloopError:
         try:
@@ -265,7 +265,7 @@ class BoardAgent:
         except (wire.WireError, KeyError, TypeError, AttributeError):
             if status == _CANT_OPEN:
                 self._is_there = False  # somebody cleaned the cache; the next call pushes it again
-            return self._refused(command, last_line(stderr) or f"exit status {status}")
+            return self._refusal(command, last_line(stderr) or f"exit status {status}")
         match code:
             case wire.ErrorCode.DISK_FULL:
                 return self._full(text)
@@ -278,7 +278,7 @@ class BoardAgent:
     def _full(self, text: str) -> BoardFullError:
         return BoardFullError(text, next_step=f"free space there: edgeloop targets clean {self._name}")
 
-    def _refused(self, command: str, why: str) -> BoardError:
+    def _refusal(self, command: str, why: str) -> BoardError:
         why = last_line(why.encode())
         return BoardError(
             f"{self._name}: the agent's answer to `{command}` is refused: {why}",
@@ -299,9 +299,9 @@ class BoardAgent:
         """Ask for the agent's file, or send it; true where it is there. Raises BoardError."""
         folder = f"{self._state_dir}/{wire.CACHE_DIR}"
         argv = [self._python, "-E", "-c", _RECEIVER, folder, self._bundle().sha256, str(size)]
-        completed = self._link.run(argv, stdin=data, deadline_s=_CALL_S)
-        outcome, detail = _receiver_answer(completed.stdout)
-        words = last_line(completed.stderr)
+        answer = self._link.run(argv, stdin=data, deadline_s=_CALL_S)
+        outcome, detail = _receiver_answer(answer.stdout)
+        words = last_line(answer.stderr)
         other_python = "name another one with runtime.python in the board's file"
         match outcome:
             case "ok" | "absent":
@@ -318,12 +318,12 @@ class BoardAgent:
                     f"{self._name}: the agent can't be stored: {detail}",
                     next_step="name a folder that may be written with runtime.state_dir",
                 )
-        if completed.exit_status in {126, 127}:
+        if answer.exit_status in {126, 127}:
             raise BoardError(
                 f"{self._name}: there is no Python at {self._python}: {words}",
                 next_step=other_python,
             )
-        why = outcome or words or f"exit status {completed.exit_status}"
+        why = outcome or words or f"exit status {answer.exit_status}"
         raise BoardError(
             f"{self._name}: {self._python} does not answer as a Python: {why}",
             next_step="a login shell there must print nothing for commands; see runtime.python in the board's file",

@@ -46,7 +46,7 @@ def wire_job(
     """Return job.json for a request. Steps must be numbered from 0 in order."""
     labels = [subject.label for subject in request.subjects]
     plan, environment = request.plan, request.environment.on(board.environment)
-    soaked = environment.throttling == "soak"
+    has_soak = environment.throttling == "soak"
     return wire.Job(
         id=job_id,
         agent_sha256=agent_sha256,
@@ -90,7 +90,7 @@ def wire_job(
             start_temperature_max_c=environment.start_temperature_max_c,
             cool_down_max_s=environment.cool_down_max_s or 0.0,
             foreign_load_max_pct=environment.foreign_load_max_pct,
-            soak_max_s=environment.soak_max_s if soaked else None,
+            soak_max_s=environment.soak_max_s if has_soak else None,
             soak_window_s=SOAK_WINDOW_S,
             soak_slope_max_c_per_min=SOAK_SLOPE_MAX_C_PER_MIN,
         ),

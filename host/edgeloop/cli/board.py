@@ -66,7 +66,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON d
     """List virtual boards: running, stopped, or stale (gone without having been stopped)."""
     from edgeloop.app import virtual_boards
 
-    listed, faults = virtual_boards.boards().listed()
+    listed, faults = virtual_boards.boards().all_boards()
     for line in faults:
         typer.echo(line, err=True)
     if as_json:

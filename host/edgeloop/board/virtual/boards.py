@@ -31,6 +31,7 @@ from edgeloop.config.board_files import user_folder
 from edgeloop.config.board_models import LOCAL, model_names
 from edgeloop.core.frozen import Frozen
 from edgeloop.errors import LabError, UserError
+from edgeloop.processes.files import write_whole
 
 Cpu = Literal["cortex-a53", "cortex-a72", "cortex-a76"]
 MEMORY_MIB_MIN, MEMORY_MIB_MAX = 256, 16384
@@ -38,7 +39,7 @@ _DECLARATION = "board.json"
 
 
 class Declaration(Frozen):
-    """board.json: what a board was made as."""
+    """board.json: the board as it was created."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)
@@ -51,7 +52,7 @@ class Declaration(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class VirtualBoardListing:
-    """One board, and what its process says now."""
+    """One board, and the state of its process."""
 
     declaration: Declaration
     state: State
@@ -61,7 +62,7 @@ class VirtualBoardListing:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where virtual boards are kept on this host."""
+    """The folders of virtual boards on this host."""
 
     data: Path = field(default_factory=lambda: user_data_path("edgeloop") / "boards")
     images: Path = field(default_factory=lambda: user_cache_path("edgeloop") / "virtual")
@@ -78,7 +79,7 @@ class VirtualBoards:
         self, name: str, *, arch: str, cpu: str, memory_mib: int, mirror: str | None, say: Callable[[str], None]
     ) -> Path:
         """Make a board and its board file; return that file's path. A failure leaves neither."""
-        declaration = _declared(name, arch, cpu, memory_mib)
+        declaration = _declaration_of(name, arch, cpu, memory_mib)
         check_programs()
         file, folder = self._file(name), self._folder(name)
         for place in (file, folder):
@@ -86,17 +87,17 @@ class VirtualBoards:
                 raise UserError(f"{place} exists already", next_step=_other_name(name, virtual=folder.is_dir()))
         if name == LOCAL or name in model_names():
             raise UserError(f"{name!r} has a meaning of its own", next_step="choose another name")
-        made = image.image_for(image.Spec(arch=declaration.arch), self._places.images, mirror=mirror, say=say)
-        with _written(self._places.data):
+        image_files = image.image_for(image.Spec(arch=declaration.arch), self._places.images, mirror=mirror, say=say)
+        with _translate_errors(self._places.data):
             self._places.data.mkdir(parents=True, exist_ok=True, mode=0o700)
             image.check_room(self._places.data, image.COPY_MIB)
             with tempfile.TemporaryDirectory(prefix=".making-", dir=self._places.data) as work:
-                making = Path(work) / "board"
-                making.mkdir(mode=0o700)
-                fingerprint = _fill(making, made, declaration)
-                making.rename(folder)
+                new_folder = Path(work) / "board"
+                new_folder.mkdir(mode=0o700)
+                fingerprint = _fill(new_folder, image_files, declaration)
+                new_folder.rename(folder)
         try:
-            with _written(file):
+            with _translate_errors(file):
                 _write_new(file, _document(declaration, fingerprint, folder / "id_ed25519"))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -106,7 +107,7 @@ class VirtualBoards:
     def start(self, name: str) -> int:
         """Start a board and wait for its sshd; return its port, which its file has from then on."""
         check_programs()
-        with self._held(name) as (declaration, machine):
+        with self._locked_board(name) as (declaration, machine):
             if machine.state() == "running":
                 raise UserError(
                     f"{name} runs already, at port {declaration.port}", next_step=f"edgeloop board stop {name}"
@@ -121,26 +122,26 @@ class VirtualBoards:
 
     def stop(self, name: str) -> tuple[State, bool]:
         """Power a board off; return the state it was in, and whether it went by itself."""
-        with self._held(name) as (_, machine):
+        with self._locked_board(name) as (_, machine):
             before = machine.state()
             return before, machine.stop()
 
     def kill(self, name: str) -> None:
         """Pull a board's plug."""
-        with self._held(name) as (_, machine):
+        with self._locked_board(name) as (_, machine):
             machine.kill()
 
     def remove(self, name: str) -> None:
         """Delete a stopped board, its keys and its board file; the image stays for others."""
-        with self._held(name) as (_, machine):
+        with self._locked_board(name) as (_, machine):
             if machine.state() == "running":
                 raise UserError(f"{name} is running", next_step=f"edgeloop board stop {name}")
             self._file(name).unlink(missing_ok=True)
             shutil.rmtree(self._folder(name))
 
-    def listed(self) -> tuple[list[VirtualBoardListing], list[str]]:
+    def all_boards(self) -> tuple[list[VirtualBoardListing], list[str]]:
         """Every board by name, and a line for each folder that is none."""
-        found, faults = [], []
+        boards, faults = [], []
         for folder in sorted(self._places.data.glob("*/")) if self._places.data.is_dir() else []:
             if folder.name.startswith("."):
                 continue
@@ -151,8 +152,8 @@ class VirtualBoards:
                 continue
             machine = self._machine(declaration)
             pid = machine.pid()
-            found.append(VirtualBoardListing(declaration, machine.state(), pid, self._file(folder.name)))
-        return found, faults
+            boards.append(VirtualBoardListing(declaration, machine.state(), pid, self._file(folder.name)))
+        return boards, faults
 
     def state(self, name: str) -> State | None:
         """The state of a board; None where no virtual board has that name."""
@@ -179,16 +180,16 @@ class VirtualBoards:
                 raise UserError(
                     f"{path}: can't be read as a virtual board", next_step=f"delete {path.parent}"
                 ) from error
-            known = ", ".join(sorted(item.declaration.name for item in self.listed()[0])) or "none"
+            names = ", ".join(sorted(item.declaration.name for item in self.all_boards()[0])) or "none"
             raise UserError(
-                f"no virtual board {name!r}; there are {known}", next_step=f"edgeloop board create {name}"
+                f"no virtual board {name!r}; there are {names}", next_step=f"edgeloop board create {name}"
             ) from error
         if declaration.name != name:
             raise UserError(f"{path}: is the board {declaration.name!r}", next_step="put its folder back")
         return declaration
 
     @contextmanager
-    def _held(self, name: str) -> Iterator[tuple[Declaration, Machine]]:
+    def _locked_board(self, name: str) -> Iterator[tuple[Declaration, Machine]]:
         """One command at a time for one board."""
         if not _is_name(name):
             raise UserError(f"{name!r} can't be a board's name", next_step=_NAMES)
@@ -201,9 +202,9 @@ class VirtualBoards:
     def _move_to(self, declaration: Declaration, port: int) -> None:
         """Write down the port of this start. Both files are replaced whole: whoever reads one sees old or new."""
         folder, file = self._folder(declaration.name), self._file(declaration.name)
-        with _written(file):
+        with _translate_errors(file):
             fresh = declaration.model_copy(update={"port": port})
-            _replace(folder / _DECLARATION, fresh.model_dump_json())
+            write_whole(folder / _DECLARATION, fresh.model_dump_json())
             try:
                 document = tomlkit.parse(file.read_text(encoding="utf-8"))
                 document["ssh"]["port"] = port
@@ -212,16 +213,16 @@ class VirtualBoards:
                 fingerprint = _fingerprint((folder / "host_key.pub").read_text(encoding="ascii"))
                 document = _document(fresh, fingerprint, folder / "id_ed25519")
             file.parent.mkdir(parents=True, exist_ok=True)
-            _replace(file, tomlkit.dumps(document))
+            write_whole(file, tomlkit.dumps(document))
 
 
 _NAMES = "use letters, digits, dots, dashes and underscores, at most 64"
 
 
-def _declared(name: str, arch: str, cpu: str, memory_mib: int) -> Declaration:
-    for value, allowed, option in ((arch, get_args(image.Arch), "--arch"), (cpu, get_args(Cpu), "--cpu")):
-        if value not in allowed:
-            raise UserError(f"{option} {value!r} is unknown", next_step=f"it is one of {', '.join(allowed)}")
+def _declaration_of(name: str, arch: str, cpu: str, memory_mib: int) -> Declaration:
+    for value, choices, option in ((arch, get_args(image.Arch), "--arch"), (cpu, get_args(Cpu), "--cpu")):
+        if value not in choices:
+            raise UserError(f"{option} {value!r} is unknown", next_step=f"it is one of {', '.join(choices)}")
     if not _is_name(name):
         raise UserError(f"{name!r} can't be a board's name", next_step=_NAMES)
     if not MEMORY_MIB_MIN <= memory_mib <= MEMORY_MIB_MAX:
@@ -243,10 +244,10 @@ def _other_name(name: str, *, virtual: bool) -> str:
     return f"choose another name, or: edgeloop board remove {name}" if virtual else "choose another name"
 
 
-def _fill(folder: Path, made: image.Image, declaration: Declaration) -> str:
+def _fill(folder: Path, image_files: image.Image, declaration: Declaration) -> str:
     """Write a new board's folder; return the fingerprint of its host key."""
-    image.copy_sparse(made.disk, folder / "root.img")
-    image.copy_sparse(made.kernel, folder / "vmlinuz")
+    image.copy_sparse(image_files.disk, folder / "root.img")
+    image.copy_sparse(image_files.kernel, folder / "vmlinuz")
     host_private, host_public = _new_key()
     user_private, user_public = _new_key()
     own = [
@@ -255,7 +256,7 @@ def _fill(folder: Path, made: image.Image, declaration: Declaration) -> str:
         initramfs.Member("board/authorized_keys", 0o644, user_public.encode()),
         initramfs.Member("board/hostname", 0o644, f"{declaration.name}\n".encode()),
     ]
-    common = made.initrd.read_bytes()
+    common = image_files.initrd.read_bytes()
     padding = b"\0" * (-len(common) % initramfs.ALIGNMENT)
     for name, raw, mode in (
         ("initrd", common + padding + initramfs.archive(own), 0o600),
@@ -305,7 +306,7 @@ def _document(declaration: Declaration, fingerprint: str, identity: Path) -> tom
 
 
 @contextmanager
-def _written(place: Path) -> Iterator[None]:
+def _translate_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -316,9 +317,3 @@ def _write_new(path: Path, document: tomlkit.TOMLDocument) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8") as handle:
         handle.write(tomlkit.dumps(document))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
