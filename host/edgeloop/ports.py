@@ -70,25 +70,33 @@ class Link(Protocol):
 
 
 class PowerMeter(Protocol):
-    """A meter that this host reads. Raises LabError where it ends, falls silent or makes no sense."""
+    """A meter that this host reads. Raises LabError where it ends, falls silent or makes no sense.
+
+    It is started once. `edgeloop.testing.contracts.power_meter` holds the rules.
+    """
 
     def start(self) -> None:
         """Begin; returns with the first reading."""
         ...
 
     def check(self) -> None:
-        """Raise where nothing more can be hoped for."""
+        """Raise where no more readings will come."""
         ...
 
     def wait_until(self, time_s: float, longest_s: float) -> None:
-        """Wait until a reading is as late as a time, at most so long."""
+        """Wait until a reading is as late as a time, at most so long. Raises as `check`."""
         ...
 
     def readings(self, since_s: float, until_s: float) -> NDArray[np.float64]:
-        """(2, n): seconds of this host's monotonic clock and watts; one before and one after where there are."""
+        """(2, n), float64: seconds of this host's monotonic clock, in order, and watts.
+
+        Those between the two times, and where there are, one before and one after.
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End it; harmless where it ended, or was never started."""
+        ...
 
 
 class Activity(StrEnum):
@@ -125,24 +133,27 @@ Watch = Callable[[Progress], None]
 
 
 class Bench(Protocol):
-    """One board, ready to measure."""
+    """One board, ready to measure. `edgeloop.testing.contracts.bench` holds the rules."""
 
     @property
     def board(self) -> Board: ...
 
     def facts(self) -> Mapping[str, Any]:
-        """The board as it describes itself: `python`, `machine`, `boot_id`, `model`, `memory_bytes`, ..."""
+        """The board as it described itself at the first call: `python`, `machine`, `boot_id`, `model`, ..."""
         ...
 
     def measure(self, request: MeasureRequest, watch: Watch) -> Attempt:
         """Measure every step of the schedule and keep the raw samples in `request.folder`.
 
-        A job that is complete in the folder is read, not measured; one that runs on the board already is
-        adopted. Raises BoardError, LabError, ModelError (a model the engine refuses) or HarnessError.
+        One session for each step, in the schedule's order, all in one boot of the board. A job that is complete in the
+        folder is read, not measured; one that runs on the board already is adopted. Raises BoardError, LabError,
+        ModelError (a model the engine refuses) or HarnessError.
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the board; harmless where that was done."""
+        ...
 
 
 class TrainingJob(Frozen):

@@ -400,7 +400,9 @@ class TestHostileAnswers:
         assert len(line) < 700
 
     def test_the_agents_own_errors_keep_their_owner(self, board: Board, tmp_path: Path) -> None:
-        full = """echo '{"error": "cache: no space left on the board", "owner": "board"}'; exit 1"""
+        full = (
+            """echo '{"error": "cache: no space left on the board", "owner": "board", "code": "disk_full"}'; exit 1"""
+        )
         board = with_python(board, script(tmp_path, f'case "$2" in -c) echo ok;; *) {full};; esac'))
         with pytest.raises(BoardFullError, match="here: cache: no space left") as caught:
             bench_of(board, LocalLink()).facts()

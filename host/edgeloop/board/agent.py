@@ -43,28 +43,26 @@ _CANT_OPEN = 2
 """The exit status of a Python that can't open the file that it is to run."""
 
 # Runs before the agent is there, on whatever Python the board has: no f-strings, no agent. With a size it takes the
-# bytes from stdin; either way the file's bytes are hashed on the board before it says `ok`. It answers in JSON.
+# bytes from stdin; either way the file's bytes are hashed on the board before it says `ok`. Where it fails, the last
+# line on stderr is a code (old, damaged, full, failed) and a detail.
 _RECEIVER = """
-import errno, hashlib, json, os, sys
+import errno, hashlib, os, sys
 folder, sha, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
-path = os.path.join(folder, sha + ".pyz")
-def answer(outcome, **more):
-    print(json.dumps(dict(more, outcome=outcome)))
-    sys.exit()
 if sys.version_info < (3, 9):
-    answer("old", detail="%d.%d" % sys.version_info[:2])
+    sys.exit("old %d.%d" % sys.version_info[:2])
+path = os.path.join(folder, sha + ".pyz")
 def good(raw):
     return hashlib.sha256(raw).hexdigest() == sha
 if size < 0:
     try:
         with open(path, "rb") as f:
-            whole = good(f.read(1000000))
+            print("ok" if good(f.read(1000000)) else "absent")
     except OSError:
-        whole = False
-    answer("ok" if whole else "absent")
+        print("absent")
+    sys.exit()
 raw = sys.stdin.buffer.read(size + 1)
 if len(raw) != size or not good(raw):
-    answer("damaged")
+    sys.exit("damaged")
 temporary = path + ".tmp%d" % os.getpid()
 try:
     os.makedirs(folder, exist_ok=True)
@@ -79,8 +77,8 @@ try:
             os.unlink(temporary)
 except OSError as error:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-    answer("full" if full else "failed", detail="%s: %s" % (error.filename or path, error.strerror))
-answer("ok")
+    sys.exit("%s %s: %s" % ("full" if full else "failed", error.filename or path, error.strerror))
+print("ok")
 """
 
 
@@ -300,12 +298,14 @@ class BoardAgent:
         folder = f"{self._state_dir}/{wire.CACHE_DIR}"
         argv = [self._python, "-E", "-c", _RECEIVER, folder, self._bundle().sha256, str(size)]
         answer = self._link.run(argv, stdin=data, deadline_s=_CALL_S)
-        outcome, detail = _receiver_answer(answer.stdout)
+        if answer.exit_status == 0 and answer.stdout.strip() in {b"ok", b"absent"}:
+            return answer.stdout.strip() == b"ok"
         words = last_line(answer.stderr)
+        code, _, detail = words.partition(" ")
         other_python = "name another one with runtime.python in the board's file"
-        match outcome:
-            case "ok" | "absent":
-                return outcome == "ok"
+        if answer.exit_status in {126, 127}:
+            raise BoardError(f"{self._name}: there is no Python at {self._python}: {words}", next_step=other_python)
+        match code:
             case "old":
                 raise BoardError(
                     f"{self._name}: {self._python} is Python {detail}; the agent needs 3.9 or later",
@@ -318,25 +318,10 @@ class BoardAgent:
                     f"{self._name}: the agent can't be stored: {detail}",
                     next_step="name a folder that may be written with runtime.state_dir",
                 )
-        if answer.exit_status in {126, 127}:
-            raise BoardError(
-                f"{self._name}: there is no Python at {self._python}: {words}",
-                next_step=other_python,
-            )
-        why = outcome or words or f"exit status {answer.exit_status}"
         raise BoardError(
-            f"{self._name}: {self._python} does not answer as a Python: {why}",
+            f"{self._name}: {self._python} does not answer as a Python: {words or f'exit status {answer.exit_status}'}",
             next_step="a login shell there must print nothing for commands; see runtime.python in the board's file",
         )
-
-
-def _receiver_answer(stdout: bytes) -> tuple[str, str]:
-    """(outcome, detail) of the receiver, empty where it gave no answer."""
-    try:
-        answer = wire.load_json(stdout)
-        return last_line(str(answer["outcome"]).encode()), last_line(str(answer.get("detail", "")).encode())
-    except (wire.WireError, KeyError, TypeError, AttributeError):
-        return "", ""
 
 
 def cache_name(sha256: str, path: Path) -> str:
