@@ -183,8 +183,8 @@ class TestAdoption:
         class Killed(BaseException):
             pass
 
-        def die(what: str, done: int, total: int) -> None:
-            if done == 1:
+        def die(progress: Progress) -> None:
+            if progress.done == 1:
                 raise Killed
 
         with pytest.raises(Killed):
@@ -280,8 +280,8 @@ class TestFaults:
         assert not (tmp_path / "out" / "done.json").exists()
 
     def test_a_killed_agent_is_said_and_the_next_attempt_works(self, board: Board, model: Path, tmp_path: Path) -> None:
-        def kill_supervisor(what: str, done: int, total: int) -> None:
-            if done == 1:
+        def kill_supervisor(progress: Progress) -> None:
+            if progress.done == 1:
                 state = Path(board.runtime.state_dir, "jobs", job_id_of(request, None), "state.json")
                 os.kill(wire.decode(wire.State, state.read_bytes()).pid, signal.SIGKILL)
 
@@ -294,8 +294,8 @@ class TestFaults:
     def test_an_agent_that_hangs_is_ended_by_its_heartbeat_and_the_next_attempt_works(
         self, board: Board, model: Path, tmp_path: Path
     ) -> None:
-        def freeze_supervisor(what: str, done: int, total: int) -> None:
-            if done == 1:
+        def freeze_supervisor(progress: Progress) -> None:
+            if progress.done == 1:
                 state = Path(board.runtime.state_dir, "jobs", job_id_of(request, None), "state.json")
                 os.kill(wire.decode(wire.State, state.read_bytes()).pid, signal.SIGSTOP)
 

@@ -163,8 +163,8 @@ def test_a_connection_cut_again_and_again_loses_nothing(
 def test_a_board_that_is_unreachable_for_a_while_is_waited_for(
     served: LoopbackSshd, bench: BoardBench, tmp_path: Path
 ) -> None:
-    def away(what: str, done: int, total: int) -> None:
-        if done == 1 and not gone:
+    def away(progress: Progress) -> None:
+        if progress.done == 1 and not gone:
             gone.append(time.monotonic())
             served.stop()
             back.start()
@@ -181,8 +181,8 @@ def test_a_second_bench_adopts_the_job_of_one_that_died(board: Board, bench: Boa
     class Killed(BaseException):
         pass
 
-    def die(what: str, done: int, total: int) -> None:
-        if done == 1:
+    def die(progress: Progress) -> None:
+        if progress.done == 1:
             raise Killed
 
     request = request_for(tmp_path, "adopted", ["latency"] * 3)

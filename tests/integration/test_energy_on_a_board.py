@@ -182,8 +182,8 @@ def test_sessions_that_nobody_watched_have_no_energy_and_say_so(tmp_path: Path) 
     class Killed(BaseException):
         pass
 
-    def die(what: str, done: int, total: int) -> None:
-        if done == 1:
+    def die(progress: Progress) -> None:
+        if progress.done == 1:
             raise Killed
 
     board, request = board_in(tmp_path, ramp()), request_for(tmp_path, ["energy"] * 2)
