@@ -138,8 +138,7 @@ def need_space(parent: Path, size: int) -> None:
         raise_for_os(error, str(parent))
     if free < size + _MARGIN_BYTES:
         raise AgentError(
-            "%s has %d MiB free, %d MiB are needed; run `edgeloop targets clean`"
-            % (parent, free >> 20, (size + _MARGIN_BYTES >> 20) + 1),
+            "%s has %d MiB free, %d MiB are needed" % (parent, free >> 20, (size + _MARGIN_BYTES >> 20) + 1),
             "board",
             wire.ErrorCode.DISK_FULL,
         )
