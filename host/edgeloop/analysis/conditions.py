@@ -21,21 +21,19 @@ def digest(sessions: Sequence[Session]) -> ConditionsDigest:
     """
     conditions = [session.conditions for session in sessions]
     samples = [sample for each in conditions for sample in each.samples]
-    flags = [sample.throttle_flags for sample in samples if sample.throttle_flags is not None]
-    loads = [float(sample.foreign_load_pct) for sample in samples if sample.foreign_load_pct is not None]
-    calibration_ns = _range(ns for each in conditions for ns in each.calibration_ns or ())
+    calibration_ns = _calibration_ns(conditions)
     return ConditionsDigest(
-        temperature_c=_range(celsius for sample in samples for celsius in sample.temperatures_c.values()),
-        clock_mhz=_range(mhz for sample in samples for mhz in sample.clock_mhz.values()),
-        fans_rpm=_range(rpm for sample in samples for rpm in sample.fans_rpm.values()),
-        clock_firmware_mhz=_range(sample.clock_firmware_mhz for sample in samples),
-        core_volts=_range(sample.core_volts for sample in samples),
-        governor=_names(name for sample in samples for name in sample.governor.values()) or None,
+        temperature_c=_temperatures_c(samples),
+        clock_mhz=_clocks_mhz(samples),
+        fans_rpm=_fans_rpm(samples),
+        clock_firmware_mhz=_firmware_clocks_mhz(samples),
+        core_volts=_core_volts(samples),
+        governor=_governors(samples),
         boost=_boost(samples),
-        foreign_load_pct_max=max(loads, default=None),
-        foreign=_foreign_names(samples) if loads else None,
-        throttle_flags=_flags(name for each in flags for name in each.now) if flags else None,
-        throttled_since_boot=_flags(name for each in flags for name in each.sticky) if flags else None,
+        foreign_load_pct_max=_foreign_load_pct(samples),
+        foreign=_foreign_names(samples),
+        throttle_flags=_flags_now(samples),
+        throttled_since_boot=_flags_since_boot(samples),
         under_voltage=_under_voltage(samples),
         cooling=_cooling(samples),
         throttle_count=_throttle_count(conditions),
@@ -45,9 +43,50 @@ def digest(sessions: Sequence[Session]) -> ConditionsDigest:
         slow_sessions=None if calibration_ns is None else _slow_sessions(conditions, calibration_ns[0]),
         gate=_gate(conditions[0].gate) if conditions else None,
         soak=_soak(conditions[0].soak) if conditions else None,
-        boot_ids=tuple(sorted({session.boot_id for session in sessions if session.boot_id})),
-        pinned_cores=tuple(sorted({core for each in conditions for core in each.pinned_cores or ()})),
+        boot_ids=_boot_ids(sessions),
+        pinned_cores=_pinned_cores(conditions),
     )
+
+
+def _temperatures_c(samples: Iterable[ConditionSample]) -> Range | None:
+    return _range(celsius for sample in samples for celsius in sample.temperatures_c.values())
+
+
+def _clocks_mhz(samples: Iterable[ConditionSample]) -> Range | None:
+    return _range(mhz for sample in samples for mhz in sample.clock_mhz.values())
+
+
+def _fans_rpm(samples: Iterable[ConditionSample]) -> Range | None:
+    return _range(rpm for sample in samples for rpm in sample.fans_rpm.values())
+
+
+def _firmware_clocks_mhz(samples: Iterable[ConditionSample]) -> Range | None:
+    return _range(sample.clock_firmware_mhz for sample in samples)
+
+
+def _core_volts(samples: Iterable[ConditionSample]) -> Range | None:
+    return _range(sample.core_volts for sample in samples)
+
+
+def _calibration_ns(conditions: Iterable[SessionConditions]) -> Range | None:
+    return _range(ns for each in conditions for ns in each.calibration_ns or ())
+
+
+def _governors(samples: Iterable[ConditionSample]) -> tuple[str, ...] | None:
+    return _names(name for sample in samples for name in sample.governor.values()) or None
+
+
+def _foreign_load_pct(samples: Iterable[ConditionSample]) -> float | None:
+    loads = _range(sample.foreign_load_pct for sample in samples)
+    return None if loads is None else loads[1]
+
+
+def _boot_ids(sessions: Iterable[Session]) -> tuple[str, ...]:
+    return _names(session.boot_id for session in sessions if session.boot_id)
+
+
+def _pinned_cores(conditions: Iterable[SessionConditions]) -> tuple[float, ...]:
+    return tuple(sorted({core for each in conditions for core in each.pinned_cores or ()}))
 
 
 def _range(values: Iterable[float | None]) -> Range | None:
@@ -59,7 +98,18 @@ def _names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names)))
 
 
-def _flags(names: Iterable[str]) -> tuple[str, ...]:
+def _flags_now(samples: Iterable[ConditionSample]) -> tuple[str, ...] | None:
+    """Set in any sample; None where no sample has flags."""
+    flags = [sample.throttle_flags for sample in samples if sample.throttle_flags is not None]
+    return _throttling(name for each in flags for name in each.now) if flags else None
+
+
+def _flags_since_boot(samples: Iterable[ConditionSample]) -> tuple[str, ...] | None:
+    flags = [sample.throttle_flags for sample in samples if sample.throttle_flags is not None]
+    return _throttling(name for each in flags for name in each.sticky) if flags else None
+
+
+def _throttling(names: Iterable[str]) -> tuple[str, ...]:
     """Throttling alone: under-voltage has a key of its own."""
     return tuple(name for name in _names(names) if name != "under_voltage")
 
@@ -71,8 +121,10 @@ def _boost(samples: Iterable[ConditionSample]) -> str | None:
     return next(("on" if state else "off" for state in states), None)
 
 
-def _foreign_names(samples: Iterable[ConditionSample]) -> tuple[str, ...] | None:
-    """Of the foreign processes that took most, in the order in which they came."""
+def _foreign_names(samples: Sequence[ConditionSample]) -> tuple[str, ...] | None:
+    """Of the foreign processes that took most, in the order in which they came; None where no load was read."""
+    if _foreign_load_pct(samples) is None:
+        return None
     names = dict.fromkeys(name for sample in samples for name in sample.foreign_top)
     return tuple(names)[:_NAMES_MAX] or None
 
