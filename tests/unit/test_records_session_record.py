@@ -13,10 +13,10 @@ from edgeloop.core.frozen import Frozen
 from edgeloop.records.session_record import (
     OUTCOMES,
     STAGES,
-    EnergyRecord,
     RecordError,
+    ReportedEnergy,
+    ReportedSession,
     ReportedTensor,
-    SessionRecord,
     read_record,
 )
 from edgeloop_agent import wire
@@ -64,7 +64,7 @@ RECORD: dict[str, Any] = {
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(SessionRecord, wire.SessionRecord), (EnergyRecord, wire.Energy), (ReportedTensor, wire.Tensor)],
+    [(ReportedSession, wire.SessionRecord), (ReportedEnergy, wire.Energy), (ReportedTensor, wire.Tensor)],
 )
 def test_both_sides_have_the_same_fields(ours: type[Frozen], theirs: Any) -> None:
     names = {field.alias or name for name, field in ours.model_fields.items()}

@@ -30,7 +30,7 @@ from edgeloop.records.job_request import JobRequest, job_request_of
 from edgeloop.records.npy_files import count_samples
 from edgeloop.records.samples import AttemptFolder
 from edgeloop.records.session_files import parts_of_step
-from edgeloop.records.session_record import RECORD_BYTES_MAX, SessionRecord
+from edgeloop.records.session_record import RECORD_BYTES_MAX, ReportedSession
 from edgeloop_agent import wire
 
 _T = TypeVar("_T")
@@ -246,7 +246,7 @@ class JobRun:
         parts = {part: files[wire.session_file(index, part)] for part in sizes}
         self._folder.keep(job_request, index, parts, boot_id, self._beside)
 
-    def _beside(self, record: SessionRecord) -> Mapping[str, bytes]:
+    def _beside(self, record: ReportedSession) -> Mapping[str, bytes]:
         return {} if self._meter is None else self._meter.parts_of(record)
 
     def _same_boot(self, look: Look, boot_id: str | None) -> str:

@@ -14,7 +14,7 @@ from edgeloop.board import clocks
 from edgeloop.ports import PowerMeter
 from edgeloop.records.npy_files import npy_bytes
 from edgeloop.records.power_files import CLOCKS_PART, METER_PART, NOT_WATCHED, ClockPlacement
-from edgeloop.records.session_record import SessionRecord
+from edgeloop.records.session_record import ReportedSession
 
 MARGIN_S = 1.0
 """Readings kept before and after a session's windows."""
@@ -42,7 +42,7 @@ class MeterBeside:
         """Raise LabError where the meter ended, fell silent or made no sense."""
         self._meter.check()
 
-    def parts_of(self, record: SessionRecord) -> Mapping[str, bytes]:
+    def parts_of(self, record: ReportedSession) -> Mapping[str, bytes]:
         """Files to keep beside a session's own; none for a session without windows. Raises as `check`."""
         if record.energy is None:
             return {}

@@ -19,7 +19,7 @@ from edgeloop.core.board import PowerMeterSpec
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.measurement import PowerTrace
 from edgeloop.errors import BoardError
-from edgeloop.records.session_record import SessionRecord
+from edgeloop.records.session_record import ReportedSession
 
 BOARD_PART = "power.npy"
 METER_PART, CLOCKS_PART = "meter.npy", "meter.json"
@@ -41,7 +41,7 @@ class ClockPlacement(Frozen):
     """Why there are no readings; empty where there are."""
 
 
-def check_windows(record: SessionRecord, where: str) -> None:
+def check_windows(record: ReportedSession, where: str) -> None:
     """Raise BoardError where a session's windows are none."""
     energy = record.energy
     if energy is None:
@@ -59,7 +59,7 @@ def check_windows(record: SessionRecord, where: str) -> None:
         raise BoardError(f"{where} is refused: its energy counts are none of the protocol's")
 
 
-def check_readings(array: NDArray[Any], record: SessionRecord, where: str) -> None:
+def check_readings(array: NDArray[Any], record: ReportedSession, where: str) -> None:
     """Raise BoardError where the board's own readings are not what the record says."""
     count = record.energy.readings if record.energy is not None else 0
     fits = array.dtype == np.float64 and array.shape == (2, count) and bool(np.isfinite(array).all())
@@ -70,7 +70,7 @@ def check_readings(array: NDArray[Any], record: SessionRecord, where: str) -> No
 
 
 def trace_of(
-    record: SessionRecord,
+    record: ReportedSession,
     meter: PowerMeterSpec | None,
     arrays: Mapping[str, NDArray[Any]],
     parts: Mapping[str, bytes],

@@ -27,7 +27,7 @@ from edgeloop.records.session_files import (
     read_session_record,
     session_of,
 )
-from edgeloop.records.session_record import SessionRecord
+from edgeloop.records.session_record import ReportedSession
 
 REQUEST_FILE = "request.json"
 DONE_FILE = "done.json"
@@ -82,8 +82,8 @@ class AttemptFolder:
         index: int,
         parts: Mapping[str, bytes],
         boot_id: str,
-        beside: Callable[[SessionRecord], Mapping[str, bytes]] = lambda _record: {},
-    ) -> SessionRecord:
+        beside: Callable[[ReportedSession], Mapping[str, bytes]] = lambda _record: {},
+    ) -> ReportedSession:
         """Check one session's files and write them. Raises BoardError for a file that does not fit the job.
 
         `beside` gives the parts that this host has to add, once the session's own files are good.

@@ -21,7 +21,7 @@ from edgeloop.errors import BoardError
 from edgeloop.records.job_request import JobRequest, JobStep
 from edgeloop.records.npy_files import load_npy
 from edgeloop.records.power_files import BOARD_PART, check_readings, check_windows
-from edgeloop.records.session_record import OUTCOMES, STAGES, RecordError, ReportedTensor, SessionRecord, read_record
+from edgeloop.records.session_record import OUTCOMES, STAGES, RecordError, ReportedSession, ReportedTensor, read_record
 
 RESULTS_MAX = 16
 """Of a pipeline; the agent takes no more."""
@@ -56,7 +56,7 @@ def dequantized(raw: NDArray[Any], tensor: ReportedTensor) -> NDArray[Any]:
     return ((raw.astype(np.float64) - (tensor.zero_point or 0)) * tensor.scale).astype(np.float32)
 
 
-def read_session_record(request: JobRequest, index: int, raw: bytes) -> SessionRecord:
+def read_session_record(request: JobRequest, index: int, raw: bytes) -> ReportedSession:
     """Return the record of one step. Raises BoardError where it is not of the protocol, or of another step."""
     where = f"{request.target}: session {index}"
     try:
@@ -75,14 +75,14 @@ def read_session_record(request: JobRequest, index: int, raw: bytes) -> SessionR
     return record
 
 
-def output_tensors(request: JobRequest, record: SessionRecord) -> list[tuple[str, ReportedTensor]]:
+def output_tensors(request: JobRequest, record: ReportedSession) -> list[tuple[str, ReportedTensor]]:
     """The tensors of an `evaluate` session in the order of its files: outputs of the network, or of a pipeline."""
     if request.pipeline is not None:
         return [(tensor.name, tensor) for tensor in record.results]
     return list(zip(request.subject_of(record.index).outputs, record.outputs, strict=True))
 
 
-def read_arrays(request: JobRequest, record: SessionRecord, parts: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
+def read_arrays(request: JobRequest, record: ReportedSession, parts: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
     """The session's arrays by part, their types and shapes checked against the record and the request."""
     where = f"{request.target}: session {record.index}"
     arrays: dict[str, NDArray[Any]] = {}
@@ -116,7 +116,7 @@ def read_arrays(request: JobRequest, record: SessionRecord, parts: Mapping[str, 
     return arrays
 
 
-def _stages(record: SessionRecord, parts: Mapping[str, bytes], where: str) -> dict[str, NDArray[Any]]:
+def _stages(record: ReportedSession, parts: Mapping[str, bytes], where: str) -> dict[str, NDArray[Any]]:
     """The times of a pipeline's stages, a row for each, where the record names any."""
     if not record.stages:
         return {}
@@ -126,7 +126,7 @@ def _stages(record: SessionRecord, parts: Mapping[str, bytes], where: str) -> di
     return {"stages.npy": array}
 
 
-def _check_results(request: JobRequest, record: SessionRecord, where: str) -> None:
+def _check_results(request: JobRequest, record: ReportedSession, where: str) -> None:
     """Raise BoardError where the names of a pipeline's results are not such as the agent lets pass."""
     names = [tensor.name for tensor in record.results]
     fine = len(set(names)) == len(names) <= RESULTS_MAX and all(_RESULT_NAME.match(name) for name in names)
@@ -136,7 +136,7 @@ def _check_results(request: JobRequest, record: SessionRecord, where: str) -> No
 
 def session_of(
     step: JobStep,
-    record: SessionRecord,
+    record: ReportedSession,
     arrays: Mapping[str, NDArray[Any]],
     power: PowerTrace | None,
     profile: ProfileSamples | None,
@@ -174,7 +174,7 @@ class _ProfileRecord(Frozen):
     memory: MemoryPass
 
 
-def profile_of(request: JobRequest, record: SessionRecord, parts: Mapping[str, bytes]) -> ProfileSamples | None:
+def profile_of(request: JobRequest, record: ReportedSession, parts: Mapping[str, bytes]) -> ProfileSamples | None:
     """The samples of a `profile` session; None where it is of another kind, or broke. Raises BoardError."""
     if record.kind != "profile" or record.outcome != "ok":
         return None

@@ -37,7 +37,7 @@ class ReportedTensor(Frozen):
     zero_point: StrictInt | None
 
 
-class EnergyRecord(Frozen):
+class ReportedEnergy(Frozen):
     """The windows of an `energy` session, and the board's sensor meanwhile. Times are CLOCK_MONOTONIC."""
 
     idle_ns: tuple[StrictInt, ...]
@@ -54,7 +54,7 @@ class EnergyRecord(Frozen):
     reading_cpu_s: _Number
 
 
-class SessionRecord(Frozen):
+class ReportedSession(Frozen):
     """sessions/NNN.json."""
 
     job_id: StrictStr
@@ -76,7 +76,7 @@ class SessionRecord(Frozen):
     """Length of NNN.warmup.npy (int64, ns)."""
     inputs: tuple[ReportedTensor, ...]
     outputs: tuple[ReportedTensor, ...]
-    energy: EnergyRecord | None
+    energy: ReportedEnergy | None
     conditions: SessionConditions
     boot_id: StrictStr
     started_utc: StrictStr
@@ -97,13 +97,13 @@ class SessionRecord(Frozen):
         return read_conditions(plain)
 
 
-def read_record(raw: bytes) -> SessionRecord:
+def read_record(raw: bytes) -> ReportedSession:
     """Return a session's record. Raises RecordError where it is not of the protocol."""
     plain = _bounded_json(raw)
     if not isinstance(plain, dict):
         raise RecordError("SessionRecord: an object is wanted")
     try:
-        return SessionRecord.model_validate(plain)
+        return ReportedSession.model_validate(plain)
     except ValidationError as error:
         raise RecordError(_first_fault(error)) from error
 
