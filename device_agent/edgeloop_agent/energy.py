@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from edgeloop_agent import conditions, timing, wire
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from edgeloop_agent.intervals import TimedCalls
 
+Enough = Callable[[int, int], bool]
+"""(runs, now in ns) -> whether the runs are enough."""
 LEAD_S = 0.5
 """The same state before a window: a sensor may report an average over the time before its reading."""
 TAIL_S = 0.2
@@ -63,7 +65,7 @@ def measure_windows(calls: TimedCalls, plan: wire.SessionPlan, store: array.arra
     }
 
 
-def _window(plan: wire.SessionPlan, opened_ns: int) -> Any:
+def _window(plan: wire.SessionPlan, opened_ns: int) -> Enough:
     """Whole periods that fill the window; back to back, inferences until it is over."""
     if plan.period_ms is None:
         end_ns = opened_ns + int(plan.energy_window_s * 1e9)
@@ -72,7 +74,7 @@ def _window(plan: wire.SessionPlan, opened_ns: int) -> Any:
     return lambda count, _now: count >= periods
 
 
-def _for_s(seconds: float) -> Any:
+def _for_s(seconds: float) -> Enough:
     end_ns = time.perf_counter_ns() + int(seconds * 1e9)
     return lambda _count, now: now >= end_ns
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from edgeloop_agent.pipeline import StagedPipeline
 from edgeloop_agent.samples import EncodedData, SampleData
 from edgeloop_agent.text import one_line
 from edgeloop_agent.wire import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RESULTS_BYTES_MAX = 1 << 30
 """The most that the host takes of one session."""
@@ -34,7 +37,9 @@ def evaluate(model: LoadedModel, data: SampleData, folder: Path) -> None:
         for index, tensor in enumerate(outputs):
             handle = stack.enter_context(open(folder / ("out.%d.npy" % index), "wb"))
             shape = tuple(tensor.shape)
-            sinks.append(_Sink(handle, shape, shape[1:] if shape[:1] == (1,) else shape, tensor.dtype, data.count))
+            sinks.append(
+                _Sink(handle, shape, shape[1:] if shape[:1] == (1,) else shape, np.dtype(tensor.dtype), data.count)
+            )
         for at, sample in enumerate(data):
             try:
                 for place, (set_input, number) in enumerate(setters):
@@ -91,7 +96,7 @@ def through_pipeline(pipeline: StagedPipeline, model: LoadedModel, data: Encoded
     return tensors
 
 
-def write_npy_header(handle: IO[bytes], shape: tuple[int, ...], dtype: Any) -> None:
+def write_npy_header(handle: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Write the header of an .npy, which the bytes of the array follow."""
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(handle, header)
@@ -101,14 +106,14 @@ class _Sink:
     """One .npy, written from its start to its end: (n, *inner) of one type."""
 
     def __init__(
-        self, handle: IO[bytes], shape: tuple[int, ...], inner: tuple[int, ...], dtype: Any, count: int
+        self, handle: IO[bytes], shape: tuple[int, ...], inner: tuple[int, ...], dtype: np.dtype[Any], count: int
     ) -> None:
         self._handle = handle
         self.shape = shape
         self._dtype = np.dtype(dtype)
         write_npy_header(self._handle, (count, *inner), self._dtype)
 
-    def write(self, result: Any) -> bool:
+    def write(self, result: NDArray[Any]) -> bool:
         """Append one sample's; False where its shape or type is another one."""
         if result.shape != self.shape or result.dtype != self._dtype:
             return False

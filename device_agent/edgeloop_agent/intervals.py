@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from edgeloop_agent import wire
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgeloop_agent.loaded_model import LoadedModel
     from edgeloop_agent.pipeline import StagedPipeline
     from edgeloop_agent.samples import Encoded, Sample
@@ -42,7 +44,7 @@ class Stages:
             self.store[at + stage] = marks[stage + 1] - marks[stage]
         self.runs += 1
 
-    def table(self, first: int, last: int) -> Any:
+    def table(self, first: int, last: int) -> NDArray[Any]:
         """(stages, runs) of the runs from `first` up to `last`."""
         import numpy as np
 

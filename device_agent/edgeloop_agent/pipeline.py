@@ -81,7 +81,7 @@ class StagedPipeline:
         alone = sources[0][0] if len(sources) == 1 else None
         names = {source[0] for source in sources}
 
-        def copy_in(value: Any) -> None:
+        def copy_in(value: object) -> None:
             arrays = value
             if alone is not None and (not isinstance(value, dict) or len(value) == 1):  # whatever the two call it
                 arrays = {alone: next(iter(value.values())) if isinstance(value, dict) else value}
@@ -119,7 +119,7 @@ class StagedPipeline:
 
         return copy_in, copy_out
 
-    def results(self, outcome: Any) -> dict[str, Any]:
+    def results(self, outcome: object) -> dict[str, Any]:
         """Return the result of postprocess as arrays by name. Raises PipelineError for what is no array of numbers."""
         where = "%s.postprocess" % self.label
         alone = self._outputs[0] if len(self._outputs) == 1 else "result"

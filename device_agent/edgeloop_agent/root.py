@@ -13,7 +13,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional, Union
 
 from edgeloop_agent.text import printable
 
@@ -36,18 +36,18 @@ class Root:
         """True where this is not the board itself."""
         return self.path != Path("/")
 
-    def content(self, path: Any) -> Optional[str]:
+    def content(self, path: Union[str, Path]) -> Optional[str]:
         """Return a file's text without white space around it; None where it is absent, unreadable or empty."""
         with contextlib.suppress(OSError), open(os.path.join(self._prefix, path), "rb") as handle:
             return handle.read(_TEXT_BYTES_MAX).decode("utf-8", "replace").strip("\0\n\t ") or None
         return None
 
-    def name(self, path: Any) -> Optional[str]:
+    def name(self, path: Union[str, Path]) -> Optional[str]:
         """Return a file's text as something to call a thing by: printable, short."""
         text = self.content(path)
         return printable(text[:_NAME_MAX]) if text else None
 
-    def number(self, path: Any) -> Optional[int]:
+    def number(self, path: Union[str, Path]) -> Optional[int]:
         """Return a file's whole number, None where it has none."""
         return whole(self.content(path))
 

@@ -10,12 +10,15 @@ import random
 import tokenize
 import zipfile
 import zlib
-from typing import IO, Any, Callable, Iterable, Iterator, Optional, Union
+from typing import IO, TYPE_CHECKING, Any, Callable, Iterable, Iterator, Optional, Union
 
 import numpy as np
 
 from edgeloop_agent.errors import RefusedError
 from edgeloop_agent.wire import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Sample = list[Any]
 """One array for each input, of the tensor's own shape and type."""
@@ -32,7 +35,7 @@ class _Column:
     def __init__(self, archive: zipfile.ZipFile, key: str) -> None:
         self.key = key
         try:
-            self._file: Any = archive.open(key + ".npy")
+            self._file = archive.open(key + ".npy")
         except KeyError:
             content = ", ".join(sorted(name[:-4] for name in archive.namelist())[:8])
             message = "the data hold no %s for the model's input; they hold %s" % (key, content or "nothing")
@@ -46,10 +49,10 @@ class _Column:
         self.shape = shape[1:]
         self.dtype = dtype
 
-    def next(self) -> Any:
+    def next(self) -> NDArray[Any]:
         return self.read(1).reshape(self.shape)
 
-    def read(self, count: int) -> Any:
+    def read(self, count: int) -> NDArray[Any]:
         """The next so many samples, flat."""
         size = count * self.dtype.itemsize * _product(self.shape)
         return np.frombuffer(_exactly(self._file, size, self.key), self.dtype)
@@ -70,7 +73,7 @@ class _InputColumn(_Column):
         self._tensor_shape = tensor.shape
         self._store = storer(tensor, key)
 
-    def next(self) -> Any:
+    def next(self) -> NDArray[Any]:
         sample = super().next()
         return self._store((np.moveaxis(sample, -1, 0) if self._channel_first else sample).reshape(self._tensor_shape))
 
@@ -102,7 +105,7 @@ def _product(shape: tuple[int, ...]) -> int:
     return total
 
 
-def refuse_types(key: str, dtype: Any, tensor: Tensor) -> None:
+def refuse_types(key: str, dtype: np.dtype[Any], tensor: Tensor) -> None:
     """Raise RefusedError where data of a type can't go into a tensor."""
     same = np.dtype(tensor.dtype) == dtype.newbyteorder("=")
     floats = dtype.kind == "f" and (tensor.scale is not None or np.dtype(tensor.dtype).kind == "f")
@@ -110,12 +113,12 @@ def refuse_types(key: str, dtype: Any, tensor: Tensor) -> None:
         raise RefusedError("%s: the data are %s, the model's input takes %s" % (key, dtype.name, tensor.dtype))
 
 
-def to_stored(values: Any, tensor: Tensor, key: str) -> Any:
+def to_stored(values: NDArray[Any], tensor: Tensor, key: str) -> NDArray[Any]:
     """Return values as a tensor stores them: the same type raw, floats quantized by the tensor's own scale."""
     return storer(tensor, key)(values)
 
 
-def storer(tensor: Tensor, key: str) -> Callable[[Any], Any]:
+def storer(tensor: Tensor, key: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """Return `to_stored` for one tensor, ready for many samples.
 
     The arithmetic is the host's: values / float32(scale), round half to even, add the zero point, clip.
@@ -125,7 +128,7 @@ def storer(tensor: Tensor, key: str) -> Callable[[Any], Any]:
         return lambda values: np.ascontiguousarray(values, dtype)
     limits, scale, zero = np.iinfo(dtype), np.float32(tensor.scale), tensor.zero_point
 
-    def quantize(values: Any) -> Any:
+    def quantize(values: NDArray[Any]) -> NDArray[Any]:
         if values.dtype.kind != "f":
             return np.ascontiguousarray(values, dtype)
         if values.dtype.itemsize < 4:
@@ -134,12 +137,13 @@ def storer(tensor: Tensor, key: str) -> Callable[[Any], Any]:
         lowest = steps.min()
         if lowest != lowest:  # only NaN differs from itself
             raise RefusedError("%s: a sample holds NaN, which no quantized input can take" % key)
-        return np.maximum(np.minimum(steps, limits.max), limits.min).astype(dtype)
+        whole: NDArray[Any] = np.maximum(np.minimum(steps, limits.max), limits.min).astype(dtype)
+        return whole
 
     return quantize
 
 
-def to_real(values: Any, tensor: Tensor) -> Any:
+def to_real(values: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
     """Return a tensor's stored values as real ones, float32; integers without a scale stay as they are.
 
     The arithmetic is the host's: (stored - zero point) * scale in float64, then float32.
@@ -192,7 +196,7 @@ class EncodedData:
     def __init__(self, path: str) -> None:
         archive = _archive(path)
         keys = sorted(name[:-4] for name in archive.namelist() if name.endswith(".npy"))
-        self._sizes: Any = None
+        self._sizes: Optional[NDArray[Any]] = None
         if "encoded" in keys:
             offsets = _Column(archive, "encoded_offsets")
             if offsets.dtype != np.dtype("<i8") or offsets.shape:

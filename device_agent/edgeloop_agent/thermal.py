@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Optional
 
 from edgeloop_agent.root import Root
@@ -56,6 +57,6 @@ def under_voltage_alarm(root: Root) -> Optional[bool]:
     return None
 
 
-def _celsius(root: Root, path: object) -> Optional[float]:
+def _celsius(root: Root, path: Path) -> Optional[float]:
     raw = root.number(path)
     return raw / 1000 if raw is not None and _PLAUSIBLE_MILLI_C[0] <= raw <= _PLAUSIBLE_MILLI_C[1] else None

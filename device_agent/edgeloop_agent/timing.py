@@ -6,11 +6,13 @@ import array
 import gc
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, Callable, Iterable, NoReturn, Optional
 
 from edgeloop_agent import conditions, wire
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgeloop_agent.intervals import Once, TimedCalls
 
 _TREND_EVERY_NS = 100_000_000
@@ -101,7 +103,7 @@ def has_settled(store: array.array[int], count: int) -> bool:
     return abs(early - late) <= max(_TREND_RELATIVE * middle, 3 * error)
 
 
-def _median(values: Any) -> float:
+def _median(values: Iterable[int]) -> float:
     in_order = sorted(values)
     middle = len(in_order) // 2
     return float(in_order[middle] if len(in_order) % 2 else (in_order[middle - 1] + in_order[middle]) / 2)
@@ -192,7 +194,7 @@ def save(path: Path, values: array.array[int]) -> None:
     _save_table(path, np.frombuffer(values, np.int64))
 
 
-def _save_table(path: Path, values: Any) -> None:
+def _save_table(path: Path, values: NDArray[Any]) -> None:
     import numpy as np
 
     np.save(path, values, allow_pickle=False)

@@ -13,12 +13,15 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 import numpy as np
 
 from edgeloop_agent.text import signal_name
 from edgeloop_agent.wire import NOT_CALLED_NS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FUNCTIONS_FILE = "functions.npy"
 ROUNDS, CALLS = 7, 15
@@ -56,13 +59,18 @@ def time_functions(
     np.save(folder / FUNCTIONS_FILE, times, allow_pickle=False)
 
 
-def _shared_array(shape: tuple[int, ...]) -> Any:
+def _shared_array(shape: tuple[int, ...]) -> NDArray[Any]:
     size = int(np.prod(shape))
     return np.frombuffer(mmap.mmap(-1, max(1, size) * 8), np.int64, count=size).reshape(shape)
 
 
 def _in_child(
-    calls: Sequence[Callable[[], None]], seed: int, tie: Callable[[], None], times: Any, has_failed: Any, at: Any
+    calls: Sequence[Callable[[], None]],
+    seed: int,
+    tie: Callable[[], None],
+    times: NDArray[Any],
+    has_failed: NDArray[Any],
+    at: NDArray[Any],
 ) -> None:
     """Call the functions that are not timed yet, and end the process."""
     status = 1
@@ -81,7 +89,7 @@ def _in_child(
         os._exit(status)
 
 
-def _time(call: Callable[[], None], row: Any) -> None:
+def _time(call: Callable[[], None], row: NDArray[Any]) -> None:
     """Warm up, then time single calls; the first is written last, since it says that the row is whole."""
     now = time.perf_counter_ns
     call()
@@ -95,7 +103,7 @@ def _time(call: Callable[[], None], row: Any) -> None:
     row[0] = times[0]
 
 
-def _wait_for_end(pid: int, at: Any) -> str:
+def _wait_for_end(pid: int, at: NDArray[Any]) -> str:
     """Wait for the process; return its fault in words, empty where it has none. One that hangs is killed."""
     calls, since = int(at[1]), time.monotonic()
     while True:

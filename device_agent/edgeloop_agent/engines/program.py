@@ -17,7 +17,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Iterable, Optional
+from typing import TYPE_CHECKING, Any, Iterable, Optional, Union
 
 import numpy as np
 
@@ -38,6 +38,9 @@ from edgeloop_agent.parent import die_with
 from edgeloop_agent.samples import Sample, SampleData
 from edgeloop_agent.session_folder import PROGRAM_PID_FILE, SOAK
 from edgeloop_agent.text import last_line, signal_name
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PROTOCOL = 1
 _EXCHANGE, _PLACE = "exchange", "place"
@@ -151,7 +154,7 @@ class Program(Engine):
                     sink.write(_little_endian(sample[index]).tobytes())
         return exchange
 
-    def _plan(self, exchange: Path, **numbers: Any) -> None:
+    def _plan(self, exchange: Path, **numbers: Union[str, int]) -> None:
         lines = {"protocol": PROTOCOL, **numbers, "threads": self._model.threads}
         (exchange / _PLAN).write_text("".join("%s %s\n" % pair for pair in lines.items()))
 
@@ -261,7 +264,7 @@ def _ending(name: str, status: int, last: str) -> tuple[str, Optional[int]]:
     return "%s ended with status %d%s" % (name, status, words), None
 
 
-def _little_endian(values: Any) -> Any:
+def _little_endian(values: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
 
 

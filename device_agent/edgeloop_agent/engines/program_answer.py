@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from edgeloop_agent import wire
 from edgeloop_agent.errors import RefusedError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ANSWER_FILE = "answer.txt"
 RUNS_MAX = 1 << 22
@@ -110,7 +113,7 @@ def whole_number(name: str, answer: dict[str, str], key: str) -> int:
     return int(value)
 
 
-def _times_in(name: str, path: Path) -> Any:
+def _times_in(name: str, path: Path) -> NDArray[Any]:
     """Times in ns, int64. Raises RefusedError where they are cut short, too many, or no times."""
     size = size_of(name, path)
     if size == 0 or size % 8 or size > 8 * RUNS_MAX:

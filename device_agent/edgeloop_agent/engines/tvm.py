@@ -14,7 +14,7 @@ import sys
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from edgeloop_agent.engines.base import InProcessEngine, ModelFile
 from edgeloop_agent.errors import RefusedError
 from edgeloop_agent.text import one_line
 from edgeloop_agent.wire import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ALIGNMENT = 64
 """Bytes. Compiled code loads whole vectors from its inputs and crashes where one does not begin on such a boundary."""
@@ -129,10 +132,10 @@ class Tvm(InProcessEngine):
         assert self._call is not None, "a network is loaded before it runs"
         return self._call
 
-    def _set_input(self, index: int, values: Any) -> None:
+    def _set_input(self, index: int, values: NDArray[Any]) -> None:
         np.copyto(self._memory[index], values, casting="no")
 
-    def _get_output(self, index: int) -> Any:
+    def _get_output(self, index: int) -> NDArray[Any]:
         return np.from_dlpack(self._results[index]).copy()
 
 
@@ -153,13 +156,13 @@ def _one_by_one(threads: int) -> None:
     os.environ.update(TVM_NUM_THREADS=str(threads), TVM_BIND_THREADS="0")
 
 
-def _random(random: Any, dtype: str, shape: list[int]) -> Any:
+def _random(random: np.random.Generator, dtype: str, shape: list[int]) -> NDArray[Any]:
     values = _aligned_zeros(dtype, shape)
     values[...] = random.standard_normal(shape) if values.dtype.kind == "f" else random.integers(0, 100, shape)
     return values
 
 
-def _aligned_zeros(name: str, shape: list[int]) -> Any:
+def _aligned_zeros(name: str, shape: list[int]) -> NDArray[Any]:
     """Zeros of a type and shape that begin where compiled code expects them."""
     dtype = np.dtype(name)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

@@ -329,7 +329,7 @@ def cache_name(sha256: str, path: Path) -> str:
     return sha256 + path.suffix
 
 
-def _texts(value: Any) -> frozenset[str]:
+def _texts(value: object) -> frozenset[str]:
     return frozenset(part for part in value if isinstance(part, str)) if isinstance(value, list) else frozenset()
 
 
