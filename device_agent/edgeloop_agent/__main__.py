@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn, Optional, Sequence
 
-from edgeloop_agent import cache, folder, footprint, governor, job
+from edgeloop_agent import cache, cleaning, folder, footprint, governor, job, runtimes
+from edgeloop_agent.errors import AgentError, code_of
 from edgeloop_agent.lease import LeaseFile
-from edgeloop_agent.root import chosen
+from edgeloop_agent.root import board_root
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise folder.AgentError("%s: %s" % (self.prog, message), "harness")
+        raise AgentError("%s: %s" % (self.prog, message), "harness")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -24,11 +25,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
 
     def command(name: str, text: str, of_job: bool = False) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
-        added.add_argument("--state-dir", required=True)
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("--state-dir", required=True)
         if of_job:
-            added.add_argument("--job", required=True)
-        return added
+            sub.add_argument("--job", required=True)
+        return sub
 
     probe = command("probe", "the board as it describes itself")
     probe.add_argument("--python-path", nargs="+", default=[], action="extend")
@@ -73,86 +74,86 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _answer(asked: argparse.Namespace, stdout: int) -> Optional[dict[str, Any]]:
-    """Do what is asked. None: the answer is on stdout already."""
-    if asked.command == "session":
+def _answer(options: argparse.Namespace, stdout: int) -> Optional[dict[str, Any]]:
+    """Carry out a command. None: the answer is on stdout already."""
+    if options.command == "session":
         from edgeloop_agent import session
 
-        status = session.main(Path(asked.folder))
+        status = session.main(Path(options.folder))
         os._exit(status)  # a runtime that crashes while it is torn down has measured all the same
-    if asked.command == "import-check":
+    if options.command == "import-check":
         from edgeloop_agent import probe
 
-        return probe.import_check(asked.engine, asked.python_path)
-    if asked.command == "library-check":
+        return probe.import_check(options.engine, options.python_path)
+    if options.command == "library-check":
         from edgeloop_agent import probe
 
-        return probe.library_check(asked.library)
-    if asked.command == "probe":
+        return probe.library_check(options.library)
+    if options.command == "probe":
         from edgeloop_agent import probe
 
         return probe.probe(
-            asked.state_dir,
-            asked.python_path,
-            asked.engine,
-            asked.power_sensor,
-            asked.delegate_library,
-            root=chosen().path,
+            options.state_dir,
+            options.python_path,
+            options.engine,
+            options.power_sensor,
+            options.delegate_library,
+            root=board_root().path,
         )
-    state = folder.open_state_dir(asked.state_dir)
-    cache.unpack_agent(state)
-    if asked.command in ("start", "run"):
-        return _of_job(state, asked, stdout)
-    governor.restore_left_behind(state, chosen())
-    # Short commands leave the measuring cores, and say what they took of them.
+    state = folder.open_state_dir(options.state_dir)
+    runtimes.unpack_agent(state)
+    if options.command in ("start", "run"):
+        return _of_job(state, options, stdout)
+    governor.restore_left_behind(state, board_root())
+    # Short commands leave the measuring cores, and count the time that they took of them.
     apart = footprint.step_aside(state)
     before = footprint.ticks() if apart else 0
     try:
-        return _short(state, asked, stdout)
+        return _short(state, options, stdout)
     finally:
         if job.running(state) is not None:
             footprint.add(state, before if apart else footprint.ticks())
 
 
-def _short(state: Path, asked: argparse.Namespace, stdout: int) -> Optional[dict[str, Any]]:
-    if asked.command == "receive":
-        return cache.receive(state, asked.name, asked.sha256, asked.bytes, sys.stdin.buffer)
-    if asked.command == "has":
-        return cache.has(state, asked.names, asked.runtime)
-    if asked.command == "unpack":
-        return cache.unpack(state, asked.wheels, asked.name)
-    if asked.command == "clean":
-        return cache.clean(state, asked.max_mib, asked.all)
-    if asked.command == "lease":
-        return _lease(state, asked)
-    return _of_job(state, asked, stdout)
+def _short(state: Path, options: argparse.Namespace, stdout: int) -> Optional[dict[str, Any]]:
+    if options.command == "receive":
+        return cache.receive(state, options.name, options.sha256, options.bytes, sys.stdin.buffer)
+    if options.command == "has":
+        return runtimes.has(state, options.names, options.runtime)
+    if options.command == "unpack":
+        return runtimes.unpack(state, options.wheels, options.name)
+    if options.command == "clean":
+        return cleaning.clean(state, options.max_mib, options.all)
+    if options.command == "lease":
+        return _lease(state, options)
+    return _of_job(state, options, stdout)
 
 
-def _lease(state: Path, asked: argparse.Namespace) -> dict[str, Any]:
+def _lease(state: Path, options: argparse.Namespace) -> dict[str, Any]:
     lease = LeaseFile(state)
-    if asked.action == "acquire":
-        return lease.acquire(asked.owner, asked.seconds, asked.token)
-    if asked.action == "renew":
-        return lease.renew(asked.token or "", asked.seconds)
-    if asked.action == "release":
-        return lease.release(asked.token or "")
+    if options.action == "acquire":
+        return lease.acquire(options.owner, options.seconds, options.token)
+    if options.action == "renew":
+        return lease.renew(options.token or "", options.seconds)
+    if options.action == "release":
+        return lease.release(options.token or "")
     return {**lease.show(), "job": job.running(state)}
 
 
-def _of_job(state: Path, asked: argparse.Namespace, stdout: int) -> Optional[dict[str, Any]]:
-    if asked.command == "start":
-        source = sys.stdin.buffer if asked.job_bytes is not None else None
-        return job.start(state, asked.job, source, asked.job_bytes or 0)
-    if asked.command == "run":
+def _of_job(state: Path, options: argparse.Namespace, stdout: int) -> Optional[dict[str, Any]]:
+    if options.command == "start":
+        source = sys.stdin.buffer if options.job_bytes is not None else None
+        return job.start(state, options.job, source, options.job_bytes or 0)
+    if options.command == "run":
         from edgeloop_agent import supervise
 
-        return supervise.run(state, asked.job, asked.lock_fd)
-    if asked.command == "look":
-        return job.look(state, asked.job, asked.after, asked.wait_s)
-    if asked.command == "read":
-        job.read(state, asked.job, asked.file, stdout)
+        return supervise.run(state, options.job, options.lock_fd)
+    if options.command == "look":
+        return job.look(state, options.job, options.after, options.wait_s)
+    if options.command == "read":
+        job.read(state, options.job, options.file, stdout)
         return None
-    return job.cancel(state, asked.job)
+    return job.cancel(state, options.job)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -163,11 +164,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         answer = _answer(_parser().parse_args(argv), stdout)
         status = 0
-    except folder.AgentError as error:
-        answer = {"error": str(error), "owner": error.owner, **error.more}
+    except AgentError as error:
+        answer = {"error": str(error), "owner": error.owner, "code": error.code.value}
         status = 1
     except OSError as error:
-        answer = {"error": "%s: %s" % (error.filename or "the board", error.strerror or error), "owner": "board"}
+        line = "%s: %s" % (error.filename or "the board", error.strerror or error)
+        answer = {"error": line, "owner": "board", "code": code_of(error).value}
         status = 1
     if answer is not None:
         os.write(stdout, json.dumps(answer, allow_nan=False).encode() + b"\n")

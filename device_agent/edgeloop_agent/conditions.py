@@ -69,7 +69,7 @@ KEYS = (
     "major_faults",
     "oom_kills",
 )
-"""What is listed as unknown where it can't be read. `throttled` counts as known where the kernel itself throttles."""
+"""The keys listed as unknown where they can't be read. `throttled` is not, where the kernel itself throttles."""
 
 
 class ConditionProbe:
@@ -99,34 +99,37 @@ class ConditionProbe:
         only where foreign load was seen.
         """
         cores = self.core_numbers()
-        found = {**self._system(), **self._processor(cores), **self._throttling(cores)}
-        found["temperatures_c"] = self.temperatures_c()
-        found["fans_rpm"] = thermal.fans_rpm(self.root)
+        sample = {**self._system(), **self._processor(cores), **self._throttling(cores)}
+        sample["temperatures_c"] = self.temperatures_c()
+        sample["fans_rpm"] = thermal.fans_rpm(self.root)
         if scan:
-            found["core_volts"] = self._firmware.core_volts()
-        found["foreign_load_pct"], found["foreign_top"] = self._load.look(frozenset(own), frozenset(beside), scan=scan)
-        missing = {key for key in KEYS if found[key] is None or found[key] == {}}
-        found["unknown"] = [key for key in KEYS if key in missing and not (key == "throttled" and self._known(found))]
-        return found
+            sample["core_volts"] = self._firmware.core_volts()
+        load_pct, names = self._load.look(frozenset(own), frozenset(beside), scan=scan)
+        sample.update(foreign_load_pct=load_pct, foreign_top=names)
+        missing = {key for key in KEYS if sample[key] is None or sample[key] == {}}
+        if self._shows_throttling(sample):
+            missing.discard("throttled")
+        sample["unknown"] = [key for key in KEYS if key in missing]
+        return sample
 
     def core_numbers(self) -> list[int]:
         """The measuring cores; without a choice, all that /proc/stat lists."""
         if self._cores is not None:
             return self._cores
-        return [int(number) for number in CORE_LINE.findall(self.root.text("proc/stat") or "")]
+        return [int(number) for number in CORE_LINE.findall(self.root.content("proc/stat") or "")]
 
     def temperatures_c(self) -> dict[str, float]:
         """Return the temperature of every thermal zone, else of every hardware monitor, else the firmware's."""
-        found = thermal.zones_c(self.root) or thermal.hwmon_c(self.root)
-        if not found:
+        zones = thermal.zones_c(self.root) or thermal.hwmon_c(self.root)
+        if not zones:
             celsius = self._firmware.temperature_c()
             return {} if celsius is None else {"vcgencmd": celsius}
-        return found
+        return zones
 
     def memory_bytes(self, key: str) -> Optional[int]:
         """Return one figure of /proc/meminfo in bytes."""
-        found = re.search(r"^%s:\s+(\d+) kB$" % key, self.root.text("proc/meminfo") or "", re.MULTILINE)
-        return int(found.group(1)) * 1024 if found else None
+        match = re.search(r"^%s:\s+(\d+) kB$" % key, self.root.content("proc/meminfo") or "", re.MULTILINE)
+        return int(match.group(1)) * 1024 if match else None
 
     def _clocks(self) -> tuple[int, int]:
         """CLOCK_MONOTONIC, and how far CLOCK_REALTIME is beyond it, in ns.
@@ -144,9 +147,9 @@ class ConditionProbe:
         return monotonic, beyond
 
     def _system(self) -> dict[str, Any]:
-        counters = dict(re.findall(r"^(\w+) (\d+)$", self.root.text("proc/vmstat") or "", re.MULTILINE))
+        counters = dict(re.findall(r"^(\w+) (\d+)$", self.root.content("proc/vmstat") or "", re.MULTILINE))
         monotonic, beyond = self._clocks()
-        load1 = re.match(r"(\d+\.\d+) ", self.root.text("proc/loadavg") or "")
+        load1 = re.match(r"(\d+\.\d+) ", self.root.content("proc/loadavg") or "")
         return {
             "monotonic_ns": monotonic,
             "realtime_minus_monotonic_ns": beyond,
@@ -162,48 +165,48 @@ class ConditionProbe:
         }
 
     def _pressure_us(self) -> dict[str, int]:
-        found = {}
+        totals = {}
         for what in ("cpu", "memory", "io"):
-            text = self.root.text("proc/pressure/%s" % what) or ""
+            text = self.root.content("proc/pressure/%s" % what) or ""
             for kind, total in re.findall(r"^(some|full) .*\btotal=(\d{1,20})$", text, re.MULTILINE):
-                found["%s.%s" % (what, kind)] = int(total)
-        return found
+                totals["%s.%s" % (what, kind)] = int(total)
+        return totals
 
     def _processor(self, cores: list[int]) -> dict[str, Any]:
         now = processor.frequencies_mhz(self.root, cores, "scaling_cur_freq")
         hardware = processor.frequencies_mhz(self.root, cores, "cpuinfo_max_freq")
-        found = {
+        clocks = {
             "clock_mhz": now,
             "clock_max_mhz": processor.frequencies_mhz(self.root, cores, "scaling_max_freq") or hardware,
             "clock_hardware_max_mhz": hardware,
             "governor": processor.governors(self.root, cores),
             "boost": processor.boost(self.root),
         }
-        measured = self._firmware.clock_mhz()
-        if measured is not None:
+        firmware_mhz = self._firmware.clock_mhz()
+        if firmware_mhz is not None:
             # The kernel is asked before and after, so that a clock which just changed is not taken for a lie.
             after = processor.frequencies_mhz(self.root, cores, "scaling_cur_freq")
-            found["clock_firmware_mhz"] = measured
-            found["clock_kernel_mhz"] = min([*now.values(), *after.values()], default=None)
-        return found
+            clocks["clock_firmware_mhz"] = firmware_mhz
+            clocks["clock_kernel_mhz"] = min([*now.values(), *after.values()], default=None)
+        return clocks
 
     def _throttling(self, cores: list[int]) -> dict[str, Any]:
-        flags = self._firmware.throttled()
-        found: dict[str, Any] = {
+        flags = self._firmware.throttle_flags()
+        signs: dict[str, Any] = {
             "throttled": flags,
             "under_voltage": self._under_voltage(flags),
             "cooling": processor.cooling(self.root, cores),
             "throttle_counts": processor.throttle_counts(self.root, cores),
         }
-        found["throttling_known"] = self._known(found)
-        found["firmware_problem"] = self._firmware.problem
-        return found
+        signs["throttling_known"] = self._shows_throttling(signs)
+        signs["firmware_problem"] = self._firmware.problem
+        return signs
 
-    def _known(self, found: dict[str, Any]) -> bool:
+    def _shows_throttling(self, signs: dict[str, Any]) -> bool:
         """True where throttling would be seen; a Raspberry Pi's kernel proves nothing: its firmware throttles."""
-        if found["throttled"] is not None:
+        if signs["throttled"] is not None:
             return True
-        return bool(found["cooling"] or found["throttle_counts"]) and not self._firmware.is_raspberry_pi()
+        return bool(signs["cooling"] or signs["throttle_counts"]) and not self._firmware.is_raspberry_pi()
 
     def _under_voltage(self, flags: Optional[dict[str, Any]]) -> Optional[dict[str, Any]]:
         alarm = thermal.under_voltage_alarm(self.root)
@@ -228,17 +231,17 @@ def calibration_ns() -> int:
         start = time.perf_counter_ns()
         for _ in range(_CALIBRATION_LOOPS):
             value = (value * 1103515245 + 12345) & 0x7FFFFFFF
-        taken = time.perf_counter_ns() - start
-        best = taken if best is None else min(best, taken)
+        loop_ns = time.perf_counter_ns() - start
+        best = loop_ns if best is None else min(best, loop_ns)
     return best or 0
 
 
 def vm_bytes(key: str, process: str = "self") -> Optional[int]:
     """Return VmRSS or VmHWM of a process in bytes, of this very one unless told; None where it has no memory."""
     with contextlib.suppress(OSError):
-        found = re.search(r"^%s:\s+(\d+) kB$" % key, (Path("/proc") / process / "status").read_text(), re.MULTILINE)
-        if found:
-            return int(found.group(1)) * 1024
+        match = re.search(r"^%s:\s+(\d+) kB$" % key, (Path("/proc") / process / "status").read_text(), re.MULTILINE)
+        if match:
+            return int(match.group(1)) * 1024
     return None
 
 

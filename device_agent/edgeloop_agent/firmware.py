@@ -30,26 +30,26 @@ class Firmware:
     def __init__(self, root: Root) -> None:
         self._root = root
         self._program = root.program("vcgencmd")
-        self._failed = 0
+        self._failures = 0
         self.problem: Optional[str] = None if self._program else "there is no vcgencmd"
 
     def is_raspberry_pi(self) -> bool:
         """True where the board says that it is one: its firmware then throttles without telling the kernel."""
-        return any((self._root.text(path) or "").startswith("Raspberry Pi") for path in _MODEL_FILES)
+        return any((self._root.content(path) or "").startswith("Raspberry Pi") for path in _MODEL_FILES)
 
-    def throttled(self) -> Optional[dict[str, Any]]:
+    def throttle_flags(self) -> Optional[dict[str, Any]]:
         """Return {now, sticky, raw, source}, None where the flags can't be had or make no sense."""
         answer = self._ask(r"\Athrottled=0x([0-9a-fA-F]{1,8})\Z", _FLAGS)
         if answer is not None:
             return _flags(int(answer, 16), "vcgencmd")
         for path in self._root.folders(_FLAG_FILES):
-            found = re.match(r"\A(?:0x)?([0-9a-fA-F]{1,8})\Z", self._root.text(path) or "")
-            if found is not None:
-                return _flags(int(found.group(1), 16), "the firmware's file")
+            flags = re.match(r"\A(?:0x)?([0-9a-fA-F]{1,8})\Z", self._root.content(path) or "")
+            if flags is not None:
+                return _flags(int(flags.group(1), 16), "the firmware's file")
         return None
 
     def clock_mhz(self) -> Optional[float]:
-        """Return what the firmware measures at the processor."""
+        """Return the processor's clock as the firmware measures it."""
         answer = self._ask(r"\Afrequency\(\d+\)=(\d{1,12})\Z", "measure_clock", "arm")
         return None if answer is None else int(answer) / 1e6
 
@@ -61,21 +61,23 @@ class Firmware:
         answer = self._ask(r"\Avolt=(\d{1,2}(?:\.\d+)?)V\Z", "measure_volts", "core")
         return None if answer is None else float(answer)
 
-    def _ask(self, pattern: str, *words: str) -> Optional[str]:
-        """Return what the pattern finds in the answer; else remember why not."""
-        if self._program is None or self._failed >= _TRIES:
+    def _ask(self, pattern: str, *question: str) -> Optional[str]:
+        """Return the pattern's group in the answer; else remember why there is none."""
+        if self._program is None or self._failures >= _TRIES:
             return None
-        status, said = _run([self._program, *words])
-        found = re.match(pattern, said)
-        if status == 0 and found is not None:
-            self._failed = 0
-            self.problem = None if words[0] == _FLAGS else self.problem
-            return found.group(1)
-        self._failed += 1
-        if words[0] != _FLAGS:
+        status, words = _run([self._program, *question])
+        answer = re.match(pattern, words)
+        if status == 0 and answer is not None:
+            self._failures = 0
+            self.problem = None if question[0] == _FLAGS else self.problem
+            return answer.group(1)
+        self._failures += 1
+        if question[0] != _FLAGS:
             return None
-        why = "printed %r" % said if status == 0 else said if status is None else "ended with %d: %s" % (status, said)
-        self.problem = "vcgencmd %s %s" % (" ".join(words), why)
+        why = words
+        if status is not None:
+            why = "printed %r" % words if status == 0 else "ended with %d: %s" % (status, words)
+        self.problem = "vcgencmd %s %s" % (" ".join(question), why)
         return None
 
 

@@ -11,41 +11,19 @@ import errno
 import fcntl
 import os
 import re
-import signal
 import stat
 import sys
 import time
 from pathlib import Path
-from typing import Any, Iterator, NoReturn, Optional
+from typing import Iterator, Optional
 
 from edgeloop_agent import ARCHIVE, wire
+from edgeloop_agent.errors import AgentError, raise_for_os
 
 SUPERVISOR_LOCK = "supervisor.lock"
 BEGUN_FILE = "begun.json"
 _OPEN_MODE = 0o1777
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "afs")
-
-
-class AgentError(Exception):
-    """One line for the user, and who has to act: user, model, board, lab or harness."""
-
-    def __init__(self, message: str, owner: str = "board", **more: Any) -> None:
-        super().__init__(message)
-        self.owner = owner
-        self.more = more
-
-
-def raise_for_os(error: OSError, what: str) -> NoReturn:
-    """Translate an OSError of the board's disk into one line."""
-    known = {
-        errno.ENOSPC: "no space left on the board",
-        errno.EDQUOT: "the disk quota on the board is used up",
-        errno.EROFS: "the file system is read-only",
-        errno.EACCES: "permission denied",
-        errno.EPERM: "not permitted",
-    }
-    text = known.get(error.errno or 0, error.strerror or type(error).__name__)
-    raise AgentError("%s: %s" % (what, text), "board") from error
 
 
 def boottime_ns() -> int:
@@ -92,20 +70,20 @@ def open_state_dir(path: str) -> Path:
 def folder_problem(folder: Path) -> Optional[str]:
     """Return one line where a state folder must not be used, None where it is sound."""
     try:
-        found = os.lstat(folder)
+        status = os.lstat(folder)
     except OSError as error:
         return "%s: %s" % (folder, error.strerror)
-    if stat.S_ISLNK(found.st_mode):
+    if stat.S_ISLNK(status.st_mode):
         return "%s is a symbolic link; name the folder itself" % folder
-    if not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISDIR(status.st_mode):
         return "%s is not a folder; name another state_dir" % folder
-    if found.st_uid not in (0, os.getuid()) and found.st_mode & 0o7777 != _OPEN_MODE:
+    if status.st_uid not in (0, os.getuid()) and status.st_mode & 0o7777 != _OPEN_MODE:
         return "%s belongs to user %d and is not shared (mode %o, wanted 1777); ask its owner to chmod 1777 it" % (
             folder,
-            found.st_uid,
-            found.st_mode & 0o7777,
+            status.st_uid,
+            status.st_mode & 0o7777,
         )
-    if found.st_uid == 0 and os.getuid() != 0 and not os.access(folder, os.W_OK | os.X_OK):
+    if status.st_uid == 0 and os.getuid() != 0 and not os.access(folder, os.W_OK | os.X_OK):
         return "%s belongs to root and is not writable; ask for chmod 1777" % folder
     kind = file_system(folder)
     if kind in _NETWORK:
@@ -114,8 +92,8 @@ def folder_problem(folder: Path) -> Optional[str]:
 
 
 def _share(folder: Path) -> None:
-    found = os.stat(folder)
-    if found.st_uid == os.getuid() and found.st_mode & 0o7777 != _OPEN_MODE:
+    status = os.stat(folder)
+    if status.st_uid == os.getuid() and status.st_mode & 0o7777 != _OPEN_MODE:
         os.chmod(folder, _OPEN_MODE)
 
 
@@ -146,8 +124,8 @@ def free_bytes(folder: Path) -> int:
     """Bytes that an ordinary user may still write at a folder, or at its nearest existing parent."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
 def open_shared(path: Path) -> int:
@@ -180,7 +158,7 @@ def try_lock(fd: int) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path, wait_s: float = 10.0) -> Iterator[int]:
+def hold_lock(path: Path, wait_s: float = 10.0) -> Iterator[int]:
     """Hold a short lock on a shared file. Raises AgentError where it is not free in time."""
     fd = open_shared(path)
     try:
@@ -237,20 +215,6 @@ def alive(path: Path) -> bool:
     finally:
         os.close(fd)
     return False
-
-
-def signal_name(number: int) -> str:
-    """`SIGSEGV` of 11."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "signal %d" % number
-
-
-def last_line(tail: bytes) -> str:
-    """The last words of what a process printed, made fit for a message; empty where it printed none."""
-    lines = [line.strip() for line in tail.decode("utf-8", "replace").splitlines() if line.strip()]
-    return "".join(c if c.isprintable() else " " for c in lines[-1])[:300] if lines else ""
 
 
 def own_command() -> list[str]:

@@ -1,4 +1,4 @@
-"""What the agent's short commands cost the board while a session measures: kept off its cores, and accounted for.
+"""The cost of the agent's short commands while a session measures: kept off its cores, and accounted for.
 
 A look from the host starts an interpreter on the board. It steps aside as soon as it runs, and the processor time it
 took is added to a counter that the supervisor takes off the load of others: the harness is not foreign load.
@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from edgeloop_agent import folder, wire
+from edgeloop_agent.errors import AgentError
 
 COUNTER = "footprint"
 
@@ -31,19 +32,19 @@ def step_aside(state: Path) -> bool:
 
 def ticks() -> int:
     """Processor time of this process so far, in clock ticks."""
-    spent = os.times()
-    return round((spent.user + spent.system) * os.sysconf("SC_CLK_TCK"))
+    times = os.times()
+    return round((times.user + times.system) * os.sysconf("SC_CLK_TCK"))
 
 
 def add(state: Path, spent_ticks: int) -> None:
     """Add to the counter. Best effort: a command never fails for its own accounting."""
-    with contextlib.suppress(OSError, folder.AgentError), folder.locked(state / COUNTER, 1.0) as fd:
+    with contextlib.suppress(OSError, AgentError), folder.hold_lock(state / COUNTER, 1.0) as fd:
         folder.rewrite(fd, b"%d" % (_parse(folder.read_all(fd, 40)) + spent_ticks))
 
 
 def total(state: Path) -> int:
-    """What was added so far, in clock ticks."""
-    with contextlib.suppress(folder.AgentError):
+    """The sum of what was added so far, in clock ticks."""
+    with contextlib.suppress(AgentError):
         return _parse(folder.read_bounded(state / COUNTER, 40) or b"")
     return 0
 

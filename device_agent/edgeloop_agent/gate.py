@@ -15,19 +15,19 @@ _IDLE_MAX_PCT = 10.0
 
 def wait_for_calm(
     board: ConditionProbe,
-    asked: wire.Conditions,
+    limits: wire.Conditions,
     own: tuple[list[int], list[int]],
     pause: Callable[[str], None],
     now_s: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
-    """Return {asked, passed, waited_s, detail}; `passed` is None where what is asked can't be read.
+    """Return {asked, passed, waited_s, detail}; `passed` is None where a figure of it can't be read.
 
-    `pause` waits until the next look, told what is waited for. A board that is to be soaked need not be cool.
+    `pause` waits until the next look; its text says for what. A board that is to be soaked need not be cool.
     """
-    limit_c = asked.start_temperature_max_c if asked.soak_max_s is None else None
-    if not asked.idle_gate and limit_c is None:
+    limit_c = limits.start_temperature_max_c if limits.soak_max_s is None else None
+    if not limits.idle_gate and limit_c is None:
         return dict(NOT_ASKED)
-    load_max = asked.foreign_load_max_pct if asked.foreign_load_max_pct is not None else _IDLE_MAX_PCT
+    load_max = limits.foreign_load_max_pct if limits.foreign_load_max_pct is not None else _IDLE_MAX_PCT
     start = now_s()
     loads: list[Optional[float]] = []
     names: dict[str, None] = {}
@@ -41,7 +41,7 @@ def wait_for_calm(
                 unknown.append("no temperature can be read")
             elif max(zones.values()) > limit_c:
                 reasons.append("%.1f C, wanted at most %g C" % (max(zones.values()), limit_c))
-        if asked.idle_gate:
+        if limits.idle_gate:
             sample = board.sample(*own)
             loads.append(sample["foreign_load_pct"])
             names.update(dict.fromkeys(sample["foreign_top"]))
@@ -50,7 +50,7 @@ def wait_for_calm(
                 unknown.append("the load of others can't be read")
             elif len(recent) < _IDLE_SAMPLES or sum(recent) / len(recent) > load_max:
                 reasons.append(_busy(recent, load_max, list(names)))
-        if not reasons or waited_s >= asked.cool_down_max_s:
+        if not reasons or waited_s >= limits.cool_down_max_s:
             return {
                 "asked": True,
                 "passed": None if unknown and not reasons else not reasons,

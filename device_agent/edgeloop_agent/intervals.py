@@ -1,4 +1,4 @@
-"""What is inside a timed interval: the interpreter's call, that with its copies, or the user's whole pipeline.
+"""The inside of a timed interval: the engine's call, that with its copies, or the user's whole pipeline.
 
 Everything that an interval needs is bound before it, so that a latency holds the calls and nothing of the harness.
 """
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from edgeloop_agent import wire
 
 if TYPE_CHECKING:
-    from edgeloop_agent.engines.interpreter import Engine
+    from numpy.typing import NDArray
+
+    from edgeloop_agent.loaded_model import LoadedModel
     from edgeloop_agent.pipeline import StagedPipeline
     from edgeloop_agent.samples import Encoded, Sample
 
@@ -42,7 +44,7 @@ class Stages:
             self.store[at + stage] = marks[stage + 1] - marks[stage]
         self.runs += 1
 
-    def table(self, first: int, last: int) -> Any:
+    def table(self, first: int, last: int) -> NDArray[Any]:
         """(stages, runs) of the runs from `first` up to `last`."""
         import numpy as np
 
@@ -51,8 +53,8 @@ class Stages:
 
 
 @dataclass
-class Timed:
-    """What is timed, and the same around calls that do nothing: what is left then is the agent's own."""
+class TimedCalls:
+    """The calls that are timed, and the same around calls that do nothing: the time of these is the agent's own."""
 
     once: Once
     idle: Once
@@ -61,35 +63,38 @@ class Timed:
     stages: Optional[Stages] = None
 
 
-def of_engine(engine: Engine, held: list[Sample], boundary: str) -> Timed:
+def of_model(model: LoadedModel, samples: list[Sample], boundary: str) -> TimedCalls:
     """Time the network: `invoke`, or `copy_in_out`."""
-    setters, getters = engine.setters(), engine.getters()
+    setters, getters = model.setters(), model.getters()
     bind = _invoke_only if boundary == "invoke" else _copy_in_out
-    put, take = _nothing_of_two, _nothing_of_one
-    once = bind(held, setters, engine.invoker(), getters)
-    idle = bind(held, [(put, number) for _, number in setters], _nothing, [(take, number) for _, number in getters])
-    return Timed(once, idle, len(held))
+    no_setters = [(_nothing_of_two, number) for _, number in setters]
+    no_getters = [(_nothing_of_one, number) for _, number in getters]
+    once = bind(samples, setters, model.invoker(), getters)
+    idle = bind(samples, no_setters, _nothing, no_getters)
+    return TimedCalls(once, idle, len(samples))
 
 
-def of_pipeline(pipeline: StagedPipeline, engine: Engine, held: list[Encoded], plan: wire.SessionPlan) -> Timed:
+def of_pipeline(
+    pipeline: StagedPipeline, model: LoadedModel, samples: list[Encoded], plan: wire.SessionPlan
+) -> TimedCalls:
     """Time the user's pipeline from the encoded sample to the result, each stage too."""
-    copy_in, copy_out = pipeline.bind(engine)
+    copy_in, copy_out = pipeline.bind(model)
     stages = Stages(plan)
     once = _end_to_end(
-        held, stages, pipeline.load, pipeline.preprocess, copy_in, engine.invoker(), copy_out, pipeline.postprocess
+        samples, stages, pipeline.load, pipeline.preprocess, copy_in, model.invoker(), copy_out, pipeline.postprocess
     )
     take = _nothing_of_one
-    idle = _end_to_end(held, stages, take, take, take, _nothing, _nothing, take)
-    return Timed(once, idle, len(held), stages)
+    idle = _end_to_end(samples, stages, take, take, take, _nothing, _nothing, take)
+    return TimedCalls(once, idle, len(samples), stages)
 
 
-def _invoke_only(held: list[Sample], setters: list[Any], invoke: Callable[[], Any], _getters: list[Any]) -> Once:
-    bound = [[(*setters[i], values) for i, values in enumerate(sample)] for sample in held]
+def _invoke_only(samples: list[Sample], setters: list[Any], invoke: Callable[[], Any], _getters: list[Any]) -> Once:
+    calls = [[(*setters[i], values) for i, values in enumerate(sample)] for sample in samples]
     now = time.perf_counter_ns
 
     def once(index: int) -> tuple[int, int]:
-        for put, tensor, values in bound[index]:
-            put(tensor, values)
+        for set_input, tensor, values in calls[index]:
+            set_input(tensor, values)
         start = now()
         invoke()
         return start, now()
@@ -97,15 +102,15 @@ def _invoke_only(held: list[Sample], setters: list[Any], invoke: Callable[[], An
     return once
 
 
-def _copy_in_out(held: list[Sample], setters: list[Any], invoke: Callable[[], Any], getters: list[Any]) -> Once:
-    bound = [[(*setters[i], values) for i, values in enumerate(sample)] for sample in held]
+def _copy_in_out(samples: list[Sample], setters: list[Any], invoke: Callable[[], Any], getters: list[Any]) -> Once:
+    calls = [[(*setters[i], values) for i, values in enumerate(sample)] for sample in samples]
     now = time.perf_counter_ns
 
     def once(index: int) -> tuple[int, int]:
-        inputs = bound[index]
+        inputs = calls[index]
         start = now()
-        for put, tensor, values in inputs:
-            put(tensor, values)
+        for set_input, tensor, values in inputs:
+            set_input(tensor, values)
         invoke()
         results = [get(tensor) for get, tensor in getters]
         end = now()
@@ -116,7 +121,7 @@ def _copy_in_out(held: list[Sample], setters: list[Any], invoke: Callable[[], An
 
 
 def _end_to_end(
-    held: list[Encoded],
+    samples: list[Encoded],
     stages: Stages,
     load: Callable[[Any], Any],
     preprocess: Callable[[Any], Any],
@@ -128,22 +133,22 @@ def _end_to_end(
     now, keep = time.perf_counter_ns, stages.keep
 
     def once(index: int) -> tuple[int, int]:
-        encoded = held[index]
+        sample = samples[index]
         start = now()
-        decoded = load(encoded)
-        loaded = now()
-        given = preprocess(decoded)
-        preprocessed = now()
-        copy_in(given)
-        copied_in = now()
+        content = load(sample)
+        after_load = now()
+        inputs = preprocess(content)
+        after_preprocess = now()
+        copy_in(inputs)
+        after_copy_in = now()
         invoke()
-        invoked = now()
+        after_invoke = now()
         outputs = copy_out()
-        copied_out = now()
+        after_copy_out = now()
         result = postprocess(outputs)
         end = now()
-        keep(start, loaded, preprocessed, copied_in, invoked, copied_out, end)
-        del decoded, given, outputs, result  # freeing them is not part of the interval
+        keep(start, after_load, after_preprocess, after_copy_in, after_invoke, after_copy_out, end)
+        del content, inputs, outputs, result  # freeing them is not part of the interval
         return start, end
 
     return once
@@ -153,7 +158,7 @@ def _nothing() -> None:
     pass
 
 
-def _nothing_of_one(_given: Any) -> None:
+def _nothing_of_one(_value: Any) -> None:
     pass
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from edgeloop_agent import folder, wire
+from edgeloop_agent.errors import AgentError
 
 _TOKEN = re.compile(r"\A[A-Za-z0-9_.-]{8,128}\Z")
 SECONDS_MAX = 7 * 24 * 3600
 KEPT_S = 120.0
-"""What a running job keeps of its lease at the most, renewed at half of it."""
+"""The most that a running job keeps of its lease, renewed at half of it."""
 
 
 @dataclass(frozen=True)
@@ -45,48 +46,48 @@ class LeaseFile:
 
     def current(self) -> Optional[Lease]:
         """Return the lease in force, None where the board is free."""
-        with folder.locked(self._path) as fd:
+        with folder.hold_lock(self._path) as fd:
             return self._parse(folder.read_all(fd, 4096))
 
     def acquire(self, owner: str, seconds: float, token: Optional[str] = None) -> dict[str, Any]:
         """Take the lease, or say who has it. The current token may acquire again, which renews."""
         _check(owner, seconds, token)
-        with folder.locked(self._path) as fd:
-            held = self._parse(folder.read_all(fd, 4096))
-            if held is not None and held.token != token:
+        with folder.hold_lock(self._path) as fd:
+            lease = self._parse(folder.read_all(fd, 4096))
+            if lease is not None and lease.token != token:
                 return {
                     "acquired": False,
-                    "holder": held.owner,
-                    "remaining_s": self._remaining_s(held),
+                    "holder": lease.owner,
+                    "remaining_s": self._remaining_s(lease),
                     "boot_id": self._boot,
                 }
             return {"acquired": True, **self._write(fd, token or os.urandom(16).hex(), owner, seconds)}
 
     def renew(self, token: str, seconds: float) -> dict[str, Any]:
         """Move the expiry. Raises AgentError where the token is not the current one."""
-        with folder.locked(self._path) as fd:
-            held = self._parse(folder.read_all(fd, 4096))
-            if held is None or held.token != token:
-                raise folder.AgentError(self._lost(held), "lab")
-            _check(held.owner, seconds, token)
-            return {"renewed": True, **self._write(fd, token, held.owner, seconds)}
+        with folder.hold_lock(self._path) as fd:
+            lease = self._parse(folder.read_all(fd, 4096))
+            if lease is None or lease.token != token:
+                raise AgentError(self._why_lost(lease), "lab", wire.ErrorCode.LEASE)
+            _check(lease.owner, seconds, token)
+            return {"renewed": True, **self._write(fd, token, lease.owner, seconds)}
 
     def release(self, token: str) -> dict[str, Any]:
         """Free the board, where the token is the current one."""
-        with folder.locked(self._path) as fd:
-            held = self._parse(folder.read_all(fd, 4096))
-            if held is None or held.token != token:
+        with folder.hold_lock(self._path) as fd:
+            lease = self._parse(folder.read_all(fd, 4096))
+            if lease is None or lease.token != token:
                 return {"released": False}
             folder.rewrite(fd, b"{}")
         return {"released": True}
 
     def show(self) -> dict[str, Any]:
         """Say who holds the board."""
-        held = self.current()
+        lease = self.current()
         return {
-            "held": held is not None,
-            "holder": held.owner if held else None,
-            "remaining_s": self._remaining_s(held) if held else 0.0,
+            "held": lease is not None,
+            "holder": lease.owner if lease else None,
+            "remaining_s": self._remaining_s(lease) if lease else 0.0,
             "boot_id": self._boot,
         }
 
@@ -96,21 +97,21 @@ class LeaseFile:
         Where less than KEPT_S is left, that much is left then: a lease lasts as long as somebody keeps it, and not
         long after.
         """
-        with folder.locked(self._path) as fd:
-            held = self._parse(folder.read_all(fd, 4096))
-            if held is None or held.token != token:
-                return self._lost(held)
-            if self._remaining_s(held) < KEPT_S / 2:
-                self._write(fd, token, held.owner, KEPT_S)
+        with folder.hold_lock(self._path) as fd:
+            lease = self._parse(folder.read_all(fd, 4096))
+            if lease is None or lease.token != token:
+                return self._why_lost(lease)
+            if self._remaining_s(lease) < KEPT_S / 2:
+                self._write(fd, token, lease.owner, KEPT_S)
         return None
 
-    def _lost(self, held: Optional[Lease]) -> str:
-        if held is None:
+    def _why_lost(self, lease: Optional[Lease]) -> str:
+        if lease is None:
             return "the lease has expired, was released, or is from before a reboot"
-        return "the lease was taken over by %s for another %.0f s" % (held.owner, self._remaining_s(held))
+        return "the lease was taken over by %s for another %.0f s" % (lease.owner, self._remaining_s(lease))
 
-    def _remaining_s(self, held: Lease) -> float:
-        return round((held.expires_boottime_ns - self._now_ns()) / 1e9, 3)
+    def _remaining_s(self, lease: Lease) -> float:
+        return round((lease.expires_boottime_ns - self._now_ns()) / 1e9, 3)
 
     def _write(self, fd: int, token: str, owner: str, seconds: float) -> dict[str, Any]:
         expires = self._now_ns() + int(seconds * 1e9)
@@ -130,8 +131,8 @@ class LeaseFile:
 
 def _check(owner: str, seconds: float, token: Optional[str]) -> None:
     if not 0 < seconds <= SECONDS_MAX:
-        raise folder.AgentError("a lease lasts more than 0 and at most %d s, not %g" % (SECONDS_MAX, seconds), "user")
+        raise AgentError("a lease lasts more than 0 and at most %d s, not %g" % (SECONDS_MAX, seconds), "user")
     if not owner or len(owner) > 200 or not owner.isprintable():
-        raise folder.AgentError("a lease's owner is 1 to 200 printable characters", "user")
+        raise AgentError("a lease's owner is 1 to 200 printable characters", "user")
     if token is not None and not _TOKEN.match(token):
-        raise folder.AgentError("a lease's token is 8 to 128 letters, digits, '_', '.' or '-'", "harness")
+        raise AgentError("a lease's token is 8 to 128 letters, digits, '_', '.' or '-'", "harness")

@@ -1,4 +1,4 @@
-"""What others take of the measuring cores, by name; the harness's own processes are not foreign load."""
+"""The share of the measuring cores that others take, and their names; the harness is not foreign load."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import re
 from typing import Callable, Iterable, Optional
 
 from edgeloop_agent import ARCHIVE
-from edgeloop_agent.root import Root, printable
+from edgeloop_agent.root import Root
+from edgeloop_agent.text import printable
 
 CORE_LINE = re.compile(r"cpu(\d+) ")
 _TOP = 5
@@ -48,9 +49,9 @@ class Load:
     def _cpu_ticks(self, own: frozenset[int]) -> Optional[tuple[int, int, int]]:
         """Return all, busy and own ticks so far, of the measuring cores."""
         everything = busy = 0
-        for line in (self._root.text("proc/stat") or "").splitlines():
-            found = CORE_LINE.match(line)
-            if found is None or (self._cores is not None and int(found.group(1)) not in self._cores):
+        for line in (self._root.content("proc/stat") or "").splitlines():
+            core = CORE_LINE.match(line)
+            if core is None or (self._cores is not None and int(core.group(1)) not in self._cores):
                 continue
             ticks = [int(part) for part in line.split()[1:9] if part.isdigit()]
             everything += sum(ticks)
@@ -58,11 +59,11 @@ class Load:
         if not everything:
             return None
         mine = (self._process(pid) for pid in own)
-        return everything, busy, self._footprint() + sum(found[1] for found in mine if found is not None)
+        return everything, busy, self._footprint() + sum(process[1] for process in mine if process is not None)
 
     def _process(self, pid: int) -> Optional[tuple[str, int, int, int]]:
         """Return name, ticks (children that ended included), parent and session of a process."""
-        text = self._root.text("proc/%d/stat" % pid)
+        text = self._root.content("proc/%d/stat" % pid)
         if text is None:
             return None
         head, _, tail = text.rpartition(")")
@@ -76,17 +77,17 @@ class Load:
     def _scan(self, own: frozenset[int]) -> list[str]:
         processes = {}
         for pid in self._root.processes():
-            found = self._process(pid)
-            if found is not None and pid not in own and found[2] not in own and found[3] not in own:
-                processes[pid] = (found[0], found[1])
-        grown = []
+            process = self._process(pid)
+            if process is not None and pid not in own and process[2] not in own and process[3] not in own:
+                processes[pid] = (process[0], process[1])
+        growth = []
         for pid, (name, ticks) in processes.items():
             earlier = self._processes.get(pid)
             if earlier is not None and earlier[0] == name and ticks > earlier[1]:
-                grown.append((ticks - earlier[1], name, pid))
+                growth.append((ticks - earlier[1], name, pid))
         self._processes = processes
-        return [name for _, name, pid in sorted(grown, reverse=True)[:_TOP] if not self._is_agent(pid)]
+        return [name for _, name, pid in sorted(growth, reverse=True)[:_TOP] if not self._is_agent(pid)]
 
     def _is_agent(self, pid: int) -> bool:
-        line = self._root.text("proc/%d/cmdline" % pid) or ""
+        line = self._root.content("proc/%d/cmdline" % pid) or ""
         return "edgeloop_agent" in line or (ARCHIVE is not None and os.path.basename(ARCHIVE) in line)

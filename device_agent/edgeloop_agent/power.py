@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, Tuple
 
-from edgeloop_agent import folder
+from edgeloop_agent.errors import AgentError
 
 NAME = re.compile(r"\A(?P<name>[\w .-]{1,64}?)(?:@(?P<device>[\w.:-]{1,64}))?(?:/(?P<channel>[a-z]{2,8}\d{1,3}))?\Z")
 INTERVAL_S = 0.05
@@ -50,7 +50,7 @@ class Sensor:
 
     @property
     def interval_s(self) -> float:
-        """How often it is worth being read."""
+        """The time from one reading to the next that is worth it."""
         return min(INTERVAL_S, max(INTERVAL_S_MIN, self.update_s or INTERVAL_S))
 
     def watts(self) -> float:
@@ -60,40 +60,36 @@ class Sensor:
             try:
                 text = path.read_text().strip()
             except (OSError, UnicodeDecodeError) as error:
-                raise folder.AgentError(
-                    "the power sensor %s can't be read: %s" % (self.label, error), "board"
-                ) from error
+                raise AgentError("the power sensor %s can't be read: %s" % (self.label, error), "board") from error
             if not _NUMBER.match(text):
-                raise folder.AgentError("the power sensor %s reads %r" % (self.label, text[:40]), "board")
+                raise AgentError("the power sensor %s reads %r" % (self.label, text[:40]), "board")
             product *= int(text)
         return product
 
 
-def find(wanted: str, root: Path = Path("/")) -> Sensor:
+def find(name: str, root: Path = Path("/")) -> Sensor:
     """Return the one channel that is meant. Raises AgentError with what there is, where there is none or several."""
-    found = NAME.match(wanted)
-    if found is None:
-        raise folder.AgentError("%r is not the name of a power sensor" % wanted[:80], "user")
+    match = NAME.match(name)
+    if match is None:
+        raise AgentError("%r is not the name of a power sensor" % name[:80], "user")
     sensors = sorted(_all(root), key=lambda sensor: sensor.label)
-    named = [s for s in sensors if _fits(s.label, found["name"], found["device"], found["channel"])]
-    if len(named) == 1:
-        return named[0]
-    if named:
-        labels = ", ".join(sensor.label for sensor in named[:8])
-        raise folder.AgentError(
-            "%s names %d power sensors: %s; name one of them" % (wanted, len(named), labels), "user"
-        )
+    matches = [s for s in sensors if _fits(s.label, match["name"], match["device"], match["channel"])]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        labels = ", ".join(sensor.label for sensor in matches[:8])
+        raise AgentError("%s names %d power sensors: %s; name one of them" % (name, len(matches), labels), "user")
     there = ", ".join(sensor.label for sensor in sensors[:8]) or "none"
-    raise folder.AgentError("the board has no power sensor %s; found: %s" % (wanted, there), "user")
+    raise AgentError("the board has no power sensor %s; found: %s" % (name, there), "user")
 
 
-def describe(wanted: str, root: Path = Path("/")) -> dict[str, Any]:
+def describe(name: str, root: Path = Path("/")) -> dict[str, Any]:
     """Read a sensor once, for `probe`: `sensor`, `watts`, `interval_s`, `update_s`, `error`."""
     try:
-        sensor = find(wanted, root)
+        sensor = find(name, root)
         watts = sensor.watts()
-    except folder.AgentError as error:
-        return {"sensor": wanted, "watts": None, "interval_s": None, "update_s": None, "error": str(error)}
+    except AgentError as error:
+        return {"sensor": name, "watts": None, "interval_s": None, "update_s": None, "error": str(error)}
     return {
         "sensor": sensor.label,
         "watts": watts,
@@ -129,7 +125,7 @@ def _channels(place: Path) -> list[_Channel]:
         names = sorted(os.listdir(place))
     except OSError:
         return []
-    inputs = [found for found in map(_INPUT.match, names) if found]
+    inputs = [match for match in map(_INPUT.match, names) if match]
     powers: list[_Channel] = [
         (kind + number, (place / (kind + number + "_input"),), 1e-6) for kind, number in _of("power", inputs)
     ]
@@ -143,7 +139,7 @@ def _channels(place: Path) -> list[_Channel]:
 
 
 def _of(kind: str, inputs: list[Any]) -> list[tuple[str, str]]:
-    return [(found[1], found[2]) for found in inputs if found[1] == kind]
+    return [(match[1], match[2]) for match in inputs if match[1] == kind]
 
 
 def _text(path: Path) -> Optional[str]:
@@ -175,13 +171,13 @@ class Sampler:
         now_ns: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_MONOTONIC),
         wait: Optional[Callable[[float], bool]] = None,
     ) -> None:
-        """`wait` waits so many seconds, and says whether it was told to end meanwhile."""
+        """`wait` waits so many seconds; true where the sampler is to end."""
         self._sensor = sensor
         self._random = random.Random(seed)
         self._now_ns = now_ns
         self._stop = threading.Event()
         self._wait = wait or self._stop.wait
-        self._fault: Optional[folder.AgentError] = None
+        self._fault: Optional[AgentError] = None
         self.seconds: array.array[float] = array.array("d")
         """CLOCK_MONOTONIC, the middle of each reading."""
         self.watts: array.array[float] = array.array("d")
@@ -211,15 +207,15 @@ class Sampler:
 
     def _run(self) -> None:
         interval_s = self._sensor.interval_s
-        opened = self._now_ns() / 1e9
+        start_s = self._now_ns() / 1e9
         try:
             while len(self.seconds) < READINGS_MAX:
-                due = opened + self._random.random() * interval_s
+                due = start_s + self._random.random() * interval_s
                 if self._wait(max(0.0, due - self._now_ns() / 1e9)):
                     return
                 self.read()
-                opened = max(opened + interval_s, self._now_ns() / 1e9 - interval_s)
-        except folder.AgentError as error:
+                start_s = max(start_s + interval_s, self._now_ns() / 1e9 - interval_s)
+        except AgentError as error:
             self._fault = error
         finally:
             self.cpu_s = time.thread_time()

@@ -1,4 +1,4 @@
-"""The board as it describes itself: what the host needs to choose wheels, to know the board, and to advise its user.
+"""The board as it describes itself, for the host to choose wheels, to know the board, and to advise its user.
 
 The interpreter is asked, not the kernel: a 32-bit system may run a 64-bit kernel.
 """
@@ -23,6 +23,7 @@ from typing import Any, Optional, Sequence
 
 from edgeloop_agent import conditions, folder, power, wire
 from edgeloop_agent.root import Root
+from edgeloop_agent.text import kind_and_line
 
 _IMPORT_TIMEOUT_S = 120.0
 _WHO_TIMEOUT_S = 2.0
@@ -40,8 +41,8 @@ def probe(
     """Return the board's description, as docs/reference/agent.md lists it. Nothing in it needs numpy."""
     board = conditions.ConditionProbe(Root(root))
     board.sample([os.getpid()])
-    checks = {name: _checked(name, python_path) for name in engines}
-    numpy = _checked("numpy", python_path)
+    checks = {name: _check_import(name, python_path) for name in engines}
+    numpy = _check_import("numpy", python_path)
     return {
         **interpreter(),
         "os": os_release(root),
@@ -59,7 +60,7 @@ def probe(
         "numpy": numpy["version"],
         "numpy_error": numpy["error"],
         "engines": checks,
-        "delegate_libraries": {name: _loaded(name) for name in libraries},
+        "delegate_libraries": {name: _check_library(name) for name in libraries},
         "calibration_ns": conditions.calibration_ns(),
         "conditions": board.sample([os.getpid()], scan=True),
         "power": None if power_sensor is None else power.describe(power_sensor, root),
@@ -68,7 +69,7 @@ def probe(
 
 
 def interpreter() -> dict[str, Any]:
-    """What this interpreter is, and what wheels for it are tagged with."""
+    """This interpreter, and the tags of wheels for it."""
     bits = struct.calcsize("P") * 8
     kernel_machine = platform.machine()
     machine = _32_BIT_NAMES.get(kernel_machine, kernel_machine) if bits == 32 else kernel_machine
@@ -94,21 +95,21 @@ def interpreter() -> dict[str, Any]:
 
 def _glibc() -> Optional[str]:
     try:
-        found = re.match(r"\Aglibc (\d+\.\d+)", os.confstr("CS_GNU_LIBC_VERSION") or "")
+        match = re.match(r"\Aglibc (\d+\.\d+)", os.confstr("CS_GNU_LIBC_VERSION") or "")
     except (ValueError, OSError):
         return None
-    return found.group(1) if found else None
+    return match.group(1) if match else None
 
 
 def os_release(root: Path) -> dict[str, str]:
     """The lines of /etc/os-release that name the system."""
-    wanted = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
-    found = {}
+    names = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
+    release = {}
     for line in (_first(root, "etc/os-release", "usr/lib/os-release") or "").splitlines():
         key, _, value = line.partition("=")
-        if key in wanted:
-            found[key] = value.strip().strip("\"'")
-    return found
+        if key in names:
+            release[key] = value.strip().strip("\"'")
+    return release
 
 
 def _first(root: Path, *paths: str) -> Optional[str]:
@@ -121,15 +122,15 @@ def _first(root: Path, *paths: str) -> Optional[str]:
 
 
 def _serial(root: Path) -> Optional[str]:
-    found = _first(root, "proc/device-tree/serial-number")
-    if found is None:
+    serial = _first(root, "proc/device-tree/serial-number")
+    if serial is None:
         match = re.search(r"^Serial\s*:\s*(\w+)$", _first(root, "proc/cpuinfo") or "", re.MULTILINE)
-        found = match.group(1) if match else None
-    return found
+        serial = match.group(1) if match else None
+    return serial
 
 
 def _state_dir(path: str) -> dict[str, Any]:
-    """Whether the state folder can be used; nothing is made that was not there."""
+    """The state folder and any problem with it; nothing is made that was not there."""
     place = Path(os.path.abspath(path))
     exists = os.path.lexists(place)
     kind = folder.file_system(place)
@@ -166,7 +167,7 @@ def _users() -> Optional[list[str]]:
     return sorted({line.split()[0] for line in run.stdout.decode("utf-8", "replace").splitlines() if line.strip()})
 
 
-def _checked(engine: str, python_path: list[str]) -> dict[str, Any]:
+def _check_import(engine: str, python_path: list[str]) -> dict[str, Any]:
     """Import an engine, or numpy, in a process of its own: a wheel for another processor dies there."""
     command = ["import-check", "--engine", engine]
     if python_path:
@@ -175,7 +176,7 @@ def _checked(engine: str, python_path: list[str]) -> dict[str, Any]:
     return {"version": answer.get("version"), "error": answer["error"]}
 
 
-def _loaded(library: str) -> dict[str, Any]:
+def _check_library(library: str) -> dict[str, Any]:
     """Load a delegate's library in a process of its own, and start nothing of it."""
     return {"error": _apart(["library-check", "--library", library], "loading it")["error"]}
 
@@ -221,8 +222,6 @@ def import_check(engine: str, python_path: list[str]) -> dict[str, Any]:
             return {"version": np.__version__, "error": None}
         from edgeloop_agent import engines
 
-        return {"version": engines.load_engine(engine).version, "error": None}
+        return {"version": engines.load_engine(engine).describe()["engine_version"], "error": None}
     except Exception as error:  # noqa: BLE001 -- a runtime that does not fit the board fails in any way; it is one line
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        text = "%s: %s" % (type(error).__name__, lines[-1] if lines else "no message")
-        return {"version": None, "error": text[:300]}
+        return {"version": None, "error": kind_and_line(error)[:300]}

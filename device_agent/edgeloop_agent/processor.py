@@ -1,4 +1,4 @@
-"""The processor's clocks and what holds them down, as cpufreq, the thermal framework and x86 counters show them."""
+"""The processor's clocks and the limits on them, as cpufreq, the thermal framework and x86 counters show them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ _COOLING = re.compile(r"\A(?:(?:cpufreq|idle)-cpu(?P<core>\d+)|thermal-(?:cpufre
 
 def frequencies_mhz(root: Root, cores: Iterable[int], name: str) -> dict[str, float]:
     """Return one of cpufreq's frequencies (scaling_cur_freq, scaling_max_freq, cpuinfo_max_freq) by core."""
-    found = {}
+    by_core = {}
     for core in cores:
         raw = root.number("%s/cpu%d/cpufreq/%s" % (_CPU, core, name))
         if raw:
-            found[str(core)] = raw / 1000
-    return found
+            by_core[str(core)] = raw / 1000
+    return by_core
 
 
 def governor_path(root: Root, core: int) -> Path:
-    """Where a core's governor is read and written."""
+    """The file in which a core's governor is read and written."""
     return root.path / ("%s/cpu%d/cpufreq/scaling_governor" % (_CPU, core))
 
 
 def governors(root: Root, cores: Iterable[int]) -> dict[str, str]:
     """Return the frequency governor of each core that has one."""
-    found = {str(core): root.name(governor_path(root, core)) for core in cores}
-    return {core: name for core, name in found.items() if name}
+    names = {str(core): root.name(governor_path(root, core)) for core in cores}
+    return {core: name for core, name in names.items() if name}
 
 
 def governors_available(root: Root, cores: Iterable[int]) -> list[str]:
     """Return the governors that every core's driver offers."""
-    offers = [root.text("%s/cpu%d/cpufreq/scaling_available_governors" % (_CPU, core)) for core in cores]
+    offers = [root.content("%s/cpu%d/cpufreq/scaling_available_governors" % (_CPU, core)) for core in cores]
     sets = [set(offer.split()) for offer in offers if offer]
     return sorted(set.intersection(*sets)) if sets else []
 
@@ -52,34 +52,34 @@ def boost(root: Root) -> Optional[bool]:
 
 def cooling(root: Root, cores: Iterable[int]) -> dict[str, list[int]]:
     """Return [step, highest step] of each cooling device that slows down one of the cores; step 0 does nothing."""
-    wanted = set(cores)
-    found = {}
+    measuring = set(cores)
+    steps = {}
     for folder in root.folders("sys/class/thermal/cooling_device*"):
         kind = root.name(folder / "type") or ""
         match = _COOLING.match(kind)
-        if match is None or (match.group("core") and wanted.isdisjoint(_related(root, int(match.group("core"))))):
+        if match is None or (match.group("core") and measuring.isdisjoint(_same_clock(root, int(match.group("core"))))):
             continue
         step, highest = root.number(folder / "cur_state"), root.number(folder / "max_state")
         if step is not None and highest is not None:
-            found[kind if kind not in found else "%s.%s" % (kind, folder.name[len("cooling_device") :])] = [
+            steps[kind if kind not in steps else "%s.%s" % (kind, folder.name[len("cooling_device") :])] = [
                 step,
                 highest,
             ]
-    return found
+    return steps
 
 
-def _related(root: Root, core: int) -> set[int]:
+def _same_clock(root: Root, core: int) -> set[int]:
     """The cores that share a clock with one."""
-    text = root.text("%s/cpu%d/cpufreq/related_cpus" % (_CPU, core)) or ""
+    text = root.content("%s/cpu%d/cpufreq/related_cpus" % (_CPU, core)) or ""
     return {int(word) for word in text.split() if word.isdigit()} | {core}
 
 
 def throttle_counts(root: Root, cores: Iterable[int]) -> dict[str, int]:
     """Return how often the hardware throttled since boot, by core and package: x86."""
-    found = {}
+    counts = {}
     for core in cores:
         for kind in ("core", "package"):
             count = root.number("%s/cpu%d/thermal_throttle/%s_throttle_count" % (_CPU, core, kind))
             if count is not None:
-                found["%s %d" % (kind, core)] = count
-    return found
+                counts["%s %d" % (kind, core)] = count
+    return counts

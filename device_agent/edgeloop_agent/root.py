@@ -13,7 +13,9 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional, Union
+
+from edgeloop_agent.text import printable
 
 ROOT_VARIABLE = "EDGELOOP_AGENT_ROOT"
 _TEXT_BYTES_MAX = 1 << 20
@@ -34,24 +36,24 @@ class Root:
         """True where this is not the board itself."""
         return self.path != Path("/")
 
-    def text(self, path: Any) -> Optional[str]:
+    def content(self, path: Union[str, Path]) -> Optional[str]:
         """Return a file's text without white space around it; None where it is absent, unreadable or empty."""
         with contextlib.suppress(OSError), open(os.path.join(self._prefix, path), "rb") as handle:
             return handle.read(_TEXT_BYTES_MAX).decode("utf-8", "replace").strip("\0\n\t ") or None
         return None
 
-    def name(self, path: Any) -> Optional[str]:
+    def name(self, path: Union[str, Path]) -> Optional[str]:
         """Return a file's text as something to call a thing by: printable, short."""
-        text = self.text(path)
+        text = self.content(path)
         return printable(text[:_NAME_MAX]) if text else None
 
-    def number(self, path: Any) -> Optional[int]:
+    def number(self, path: Union[str, Path]) -> Optional[int]:
         """Return a file's whole number, None where it has none."""
-        return whole(self.text(path))
+        return whole(self.content(path))
 
     def folders(self, pattern: str) -> list[Path]:
         """Return what matches a pattern under the root, in the order of names."""
-        return [Path(found) for found in sorted(glob.glob(os.path.join(glob.escape(self._prefix), pattern)))]
+        return [Path(path) for path in sorted(glob.glob(os.path.join(glob.escape(self._prefix), pattern)))]
 
     def processes(self) -> list[int]:
         """Return the ids of all processes."""
@@ -75,12 +77,7 @@ class Root:
         return time.clock_gettime_ns(time.CLOCK_REALTIME) + (step or 0)
 
 
-def printable(text: str) -> str:
-    """Return a text without what a terminal might obey: names of processes and devices are anybody's choice."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
-
-
-def chosen() -> Root:
+def board_root() -> Root:
     """The root that this process was told to use; `/` where it was not."""
     return Root(Path(os.environ.get(ROOT_VARIABLE) or "/"))
 

@@ -10,18 +10,21 @@ import random
 import tokenize
 import zipfile
 import zlib
-from typing import IO, Any, Callable, Iterable, Iterator, Optional, Union
+from typing import IO, TYPE_CHECKING, Any, Callable, Iterable, Iterator, Optional, Union
 
 import numpy as np
 
-from edgeloop_agent.engines.interpreter import RefusedError
+from edgeloop_agent.errors import RefusedError
 from edgeloop_agent.wire import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Sample = list[Any]
 """One array for each input, of the tensor's own shape and type."""
 Encoded = Union[bytes, dict[str, Any]]
-"""What a pipeline's `load` gets."""
-HELD_BYTES_MAX = 4 << 20  # what a latency session keeps: more would show in its peak memory
+"""A sample as a pipeline's `load` gets it."""
+HELD_BYTES_MAX = 4 << 20  # of a latency session: more would show in its peak memory
 HELD_SAMPLES_MAX = 64
 _RANDOM_SAMPLES = 8
 
@@ -32,10 +35,10 @@ class _Column:
     def __init__(self, archive: zipfile.ZipFile, key: str) -> None:
         self.key = key
         try:
-            self._file: Any = archive.open(key + ".npy")
+            self._file = archive.open(key + ".npy")
         except KeyError:
-            held = ", ".join(sorted(name[:-4] for name in archive.namelist())[:8])
-            message = "the data hold no %s for the model's input; they hold %s" % (key, held or "nothing")
+            content = ", ".join(sorted(name[:-4] for name in archive.namelist())[:8])
+            message = "the data hold no %s for the model's input; they hold %s" % (key, content or "nothing")
             raise RefusedError(message) from None
         shape, fortran, dtype = _header(self._file, key)
         if fortran and len(shape) > 1:
@@ -46,10 +49,10 @@ class _Column:
         self.shape = shape[1:]
         self.dtype = dtype
 
-    def next(self) -> Any:
+    def next(self) -> NDArray[Any]:
         return self.read(1).reshape(self.shape)
 
-    def read(self, count: int) -> Any:
+    def read(self, count: int) -> NDArray[Any]:
         """The next so many samples, flat."""
         size = count * self.dtype.itemsize * _product(self.shape)
         return np.frombuffer(_exactly(self._file, size, self.key), self.dtype)
@@ -60,20 +63,19 @@ class _InputColumn(_Column):
 
     def __init__(self, archive: zipfile.ZipFile, key: str, tensor: Tensor) -> None:
         super().__init__(archive, key)
-        wanted = tuple(tensor.shape)
-        inner = wanted[1:] if wanted[:1] == (1,) else wanted
-        self._moved = (
-            len(inner) > 1 and self.shape not in (wanted, inner) and inner == self.shape[-1:] + self.shape[:-1]
-        )
-        if self.shape not in (wanted, inner) and not self._moved:
+        whole = tuple(tensor.shape)
+        inner = whole[1:] if whole[:1] == (1,) else whole
+        fits = self.shape in (whole, inner)
+        self._channel_first = len(inner) > 1 and not fits and inner == self.shape[-1:] + self.shape[:-1]
+        if not fits and not self._channel_first:
             raise RefusedError("%s: samples have the shape %s, the model's input takes %s" % (key, self.shape, inner))
         refuse_types(key, self.dtype, tensor)
         self._tensor_shape = tensor.shape
-        self._stored = storer(tensor, key)
+        self._store = storer(tensor, key)
 
-    def next(self) -> Any:
+    def next(self) -> NDArray[Any]:
         sample = super().next()
-        return self._stored((np.moveaxis(sample, -1, 0) if self._moved else sample).reshape(self._tensor_shape))
+        return self._store((np.moveaxis(sample, -1, 0) if self._channel_first else sample).reshape(self._tensor_shape))
 
 
 def _header(handle: IO[bytes], key: str) -> tuple[tuple[int, ...], bool, Any]:
@@ -103,7 +105,7 @@ def _product(shape: tuple[int, ...]) -> int:
     return total
 
 
-def refuse_types(key: str, dtype: Any, tensor: Tensor) -> None:
+def refuse_types(key: str, dtype: np.dtype[Any], tensor: Tensor) -> None:
     """Raise RefusedError where data of a type can't go into a tensor."""
     same = np.dtype(tensor.dtype) == dtype.newbyteorder("=")
     floats = dtype.kind == "f" and (tensor.scale is not None or np.dtype(tensor.dtype).kind == "f")
@@ -111,12 +113,12 @@ def refuse_types(key: str, dtype: Any, tensor: Tensor) -> None:
         raise RefusedError("%s: the data are %s, the model's input takes %s" % (key, dtype.name, tensor.dtype))
 
 
-def to_stored(values: Any, tensor: Tensor, key: str) -> Any:
+def to_stored(values: NDArray[Any], tensor: Tensor, key: str) -> NDArray[Any]:
     """Return values as a tensor stores them: the same type raw, floats quantized by the tensor's own scale."""
     return storer(tensor, key)(values)
 
 
-def storer(tensor: Tensor, key: str) -> Callable[[Any], Any]:
+def storer(tensor: Tensor, key: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """Return `to_stored` for one tensor, ready for many samples.
 
     The arithmetic is the host's: values / float32(scale), round half to even, add the zero point, clip.
@@ -126,7 +128,7 @@ def storer(tensor: Tensor, key: str) -> Callable[[Any], Any]:
         return lambda values: np.ascontiguousarray(values, dtype)
     limits, scale, zero = np.iinfo(dtype), np.float32(tensor.scale), tensor.zero_point
 
-    def stored(values: Any) -> Any:
+    def quantize(values: NDArray[Any]) -> NDArray[Any]:
         if values.dtype.kind != "f":
             return np.ascontiguousarray(values, dtype)
         if values.dtype.itemsize < 4:
@@ -135,13 +137,14 @@ def storer(tensor: Tensor, key: str) -> Callable[[Any], Any]:
         lowest = steps.min()
         if lowest != lowest:  # only NaN differs from itself
             raise RefusedError("%s: a sample holds NaN, which no quantized input can take" % key)
-        return np.maximum(np.minimum(steps, limits.max), limits.min).astype(dtype)
+        whole: NDArray[Any] = np.maximum(np.minimum(steps, limits.max), limits.min).astype(dtype)
+        return whole
 
-    return stored
+    return quantize
 
 
-def to_real(values: Any, tensor: Tensor) -> Any:
-    """Return what a tensor stores as real values, float32; integers without a scale stay as they are.
+def to_real(values: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor's stored values as real ones, float32; integers without a scale stay as they are.
 
     The arithmetic is the host's: (stored - zero point) * scale in float64, then float32.
     """
@@ -164,11 +167,11 @@ class SampleData:
 
     def __init__(self, path: str, names: list[str], tensors: list[Tensor]) -> None:
         archive = _archive(path)
-        held = set(archive.namelist())
+        members = set(archive.namelist())
         self._columns = []
         for index, tensor in enumerate(tensors):
-            named = "x/" + names[index]
-            key = "x" if len(tensors) == 1 and named + ".npy" not in held else named
+            full = "x/" + names[index]
+            key = "x" if len(tensors) == 1 and full + ".npy" not in members else full
             self._columns.append(_InputColumn(archive, key, tensor))
         counts = sorted({column.count for column in self._columns})
         if len(counts) > 1:
@@ -193,7 +196,7 @@ class EncodedData:
     def __init__(self, path: str) -> None:
         archive = _archive(path)
         keys = sorted(name[:-4] for name in archive.namelist() if name.endswith(".npy"))
-        self._sizes: Any = None
+        self._sizes: Optional[NDArray[Any]] = None
         if "encoded" in keys:
             offsets = _Column(archive, "encoded_offsets")
             if offsets.dtype != np.dtype("<i8") or offsets.shape:
@@ -236,14 +239,14 @@ def encoded_for_latency(data: EncodedData) -> list[Encoded]:
 
 
 def _first(source: Iterable[Any]) -> list[Any]:
-    held: list[Any] = []
+    first: list[Any] = []
     size = 0
     for sample in source:
         size += _bytes_of(sample)
-        if held and (size > HELD_BYTES_MAX or len(held) >= HELD_SAMPLES_MAX):
+        if first and (size > HELD_BYTES_MAX or len(first) >= HELD_SAMPLES_MAX):
             break
-        held.append(sample)
-    return held
+        first.append(sample)
+    return first
 
 
 def _bytes_of(sample: Any) -> int:

@@ -48,7 +48,7 @@ class Flatness:
 
 def soak(
     board: ConditionProbe,
-    asked: wire.Conditions,
+    limits: wire.Conditions,
     own: tuple[list[int], list[int]],
     load_ended: Callable[[], Optional[str]],
     pause: Callable[[str], None],
@@ -58,42 +58,42 @@ def soak(
 
     {asked, passed, took_s, start_c, end_c, slope_c_per_min, window_s, slope_max_c_per_min, end (a sample), detail}.
     `passed` is None where no temperature can be read. `load_ended` says why the load is no longer running, `pause`
-    waits until the next look, told how far it is.
+    waits until the next look; its text says how far it is.
     """
-    assert asked.soak_max_s is not None
-    flatness = Flatness(asked.soak_window_s, asked.soak_slope_max_c_per_min)
+    assert limits.soak_max_s is not None
+    flatness = Flatness(limits.soak_window_s, limits.soak_slope_max_c_per_min)
     start = now_s()
     start_c = celsius = _hottest(board)
-    passed: Optional[bool] = False
+    is_flat: Optional[bool] = False
     while True:
         took_s = now_s() - start
         if celsius is None:
-            passed, detail = None, "no temperature can be read, so nobody can tell when it is flat"
+            is_flat, detail = None, "no temperature can be read, so nobody can tell when it is flat"
             break
         flatness.add(took_s, celsius)
         slope = flatness.slope_c_per_min()
         if flatness.is_flat:
-            passed, detail = True, ""
+            is_flat, detail = True, ""
             break
-        told = "%.1f C" % celsius if slope is None else "%.1f C, %+.2f C a minute" % (celsius, slope)
-        if took_s >= asked.soak_max_s:
-            detail = "not flat after %g s: %s over the last %g s" % (round(took_s), told, asked.soak_window_s)
+        reading = "%.1f C" % celsius if slope is None else "%.1f C, %+.2f C a minute" % (celsius, slope)
+        if took_s >= limits.soak_max_s:
+            detail = "not flat after %g s: %s over the last %g s" % (round(took_s), reading, limits.soak_window_s)
             break
-        ended = load_ended()
-        if ended is not None:
-            detail = "the model that heats the board ended after %.0f s: %s" % (took_s, ended)
+        fault = load_ended()
+        if fault is not None:
+            detail = "the model that heats the board ended after %.0f s: %s" % (took_s, fault)
             break
-        pause("soaking: %s" % told)
+        pause("soaking: %s" % reading)
         celsius = _hottest(board)
     return {
         "asked": True,
-        "passed": passed,
+        "passed": is_flat,
         "took_s": round(took_s, 3),
         "start_c": start_c,
         "end_c": celsius,
         "slope_c_per_min": flatness.slope_c_per_min(),
-        "window_s": asked.soak_window_s,
-        "slope_max_c_per_min": asked.soak_slope_max_c_per_min,
+        "window_s": limits.soak_window_s,
+        "slope_max_c_per_min": limits.soak_slope_max_c_per_min,
         "end": board.sample(*own),
         "detail": detail,
     }

@@ -6,12 +6,14 @@ import array
 import gc
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, Callable, Iterable, NoReturn, Optional
 
 from edgeloop_agent import conditions, wire
 
 if TYPE_CHECKING:
-    from edgeloop_agent.intervals import Once, Timed
+    from numpy.typing import NDArray
+
+    from edgeloop_agent.intervals import Once, TimedCalls
 
 _TREND_EVERY_NS = 100_000_000
 _TREND_LOOKS_AT = 4000
@@ -31,13 +33,13 @@ def store_for(plan: wire.SessionPlan) -> array.array[int]:
 class Loop:
     """Runs one inference after the other, back to back or one each period, cycling through the samples.
 
-    Latencies in ns go to `store` one after the other; it grows where it is full. `missed` counts the starts that were
-    due while the run before was still going on.
+    Latencies in ns go to `store` one after the other; it grows where it is full. `missed_periods` counts the starts
+    that were due while the run before was still going on.
     """
 
     def __init__(self, once: Once, samples: int, period_ms: Optional[float], store: array.array[int]) -> None:
         self.store = store
-        self.missed = 0
+        self.missed_periods = 0
         self._count = 0
         self._once = once
         self._samples = samples
@@ -66,22 +68,22 @@ class Loop:
 
     def come_due(self) -> None:
         """Sleep until the next run is due, without running it: the end of a whole period."""
-        left = self._due_ns - time.perf_counter_ns()
-        if self._period_ns is not None and left > 0:
-            time.sleep(left / 1e9)
+        left_ns = self._due_ns - time.perf_counter_ns()
+        if self._period_ns is not None and left_ns > 0:
+            time.sleep(left_ns / 1e9)
 
     def _wait(self, period_ns: int, first: bool) -> None:
         """Sleep until the next start; a run that took longer than its period moves the ones after it."""
-        left = self._due_ns - time.perf_counter_ns()
-        if left > 0:
-            time.sleep(left / 1e9)
+        left_ns = self._due_ns - time.perf_counter_ns()
+        if left_ns > 0:
+            time.sleep(left_ns / 1e9)
         else:
-            self.missed += 0 if first else 1 + -left // period_ns
-            self._due_ns -= left
+            self.missed_periods += 0 if first else 1 + -left_ns // period_ns
+            self._due_ns -= left_ns
         self._due_ns += period_ns
 
 
-def settled(store: array.array[int], count: int) -> bool:
+def has_settled(store: array.array[int], count: int) -> bool:
     """True where the last third of the warm-up shows no trend: its two halves have the same median.
 
     The same: within 1 %, or within three standard errors of a difference of medians. The noise comes from the steps
@@ -101,86 +103,87 @@ def settled(store: array.array[int], count: int) -> bool:
     return abs(early - late) <= max(_TREND_RELATIVE * middle, 3 * error)
 
 
-def _median(values: Any) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
+def _median(values: Iterable[int]) -> float:
+    in_order = sorted(values)
+    middle = len(in_order) // 2
+    return float(in_order[middle] if len(in_order) % 2 else (in_order[middle - 1] + in_order[middle]) / 2)
 
 
 def warm_enough(plan: wire.SessionPlan, start: int, store: array.array[int]) -> Callable[[int, int], bool]:
-    """Return what ends a warm-up: its floors, then no trend any more, at most its cap."""
+    """Return the end of a warm-up: its floors, then no trend any more, at most its cap."""
     floor = start + int(plan.warmup_s_min * 1e9)
     cap = start + int(plan.warmup_s_max * 1e9)
-    asked = floor
+    next_look = floor
 
     def enough(count: int, now: int) -> bool:
-        nonlocal asked
+        nonlocal next_look
         if count < plan.warmup_runs_min or now < floor:
             return False
         if now >= cap:
             return True
-        if now < asked:
+        if now < next_look:
             return False
-        asked = now + _TREND_EVERY_NS
-        return settled(store, count)
+        next_look = now + _TREND_EVERY_NS
+        return has_settled(store, count)
 
     return enough
 
 
-def heat(timed: Timed, plan: wire.SessionPlan, store: array.array[int]) -> NoReturn:
+def heat(calls: TimedCalls, plan: wire.SessionPlan, store: array.array[int]) -> NoReturn:
     """Run as a latency session runs, back to back or with its period, keep nothing, and never return."""
     while True:
-        if timed.stages is not None:
-            timed.stages.runs = 0
-        Loop(timed.once, timed.samples, plan.period_ms, store).run(lambda count, _now: count == len(store))
+        if calls.stages is not None:
+            calls.stages.runs = 0
+        Loop(calls.once, calls.samples, plan.period_ms, store).run(lambda count, _now: count == len(store))
 
 
-def time_latency(timed: Timed, plan: wire.SessionPlan, store: array.array[int], folder: Path) -> dict[str, Any]:
+def time_latency(calls: TimedCalls, plan: wire.SessionPlan, store: array.array[int], folder: Path) -> dict[str, Any]:
     """First inference, warm-up, calibration, timed runs, calibration; arrays into warmup.npy and latency.npy.
 
-    Garbage is not collected meanwhile, unless the user's pipeline is part of what is timed: then it is, as in the
+    Garbage is not collected meanwhile, unless the user's pipeline is timed: then it is, as in the
     user's own program.
     """
-    start, end = timed.once(0)
-    overhead_ns = _overhead_ns(timed)
-    staged = 0 if timed.stages is None else timed.stages.runs
-    loop = Loop(timed.once, timed.samples, plan.period_ms, store)
+    start, end = calls.once(0)
+    overhead_ns = _overhead_ns(calls)
+    stages_before = 0 if calls.stages is None else calls.stages.runs
+    loop = Loop(calls.once, calls.samples, plan.period_ms, store)
     gc.collect()
-    if timed.stages is None:
+    if calls.stages is None:
         gc.disable()
     try:
         warmups = loop.run(warm_enough(plan, time.perf_counter_ns(), store))
         before = conditions.calibration_ns()
         again = loop.run(lambda _count, _now: True)  # the calibration took the caches: one more warm-up
-        loop.missed = 0
-        opened = time.perf_counter_ns()
-        floor = opened + int(plan.time_s_min * 1e9)
+        loop.missed_periods = 0
+        opened_ns = time.perf_counter_ns()
+        floor = opened_ns + int(plan.time_s_min * 1e9)
         latencies = loop.run(lambda count, now: now >= floor and count >= plan.runs_min)
-        closed = time.perf_counter_ns()
+        closed_ns = time.perf_counter_ns()
         after = conditions.calibration_ns()
     finally:
         gc.enable()
     peak = conditions.vm_bytes("VmHWM")
     save(folder / "warmup.npy", store[warmups.start : again.stop])
     save(folder / "latency.npy", store[latencies])
-    if timed.stages is not None:
-        _save_table(folder / "stages.npy", timed.stages.table(staged + latencies.start, staged + latencies.stop))
+    if calls.stages is not None:
+        table = calls.stages.table(stages_before + latencies.start, stages_before + latencies.stop)
+        _save_table(folder / "stages.npy", table)
     return {
         "first_ns": end - start,
         "overhead_ns": overhead_ns,
         "runs": latencies.stop - latencies.start,
         "warmups": again.stop - warmups.start,
-        "missed_periods": loop.missed,
-        "stages": [] if timed.stages is None else list(wire.STAGES),
+        "missed_periods": loop.missed_periods,
+        "stages": [] if calls.stages is None else list(wire.STAGES),
         "calibration_ns": [before, after],
-        "timed_window_monotonic_ns": [opened, closed],
+        "timed_window_monotonic_ns": [opened_ns, closed_ns],
         "peak_rss_bytes": peak,
     }
 
 
-def _overhead_ns(timed: Timed) -> int:
+def _overhead_ns(calls: TimedCalls) -> int:
     """Median of the interval around calls that do nothing. An upper bound: even a call that does nothing takes time."""
-    loop = Loop(timed.idle, timed.samples, None, array.array("q", [0]) * _IDLE_RUNS)
+    loop = Loop(calls.idle, calls.samples, None, array.array("q", [0]) * _IDLE_RUNS)
     return int(_median(loop.store[loop.run(lambda count, _now: count >= _IDLE_RUNS)]))
 
 
@@ -191,7 +194,7 @@ def save(path: Path, values: array.array[int]) -> None:
     _save_table(path, np.frombuffer(values, np.int64))
 
 
-def _save_table(path: Path, values: Any) -> None:
+def _save_table(path: Path, values: NDArray[Any]) -> None:
     import numpy as np
 
     np.save(path, values, allow_pickle=False)

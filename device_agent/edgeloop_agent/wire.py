@@ -22,6 +22,7 @@ import math
 import os
 import re
 from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any, Optional, TypeVar
 
@@ -47,19 +48,36 @@ STEP_KINDS = ("latency", "evaluate", "energy", "profile", "tune")
 TIMINGS = ("invoke", "copy_in_out", "end_to_end")
 STAGES = ("load", "preprocess", "copy_in", "invoke", "copy_out", "postprocess")
 """Of an inference that is timed end to end, in this order."""
-ENGINES = ("litert", "tflite-runtime", "tvm")
-"""Runtimes that a session imports."""
-DELEGATING = ("litert", "tflite-runtime")
-"""Those of them that take a delegate."""
-TUNED_ENGINES = ("tvm",)
-"""Those whose models may be a library of single functions, which `tune` sessions time."""
 NOT_CALLED_NS = -1
 """In NNN.functions.npy (int64, ns; functions, rounds, calls): a call that was not made."""
-EXEC = "exec"
-"""The engine that is the user's own program: its model is a .zip, unpacked under runtimes/ by its hash."""
 PROGRAM_FILE = "program.json"
 PROGRAM_DIR = "program"
-"""In such a .zip: what the program is, and the folder with its files."""
+"""In the .zip of a user's own program: its description, and the folder with its files."""
+
+
+class Phase(str, Enum):  # noqa: UP042 -- Python 3.9
+    """The phases of a supervisor, in their order."""
+
+    STARTING = "starting"
+    WAITING = "waiting"
+    """Another job holds the board."""
+    GATE = "gate"
+    """The board is not yet idle and cool."""
+    SOAK = "soak"
+    """The board is not yet evenly warm."""
+    RUNNING = "running"
+    DONE = "done"
+
+
+class ErrorCode(str, Enum):  # noqa: UP042 -- Python 3.9
+    """The kinds of error that a host does something about; `code` in an answer that tells an error."""
+
+    DISK_FULL = "disk_full"
+    """No space or no quota is left, or the file system is read-only."""
+    LEASE = "lease"
+    """The lease is over, or somebody else's."""
+    NO_SUCH_JOB = "no_such_job"
+    OTHER = "other"
 
 
 class WireError(Exception):
@@ -122,7 +140,7 @@ class SessionPlan:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the environment asks of the board before and while it measures."""
+    """The demands of the environment on the board, before and while it measures."""
 
     cores: list[int]
     governor: str
@@ -171,19 +189,6 @@ class Job:
     """What is timed end to end, and evaluated; None for the other timings."""
     schema: int = SCHEMA
 
-    def cached_files(self) -> list[str]:
-        """Names in the cache that the job can't do without, its agent apart."""
-        names = [subject.model_sha256 + subject.model_suffix for subject in self.subjects]
-        names += [subject.parts_sha256 + ".zip" for subject in self.subjects if subject.parts_sha256 is not None]
-        names += [self.data_sha256 + ".npz"] if self.data_sha256 is not None else []
-        names += [self.pipeline.sha256 + ".py"] if self.pipeline is not None else []
-        return sorted(set(names))
-
-    def unpacked(self) -> list[str]:
-        """Folder names under runtimes/ that the job can't do without."""
-        programs = {subject.model_sha256 for subject in self.subjects if subject.engine == EXEC}
-        return [*self.python_path, *sorted(programs)]
-
 
 @dataclass(frozen=True)
 class State:
@@ -191,7 +196,7 @@ class State:
 
     job_id: str
     phase: str
-    """waiting (for the board) | gate | running | done."""
+    """A value of Phase."""
     step: int
     """Sessions finished."""
     steps: int
@@ -243,7 +248,7 @@ class WireProgram:
 
 @dataclass(frozen=True)
 class Energy:
-    """What an `energy` session did, and which sensor of the board was read meanwhile. Times are CLOCK_MONOTONIC."""
+    """The windows of an `energy` session, and the sensor of the board that was read meanwhile; CLOCK_MONOTONIC."""
 
     idle_ns: list[int]
     """[start, end] of the window in which the process slept."""
@@ -375,18 +380,18 @@ def decode(kind: type[_T], raw: bytes) -> _T:
 def from_plain(kind: type[_T], value: Any) -> _T:
     """Return the message of this kind in parsed JSON. Raises WireError that names the field."""
     name = kind.__name__
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    fields_by_name = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     if not isinstance(value, dict):
         raise WireError("%s: an object is wanted" % name)
-    strange = sorted(set(value) - set(known))
+    strange = sorted(set(value) - set(fields_by_name))
     if strange:
         raise WireError("%s: unknown field %s" % (name, str(strange[0])[:40]))
-    if "schema" in known and value.get("schema", SCHEMA) != SCHEMA:
-        spoken = str(value.get("schema"))[:40]
-        raise WireError("%s: schema %s, this side speaks %d" % (name, spoken, SCHEMA))
+    if "schema" in fields_by_name and value.get("schema", SCHEMA) != SCHEMA:
+        schema = str(value.get("schema"))[:40]
+        raise WireError("%s: schema %s, this side speaks %d" % (name, schema, SCHEMA))
     out = {}
     value = {**_LATER.get(name, {}), **value}
-    for key, item in known.items():
+    for key, item in fields_by_name.items():
         if key not in value:
             raise WireError("%s: field %s is missing" % (name, key))
         out[key] = _field(name, key, str(item.type), value[key])
@@ -394,15 +399,15 @@ def from_plain(kind: type[_T], value: Any) -> _T:
 
 
 def _field(name: str, key: str, type_name: str, value: Any) -> Any:
-    nested = _NESTED.get(name, {}).get(key)
-    if nested is not None:
+    inner = _NESTED.get(name, {}).get(key)
+    if inner is not None:
         if value is None and type_name.startswith("Optional["):
             return None
         if not type_name.startswith("list["):
-            return from_plain(nested, value)
+            return from_plain(inner, value)
         if not isinstance(value, list):
             raise WireError("%s: field %s is not a list" % (name, key))
-        return [from_plain(nested, part) for part in value]
+        return [from_plain(inner, part) for part in value]
     if type_name.startswith("Optional["):
         if value is None:
             return None
@@ -414,8 +419,8 @@ def _field(name: str, key: str, type_name: str, value: Any) -> Any:
 
 def _is(type_name: str, value: Any) -> bool:
     outer, _, inner = type_name.partition("[")
-    allowed = _SCALAR[outer]
-    right = isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))
+    types = _SCALAR[outer]
+    right = isinstance(value, types) and (bool in types or not isinstance(value, bool))
     return right and (outer != "list" or all(_is(inner[:-1], part) for part in value))
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,50 +70,90 @@ class Link(Protocol):
 
 
 class PowerMeter(Protocol):
-    """A meter that this host reads. Raises LabError where it ends, falls silent or makes no sense."""
+    """A meter that this host reads. Raises LabError where it ends, falls silent or makes no sense.
+
+    It is started once. `edgeloop.testing.contracts.power_meter` holds the rules.
+    """
 
     def start(self) -> None:
         """Begin; returns with the first reading."""
         ...
 
     def check(self) -> None:
-        """Raise where nothing more can be hoped for."""
+        """Raise where no more readings will come."""
         ...
 
     def wait_until(self, time_s: float, longest_s: float) -> None:
-        """Wait until a reading is as late as a time, at most so long."""
+        """Wait until a reading is as late as a time, at most so long. Raises as `check`."""
         ...
 
     def readings(self, since_s: float, until_s: float) -> NDArray[np.float64]:
-        """(2, n): seconds of this host's monotonic clock and watts; one before and one after where there are."""
+        """(2, n), float64: seconds of this host's monotonic clock, in order, and watts.
+
+        Those between the two times, and where there are, one before and one after.
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End it; harmless where it ended, or was never started."""
+        ...
 
 
-Watch = Callable[[str, int, int], None]
-"""Called with what is being done, sessions done and sessions in all."""
+class Activity(StrEnum):
+    """The kinds of progress."""
+
+    WORKING = "working"
+    PUSHING = "pushing"
+    """Files go to a board, or are unpacked there."""
+    WAITING = "waiting"
+    """For a board that somebody else holds, or that is busy or warm."""
+    NO_CONNECTION = "no connection"
+    TUNING = "tuning"
+
+    @property
+    def is_worth_a_line(self) -> bool:
+        """True where its begin is worth a line of a log: it may last, and it is not what was asked for."""
+        return self in (Activity.WAITING, Activity.NO_CONNECTION, Activity.TUNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One piece of news of what goes on: words for people, their kind, and how far it is."""
+
+    text: str
+    activity: Activity = Activity.WORKING
+    done: float = 0.0
+    """Sessions, or a share of the whole."""
+    total: float = 0.0
+    """0 where nobody knows."""
+
+
+Watch = Callable[[Progress], None]
+"""Called with each piece of news."""
 
 
 class Bench(Protocol):
-    """One board, ready to measure."""
+    """One board, ready to measure. `edgeloop.testing.contracts.bench` holds the rules."""
 
     @property
     def board(self) -> Board: ...
 
     def facts(self) -> Mapping[str, Any]:
-        """The board as it describes itself: `python`, `machine`, `boot_id`, `model`, `memory_bytes`, ..."""
+        """The board as it described itself at the first call: `python`, `machine`, `boot_id`, `model`, ..."""
         ...
 
     def measure(self, request: MeasureRequest, watch: Watch) -> Attempt:
         """Measure every step of the schedule and keep the raw samples in `request.folder`.
 
-        A job that is complete in the folder is read, not measured; one that runs on the board already is
-        adopted. Raises BoardError, LabError, ModelError (a model the engine refuses) or HarnessError.
+        One session for each step, in the schedule's order, all in one boot of the board. A job that is complete in the
+        folder is read, not measured; one that runs on the board already is adopted. Raises BoardError, LabError,
+        ModelError (a model the engine refuses) or HarnessError.
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the board; harmless where that was done."""
+        ...
 
 
 class TrainingJob(Frozen):
@@ -272,8 +314,8 @@ class Observer(Protocol):
         """A step of a trial begins: `training`, `building`, `measuring on pi4 (quick, validation)`."""
         ...
 
-    def progress(self, what: str, done: float, total: float) -> None:
-        """Where the step stands."""
+    def progress(self, progress: Progress) -> None:
+        """The step goes on."""
         ...
 
     def entry(self, entry: Entry) -> None:

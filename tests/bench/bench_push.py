@@ -17,9 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from edgeloop.board.agent import BoardAgent, cache_name, sha256_of
+from edgeloop.board.agent import BoardAgent, cache_name
 from edgeloop.board.ssh import SshLink
 from edgeloop.core.board import Board, BoardModel, Runtime
+from edgeloop.processes.files import sha256_of
 from edgeloop.testing.sshd import LoopbackSshd, why_no_sshd
 
 

@@ -25,8 +25,8 @@ import network
 
 from edgeloop.analysis.conditions import SLOWED
 from edgeloop.app import measure as measuring
-from edgeloop.board.job import read_attempt
 from edgeloop.core.measurement import LatencySummary
+from edgeloop.records.samples import read_attempt
 
 STATISTICS = ("p50", "p90", "p99")
 AGREE_MIN = 0.9
@@ -63,7 +63,7 @@ def runs_of(model: Path, target: str, runs: int) -> list[Run]:
         assert summary is not None
         assert summary.latency is not None
         sessions = read_attempt(max(measured.folders[-1].glob("attempt-*"))).sessions
-        loops = tuple(max(s.conditions["calibration_ns"]) for s in sessions if s.kind == "latency")
+        loops = tuple(max(s.conditions.calibration_ns or ()) for s in sessions if s.kind == "latency")
         found.append(Run(summary.latency, busy, loops))
         print(f"run {number + 1}: {summary.latency.p50 / 1e3:.2f} us, {busy}", file=sys.stderr)
     return found

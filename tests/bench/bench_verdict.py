@@ -17,6 +17,7 @@ from unittest import mock
 import edgeloop
 from edgeloop.config.campaign_file import load_campaign
 from edgeloop.core.events import ArtifactBuilt, Entry, Judgement
+from edgeloop.ports import Activity, Progress
 from edgeloop.search.strategies import PatentStrategy
 from edgeloop.testing.sshd import LoopbackSshd, why_no_sshd
 
@@ -62,9 +63,9 @@ class Stopwatch:
     def entry(self, entry: Entry) -> None:
         self._stop()
 
-    def progress(self, what: str, done: float, total: float) -> None:
+    def progress(self, progress: Progress) -> None:
         self._stop()
-        if what.startswith(("pushing", "unpacking")):
+        if progress.activity is Activity.PUSHING:
             self._since = time.monotonic()
 
     def _stop(self) -> None:

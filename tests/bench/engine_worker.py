@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 from edgeloop_agent.engines import load_engine
+from edgeloop_agent.engines.base import ModelFile
 
 RUNS = 50
 
@@ -21,10 +22,10 @@ RUNS = 50
 def main() -> int:
     name, model, sample = sys.argv[1:]
     engine = load_engine(name)
-    engine.load(model, 1)
-    ((put, index),) = engine.setters()
+    engine.load(ModelFile(model, 1))
+    ((put, index),) = engine.in_process_model().setters()
     put(index, np.load(sample))
-    invoke, now = engine.invoker(), time.perf_counter_ns
+    invoke, now = engine.in_process_model().invoker(), time.perf_counter_ns
     invoke()
     print("ready", flush=True)
     for _ in sys.stdin:

@@ -74,7 +74,7 @@ def plug(home, edgeloop):
 
 def pull(home: VirtualBoardHome) -> int:
     """Kill QEMU; return the port that it had."""
-    board = next(item for item in home.boards.listed()[0] if item.declaration.name == "plug")
+    board = next(item for item in home.boards.all_boards()[0] if item.declaration.name == "plug")
     assert board.pid is not None
     os.kill(board.pid, signal.SIGKILL)
     wait_for(lambda: home.boards.state("plug") == "stale", 10)

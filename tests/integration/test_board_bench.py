@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeloop.board.agent import BoardAgent, sha256_of
+from edgeloop.board.agent import BoardAgent
 from edgeloop.board.bench import BoardBench, open_bench
-from edgeloop.board.job import job_id_of, read_attempt
+from edgeloop.board.job import job_id_of
 from edgeloop.board.link import Completed
 from edgeloop.board.local import LocalLink
 from edgeloop.board.wheels import WheelSet
@@ -28,7 +28,9 @@ from edgeloop.core.measurement import MeasureRequest, ScheduleStep, StepKind, Su
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BoardError, BoardFullError, LabError, LeaseError, ModelError, UnreachableError
-from edgeloop.ports import Link
+from edgeloop.ports import Link, Progress
+from edgeloop.processes.files import sha256_of
+from edgeloop.records.samples import read_attempt
 from edgeloop.testing.fakes.clock import FakeClock
 from edgeloop_agent import wire
 
@@ -63,7 +65,7 @@ def request_for(folder: Path, model: Path, kinds: Sequence[StepKind] = ("latency
     return MeasureRequest(**{**settings, **more})
 
 
-def silent(what: str, done: int, total: int) -> None:
+def silent(progress: Progress) -> None:
     pass
 
 
@@ -125,7 +127,7 @@ class TestMeasuring:
         seen: list[tuple[int, int]] = []
         bench = bench_of(board, LocalLink())
         request = request_for(tmp_path / "out", model, ["latency", "evaluate", "latency"], data=data)
-        attempt = bench.measure(request, lambda what, done, total: seen.append((done, total)))
+        attempt = bench.measure(request, lambda progress: seen.append((progress.done, progress.total)))
         assert [session.outcome for session in attempt.sessions] == ["ok", "ok", "ok"]
         assert all(len(attempt.sessions[i].latencies_ns) >= PLAN.runs_min for i in (0, 2))
         assert attempt.outputs["candidate"]["y"].shape == (9, 3)
@@ -181,8 +183,8 @@ class TestAdoption:
         class Killed(BaseException):
             pass
 
-        def die(what: str, done: int, total: int) -> None:
-            if done == 1:
+        def die(progress: Progress) -> None:
+            if progress.done == 1:
                 raise Killed
 
         with pytest.raises(Killed):
@@ -278,8 +280,8 @@ class TestFaults:
         assert not (tmp_path / "out" / "done.json").exists()
 
     def test_a_killed_agent_is_said_and_the_next_attempt_works(self, board: Board, model: Path, tmp_path: Path) -> None:
-        def kill_supervisor(what: str, done: int, total: int) -> None:
-            if done == 1:
+        def kill_supervisor(progress: Progress) -> None:
+            if progress.done == 1:
                 state = Path(board.runtime.state_dir, "jobs", job_id_of(request, None), "state.json")
                 os.kill(wire.decode(wire.State, state.read_bytes()).pid, signal.SIGKILL)
 
@@ -292,8 +294,8 @@ class TestFaults:
     def test_an_agent_that_hangs_is_ended_by_its_heartbeat_and_the_next_attempt_works(
         self, board: Board, model: Path, tmp_path: Path
     ) -> None:
-        def freeze_supervisor(what: str, done: int, total: int) -> None:
-            if done == 1:
+        def freeze_supervisor(progress: Progress) -> None:
+            if progress.done == 1:
                 state = Path(board.runtime.state_dir, "jobs", job_id_of(request, None), "state.json")
                 os.kill(wire.decode(wire.State, state.read_bytes()).pid, signal.SIGSTOP)
 
@@ -316,7 +318,7 @@ class TestFaults:
         bench = bench_of(board, LocalLink(), now_s=lambda: now[0], sleep_s=sleep)
         with pytest.raises(LeaseError, match=r"here: held by ada@bench7; waited \d+ s"):
             bench.measure(
-                request_for(tmp_path / "out", model, deadline_s=10.0), lambda what, done, total: said.append(what)
+                request_for(tmp_path / "out", model, deadline_s=10.0), lambda progress: said.append(progress.text)
             )
         assert "waiting for the board, held by ada@bench7" in said
         BoardAgent(LocalLink(), board).release_lease("somebodyelse")
@@ -398,7 +400,9 @@ class TestHostileAnswers:
         assert len(line) < 700
 
     def test_the_agents_own_errors_keep_their_owner(self, board: Board, tmp_path: Path) -> None:
-        full = """echo '{"error": "cache: no space left on the board", "owner": "board"}'; exit 1"""
+        full = (
+            """echo '{"error": "cache: no space left on the board", "owner": "board", "code": "disk_full"}'; exit 1"""
+        )
         board = with_python(board, script(tmp_path, f'case "$2" in -c) echo ok;; *) {full};; esac'))
         with pytest.raises(BoardFullError, match="here: cache: no space left") as caught:
             bench_of(board, LocalLink()).facts()

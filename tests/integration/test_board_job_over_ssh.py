@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeloop.board.agent import sha256_of
 from edgeloop.board.bench import BoardBench, open_bench
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardModel, Runtime
@@ -19,6 +18,8 @@ from edgeloop.core.measurement import MeasureRequest, ScheduleStep, StepKind, Su
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BoardError, LabError
+from edgeloop.ports import Progress
+from edgeloop.processes.files import sha256_of
 from edgeloop.testing.sshd import LoopbackSshd
 
 pytestmark = pytest.mark.sshd
@@ -86,7 +87,7 @@ def request_for(folder: Path, key: str, kinds: list[StepKind]) -> MeasureRequest
     )
 
 
-def silent(what: str, done: int, total: int) -> None:
+def silent(progress: Progress) -> None:
     pass
 
 
@@ -142,11 +143,11 @@ def test_a_connection_cut_again_and_again_loses_nothing(
     cutter.start()
     said: list[str] = []
 
-    def watch(what: str, done: int, total: int) -> None:
-        said.append(what)
-        if what == "starting":
+    def watch(progress: Progress) -> None:
+        said.append(progress.text)
+        if progress.text == "starting":
             running.set()
-        if done >= 2:
+        if progress.done >= 2:
             stop.set()
 
     try:
@@ -162,8 +163,8 @@ def test_a_connection_cut_again_and_again_loses_nothing(
 def test_a_board_that_is_unreachable_for_a_while_is_waited_for(
     served: LoopbackSshd, bench: BoardBench, tmp_path: Path
 ) -> None:
-    def away(what: str, done: int, total: int) -> None:
-        if done == 1 and not gone:
+    def away(progress: Progress) -> None:
+        if progress.done == 1 and not gone:
             gone.append(time.monotonic())
             served.stop()
             back.start()
@@ -180,8 +181,8 @@ def test_a_second_bench_adopts_the_job_of_one_that_died(board: Board, bench: Boa
     class Killed(BaseException):
         pass
 
-    def die(what: str, done: int, total: int) -> None:
-        if done == 1:
+    def die(progress: Progress) -> None:
+        if progress.done == 1:
             raise Killed
 
     request = request_for(tmp_path, "adopted", ["latency"] * 3)

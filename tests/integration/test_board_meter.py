@@ -62,7 +62,7 @@ def test_lines_without_a_time_get_that_of_their_arrival(open_meters: list[Comman
     assert before_s < seconds[0] < seconds[-1] <= time.monotonic()
     assert (np.diff(seconds) >= 0).all()
     assert set(watts) == {2.5}
-    assert not meter.has_own_clock
+    assert not meter._has_own_clock
 
 
 def test_a_clock_of_the_meters_own_is_placed_on_this_hosts_by_the_earliest_arrival(
@@ -78,7 +78,7 @@ def test_a_clock_of_the_meters_own_is_placed_on_this_hosts_by_the_earliest_arriv
     meter = started(declared(code), open_meters)
     meter.wait_until(time.monotonic() + 1.0, 20)
     seconds, watts = meter.readings()
-    assert meter.has_own_clock
+    assert meter._has_own_clock
     np.testing.assert_allclose(np.diff(seconds), 0.005, atol=1e-6)
     assert watts.tolist() == list(range(1, len(watts) + 1))
     assert seconds[-1] <= time.monotonic()

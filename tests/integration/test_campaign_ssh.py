@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from edgeloop.board.job import read_attempt
 from edgeloop.core.campaign import Data
 from edgeloop.data.load import load
+from edgeloop.records.samples import read_attempt
 from edgeloop.testing.sshd import LoopbackSshd
 
 pytestmark = [pytest.mark.train, pytest.mark.sshd]

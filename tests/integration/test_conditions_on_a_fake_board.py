@@ -18,7 +18,6 @@ from fake_board import CLOSED, FakeBoard, wait_for
 
 from edgeloop.analysis.judge_job import judge_attempts
 from edgeloop.analysis.subject_data import subject_data
-from edgeloop.board.agent import sha256_of
 from edgeloop.board.bench import BoardBench
 from edgeloop.board.local import LocalLink
 from edgeloop.board.wheels import WheelSet
@@ -31,6 +30,7 @@ from edgeloop.core.plan import Environment, Plan, ProfileName
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.core.verdict import Outcome
 from edgeloop.errors import BoardError
+from edgeloop.processes.files import sha256_of
 from edgeloop_agent.root import ROOT_VARIABLE
 
 MODEL = Path(__file__).parents[1] / "data" / "tiny_int8.tflite"
@@ -93,10 +93,13 @@ class Bench:
 
     def measure(self, request: MeasureRequest) -> Attempt:
         """Measure, but for the calibration loops: how fast this machine is just now is not the fake board's doing."""
-        attempt = self.bench.measure(request, lambda what, done, total: None)
-        assert all(min(session.conditions["calibration_ns"]) > 0 for session in attempt.sessions)
+        attempt = self.bench.measure(request, lambda progress: None)
+        assert all(min(session.conditions.calibration_ns or (0,)) > 0 for session in attempt.sessions)
         steady = [
-            replace(session, conditions={**session.conditions, "calibration_ns": [1_000_000, 1_000_000]})
+            replace(
+                session,
+                conditions=session.conditions.model_copy(update={"calibration_ns": (1_000_000, 1_000_000)}),
+            )
             for session in attempt.sessions
         ]
         return replace(attempt, sessions=tuple(steady))
@@ -416,7 +419,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[Key, Measured]:
     flat over two seconds: what takes minutes on a board is the same arithmetic.
     """
     first = Bench(tmp_path_factory.mktemp("first"))
-    first.bench.prepare(first.request(Environment()), None, lambda what, done, total: None)
+    first.bench.prepare(first.request(Environment()), None, lambda progress: None)
 
     def measure(row: Row) -> Measured:
         bench = Bench(tmp_path_factory.mktemp(row[0].__name__), first)
@@ -463,7 +466,7 @@ def judged_as(found: Measured, declared: dict[str, Any], profile: ProfileName = 
 def test_what_was_declared_and_what_was_found_are_in_the_judgement(measured: dict[Key, Measured]) -> None:
     judged = judged_as(measured[key_of(stock_user, FORBID)], FORBID)
     assert judged.environment == Environment(cool_down_max_s=300)
-    found = judged.conditions
+    found = judged.conditions.entries()
     assert (found["governor"], found["clock_mhz"], found["under_voltage"]) == (["ondemand"], [600.0, 1800.0], "no")
     assert found["temperature_c"] == [48.312, 48.312]
     assert judged.trust is not None
@@ -473,9 +476,9 @@ def test_what_was_declared_and_what_was_found_are_in_the_judgement(measured: dic
 def test_a_governor_is_read_back_around_each_session_and_restored(measured: dict[Key, Measured]) -> None:
     found = measured[key_of(nothing, PERFORMANCE)]
     for session in found.attempt.sessions:
-        assert session.conditions["governor"]["set"] is True
-        assert {*session.conditions["before"]["governor"].values()} == {"performance"}
-        assert {*session.conditions["after"]["governor"].values()} == {"performance"}
+        assert session.conditions.governor.is_set is True
+        assert {*session.conditions.before.governor.values()} == {"performance"}
+        assert {*session.conditions.after.governor.values()} == {"performance"}
     assert found.bench.fake.governors() == ["ondemand", "ondemand"]
 
 
@@ -485,12 +488,12 @@ def test_a_governor_that_somebody_set_meanwhile_is_theirs_and_stays(measured: di
 
 def test_the_soaked_state_is_recorded_with_its_throttling(measured: dict[Key, Measured]) -> None:
     found = measured[key_of(heats_up_and_throttles, SOAK)]
-    soak = found.attempt.sessions[0].conditions["soak"]
-    assert (soak["passed"], soak["start_c"], soak["end_c"]) == (True, 48.0, 82.0)
-    assert abs(soak["slope_c_per_min"]) <= soak["slope_max_c_per_min"]
-    assert soak["end"]["throttled"]["now"] == ["frequency_capped", "throttled"]
-    assert judged_as(found, SOAK).conditions["throttled"] == ["frequency_capped", "throttled"]
-    assert all(session.conditions["idle_before_s"] < 5 for session in found.attempt.sessions)
+    soak = found.attempt.sessions[0].conditions.soak
+    assert (soak.has_passed, soak.start_c, soak.end_c) == (True, 48.0, 82.0)
+    assert abs(soak.slope_c_per_min or 0.0) <= (soak.slope_max_c_per_min or 0.0)
+    assert list(soak.end.throttle_flags.now) == ["frequency_capped", "throttled"]
+    assert judged_as(found, SOAK).conditions.entries()["throttled"] == ["frequency_capped", "throttled"]
+    assert all((session.conditions.idle_before_s or 0.0) < 5 for session in found.attempt.sessions)
 
 
 def test_a_record_says_that_its_conditions_were_not_the_boards_own(measured: dict[Key, Measured]) -> None:

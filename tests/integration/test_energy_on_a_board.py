@@ -15,9 +15,7 @@ import pytest
 from campaigns import run, write_local_board
 
 from edgeloop.analysis.energy import energies, session_energy, summarise_energy
-from edgeloop.board.agent import sha256_of
 from edgeloop.board.bench import BoardBench
-from edgeloop.board.job import read_attempt
 from edgeloop.board.local import LocalLink
 from edgeloop.board.retry import RetryingBench
 from edgeloop.board.wheels import WheelSet
@@ -27,6 +25,9 @@ from edgeloop.core.measurement import Attempt, MeasureRequest, ScheduleStep, Ste
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import LabError, UserError
+from edgeloop.ports import Progress
+from edgeloop.processes.files import sha256_of
+from edgeloop.records.samples import read_attempt
 
 MODEL = Path(__file__).parents[1] / "data/tiny_int8.tflite"
 PLAN = Plan(
@@ -79,7 +80,7 @@ def request_for(folder: Path, kinds: list[StepKind], **more: Any) -> MeasureRequ
     return replace(request, **more)
 
 
-def silent(what: str, done: int, total: int) -> None:
+def silent(progress: Progress) -> None:
     pass
 
 
@@ -181,8 +182,8 @@ def test_sessions_that_nobody_watched_have_no_energy_and_say_so(tmp_path: Path) 
     class Killed(BaseException):
         pass
 
-    def die(what: str, done: int, total: int) -> None:
-        if done == 1:
+    def die(progress: Progress) -> None:
+        if progress.done == 1:
             raise Killed
 
     board, request = board_in(tmp_path, ramp()), request_for(tmp_path, ["energy"] * 2)

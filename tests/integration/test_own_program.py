@@ -119,7 +119,7 @@ def subject(board: AgentBoard, folder: Path, verb: str) -> wire.WireSubject:
     artifact = pack_program(declared, read_program(declared), folder / "packs")
     sha256 = board.put(Path(artifact.path).read_bytes(), ".zip")
     board.call("unpack", "--wheels", f"{sha256}.zip", "--as", sha256)
-    return wire.WireSubject("candidate", wire.EXEC, sha256, ".zip", 1, ["x"], ["y"])
+    return wire.WireSubject("candidate", "exec", sha256, ".zip", 1, ["x"], ["y"])
 
 
 def measured(board: AgentBoard, folder: Path, verb: str, kind: str = "latency", **changes: Any) -> wire.SessionRecord:
@@ -261,7 +261,7 @@ def test_a_program_of_another_processor_is_named_as_such(board: AgentBoard, tmp_
     artifact = pack_program(declared, read_program(declared), tmp_path / "packs")
     sha256 = board.put(Path(artifact.path).read_bytes(), ".zip")
     board.call("unpack", "--wheels", f"{sha256}.zip", "--as", sha256)
-    own = wire.WireSubject("candidate", wire.EXEC, sha256, ".zip", 1, ["x"], ["y"])
+    own = wire.WireSubject("candidate", "exec", sha256, ".zip", 1, ["x"], ["y"])
     job = board.job([own], [(0, "latency")])
     assert board.finish(job).outcome == "complete"
     record = board.record(job)

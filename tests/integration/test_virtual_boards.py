@@ -71,7 +71,7 @@ def test_a_board_is_created_started_stopped_and_removed(boards: VirtualBoards, p
     assert boards.stop("virt") == ("running", True)
     assert boards.state("virt") == "stopped"
     boards.remove("virt")
-    assert boards.listed() == ([], [])
+    assert boards.all_boards() == ([], [])
     assert not file.exists()
     assert list(places.data.iterdir()) == []
 
@@ -115,7 +115,7 @@ def test_several_run_at_once_on_ports_of_their_own(boards: VirtualBoards) -> Non
         make(boards, name)
     ports = {boards.start(name) for name in ("one", "two")}
     assert len(ports) == 2
-    assert [item.state for item in boards.listed()[0]] == ["running", "running"]
+    assert [item.state for item in boards.all_boards()[0]] == ["running", "running"]
 
 
 def test_a_board_comes_back_at_its_port_where_that_is_free_and_its_file_says_so_where_it_is_not(

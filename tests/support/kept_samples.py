@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeloop.board.job import read_attempt
+from edgeloop.records.samples import read_attempt
 from edgeloop.testing.virtual_board import VirtualBoardHome
 
 

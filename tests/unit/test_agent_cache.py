@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from edgeloop_agent import cache, folder, wire
-from edgeloop_agent.folder import AgentError
+from edgeloop_agent import cache, cleaning, folder, runtimes, wire
+from edgeloop_agent.errors import AgentError
 
 RAW = b"a model" * 1000
 SHA = hashlib.sha256(RAW).hexdigest()
@@ -41,7 +41,7 @@ def held(state: Path) -> list[str]:
 def test_what_was_received_is_there_under_its_hash(state: Path) -> None:
     assert receive(state) == {"stored": NAME, "bytes": len(RAW), "already": False}
     assert (state / "cache" / NAME).read_bytes() == RAW
-    assert cache.has(state, [NAME, "0" * 64 + ".npz"], []) == {
+    assert runtimes.has(state, [NAME, "0" * 64 + ".npz"], []) == {
         "present": [NAME],
         "missing": ["0" * 64 + ".npz"],
         "bytes": {NAME: len(RAW)},
@@ -97,7 +97,7 @@ def test_a_file_without_a_marker_is_hashed_before_it_counts(state: Path) -> None
     good = hashlib.sha256(b"pushed by hand").hexdigest() + ".pyz"
     (state / "cache" / good).write_bytes(b"pushed by hand")
     (state / "cache" / NAME).write_bytes(b"somebody else's bytes")
-    assert cache.has(state, [good, NAME], [])["present"] == [good]
+    assert runtimes.has(state, [good, NAME], [])["present"] == [good]
     assert not (state / "cache" / NAME).exists()
 
 
@@ -105,13 +105,13 @@ def test_a_file_that_changed_on_the_card_is_hashed_again(state: Path) -> None:
     receive(state)
     path = state / "cache" / NAME
     path.write_bytes(RAW[:-1] + b"x")
-    assert cache.has(state, [NAME], [])["missing"] == [NAME]
+    assert runtimes.has(state, [NAME], [])["missing"] == [NAME]
 
 
 def test_a_verified_file_is_not_hashed_again(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     receive(state)
     monkeypatch.setattr(cache, "hash_of", pytest.fail)
-    assert cache.has(state, [NAME], [])["present"] == [NAME]
+    assert runtimes.has(state, [NAME], [])["present"] == [NAME]
 
 
 def wheel(state: Path, members: dict[str, bytes], link: str | None = None) -> str:
@@ -132,37 +132,37 @@ def test_wheels_are_unpacked_together_under_one_hash(state: Path) -> None:
     first = wheel(state, {"numpy/__init__.py": b"n", "numpy-1.dist-info/METADATA": b"m"})
     second = wheel(state, {"run.data/purelib/run/__init__.py": b"r", "run.data/scripts/tool": b"s"})
     runtime = "a" * 64
-    answer = cache.unpack(state, [first, second], runtime)
+    answer = runtimes.unpack(state, [first, second], runtime)
     path = Path(answer["path"])
     assert answer["already"] is False
     assert (path / "numpy/__init__.py").read_bytes() == b"n"
     assert (path / "run/__init__.py").read_bytes() == b"r"
     assert not list(path.rglob("tool"))
-    assert cache.unpack(state, [], runtime)["already"] is True
-    assert cache.has(state, [], [runtime, "b" * 64])["runtimes_present"] == [runtime]
+    assert runtimes.unpack(state, [], runtime)["already"] is True
+    assert runtimes.has(state, [], [runtime, "b" * 64])["runtimes_present"] == [runtime]
 
 
 @pytest.mark.parametrize("name", ["../evil.py", "/etc/evil", "a/../../evil", "a\\..\\evil"])
 def test_a_wheel_that_reaches_outside_is_refused_and_leaves_nothing(state: Path, name: str) -> None:
     bad = wheel(state, {"fine.py": b"", name: b"evil"})
     with pytest.raises(AgentError, match="reaches outside"):
-        cache.unpack(state, [bad], "a" * 64)
+        runtimes.unpack(state, [bad], "a" * 64)
     assert list((state / "runtimes").iterdir()) == []
 
 
 def test_a_link_in_a_wheel_is_refused(state: Path) -> None:
     with pytest.raises(AgentError, match="reaches outside"):
-        cache.unpack(state, [wheel(state, {}, link="passwd")], "a" * 64)
+        runtimes.unpack(state, [wheel(state, {}, link="passwd")], "a" * 64)
 
 
 def test_a_wheel_that_is_absent_or_no_zip_is_refused(state: Path) -> None:
     with pytest.raises(AgentError, match="push it first"):
-        cache.unpack(state, ["0" * 64 + ".whl"], "a" * 64)
+        runtimes.unpack(state, ["0" * 64 + ".whl"], "a" * 64)
     receive(state, b"no zip", ".whl")
     with pytest.raises(AgentError, match="not a zip file"):
-        cache.unpack(state, [hashlib.sha256(b"no zip").hexdigest() + ".whl"], "a" * 64)
+        runtimes.unpack(state, [hashlib.sha256(b"no zip").hexdigest() + ".whl"], "a" * 64)
     with pytest.raises(AgentError, match="is not a runtime's hash"):
-        cache.unpack(state, [], "../" + "a" * 61)
+        runtimes.unpack(state, [], "../" + "a" * 61)
 
 
 def aged(state: Path, raw: bytes, age_s: float) -> str:
@@ -175,7 +175,7 @@ def aged(state: Path, raw: bytes, age_s: float) -> str:
 
 def test_the_least_recently_used_goes_first_until_the_quota_is_met(state: Path) -> None:
     old, older, new = aged(state, b"o" * 700_000, 50), aged(state, b"p" * 700_000, 90), aged(state, b"n" * 700_000, 1)
-    answer = cache.clean(state, 1, everything=False)
+    answer = cleaning.clean(state, 1, everything=False)
     assert answer["removed"] == [f"cache/{older}", f"cache/{old}"]
     assert answer["freed_bytes"] >= 1_400_000
     assert answer["used_bytes"] <= 1 << 20
@@ -184,8 +184,8 @@ def test_the_least_recently_used_goes_first_until_the_quota_is_met(state: Path) 
 
 def test_without_a_quota_nothing_is_removed(state: Path) -> None:
     receive(state)
-    assert cache.clean(state, None, everything=False)["removed"] == []
-    assert cache.clean(state, 100, everything=False)["removed"] == []
+    assert cleaning.clean(state, None, everything=False)["removed"] == []
+    assert cleaning.clean(state, 100, everything=False)["removed"] == []
     assert held(state) == [NAME, NAME + ".ok"]
 
 
@@ -203,11 +203,11 @@ def test_what_a_running_job_needs_is_never_removed(state: Path) -> None:
     lock = folder.open_shared(running / folder.SUPERVISOR_LOCK)
     assert folder.try_lock(lock)
     os.utime(running, (0, 0))
-    answer = cache.clean(state, None, everything=True)
+    answer = cleaning.clean(state, None, everything=True)
     os.close(lock)
     assert sorted(answer["kept"]) == sorted([f"cache/{NAME}", f"cache/{data}", f"jobs/{'1' * 32}"])
     assert sorted(answer["removed"]) == sorted([f"cache/{other}", f"jobs/{'2' * 32}"])
-    assert cache.clean(state, None, everything=True)["kept"] == []
+    assert cleaning.clean(state, None, everything=True)["kept"] == []
     assert held(state) == []
 
 

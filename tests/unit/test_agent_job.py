@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from edgeloop_agent import child, folder, job, wire
-from edgeloop_agent.folder import AgentError
+from edgeloop_agent import folder, job, job_checks, session_process, wire
+from edgeloop_agent.errors import AgentError
 
 ID = "1" * 32
 JOB: dict[str, Any] = {
@@ -121,7 +121,7 @@ def written(state: Path, path: str, value: Any) -> Path:
 def test_a_fault_is_one_line_with_an_owner(state: Path, path: str, value: Any, line: str, owner: str) -> None:
     written(state, path, value)
     with pytest.raises(AgentError, match=line) as raised:
-        job.read_job(state, ID)
+        job_checks.read_job(state, ID)
     assert raised.value.owner == owner
     assert "\n" not in str(raised.value)
 
@@ -182,11 +182,11 @@ def test_a_reader_of_links_reads_nothing(state: Path) -> None:
 
 
 def test_a_long_session_keeps_a_bounded_number_of_samples() -> None:
-    kept = child.ConditionTrace()
+    kept = session_process.ConditionTrace()
     for moment in range(5000):
         kept.add({"monotonic_ns": moment, "padding": "x" * 1000})
-    assert len(json.dumps(kept.kept)) < 1_600_000
-    assert len(kept.kept) >= 700
+    assert len(json.dumps(kept.samples)) < 1_600_000
+    assert len(kept.samples) >= 700
     assert kept.stride >= 2
-    moments = [sample["monotonic_ns"] for sample in kept.kept]
+    moments = [sample["monotonic_ns"] for sample in kept.samples]
     assert moments == sorted(moments)

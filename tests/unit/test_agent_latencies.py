@@ -66,7 +66,7 @@ class FakeEngine:
 @pytest.mark.parametrize(("boundary", "expected"), [("invoke", 1_000_000), ("copy_in_out", 111_000_000)])
 def test_the_interval_holds_what_its_name_says(monkeypatch: pytest.MonkeyPatch, boundary: str, expected: int) -> None:
     engine = FakeEngine(FakeTime(monkeypatch), [1_000_000])
-    start, end = intervals.of_engine(engine, [["a"], ["b"]], boundary).once(1)  # type: ignore[arg-type]
+    start, end = intervals.of_model(engine, [["a"], ["b"]], boundary).once(1)  # type: ignore[arg-type]
     assert end - start == expected
     assert engine.given == ["b"]
 
@@ -74,7 +74,7 @@ def test_the_interval_holds_what_its_name_says(monkeypatch: pytest.MonkeyPatch, 
 def test_both_floors_must_be_met_and_samples_are_cycled(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeTime(monkeypatch)
     engine = FakeEngine(clock, [5_000_000])
-    once = intervals.of_engine(engine, [["a"], ["b"], ["c"]], "invoke").once  # type: ignore[arg-type]
+    once = intervals.of_model(engine, [["a"], ["b"], ["c"]], "invoke").once  # type: ignore[arg-type]
     loop = timing.Loop(once, 3, None, room())
     by_time = loop.run(lambda count, now: now >= 200_000_000 and count >= 2)
     assert list(loop.store[by_time]) == [5_000_000] * 14  # 15 ms each
@@ -111,13 +111,14 @@ def test_runs_start_one_period_after_the_other_and_the_sleep_is_not_timed(monkey
 )
 def test_warm_up_is_over_when_the_last_third_has_no_trend(values: list[int], expected: bool) -> None:
     store = array.array("q", [*values, 0, 0])
-    assert timing.settled(store, len(values)) is expected
+    assert timing.has_settled(store, len(values)) is expected
 
 
 def test_noise_without_a_trend_settles() -> None:
     source = random.Random(3)
     settled = sum(
-        timing.settled(array.array("q", [int(source.gauss(1000, 200)) for _ in range(300)]), 300) for _ in range(100)
+        timing.has_settled(array.array("q", [int(source.gauss(1000, 200)) for _ in range(300)]), 300)
+        for _ in range(100)
     )
     assert settled >= 95
 
@@ -140,7 +141,7 @@ def test_warm_up_has_a_floor_a_cap_and_a_least_number_of_runs(
     clock = FakeTime(monkeypatch)
     monkeypatch.setattr(timing.conditions, "calibration_ns", lambda: 7)
     plan = wire.SessionPlan(runs_min, 0.5, 5.0, 5, 0.1, "invoke", None, 0.0, 60.0)
-    timed = intervals.of_engine(FakeEngine(clock, invoke_ns), [["a"]], "invoke")  # type: ignore[arg-type]
+    timed = intervals.of_model(FakeEngine(clock, invoke_ns), [["a"]], "invoke")  # type: ignore[arg-type]
     said = timing.time_latency(timed, plan, room(), tmp_path)
     opened, closed = said["timed_window_monotonic_ns"]
     assert expected_s[0] <= opened / 1e9 <= expected_s[1] + 0.1
@@ -170,7 +171,7 @@ class Nothing:
 
 @pytest.mark.parametrize("boundary", ["invoke", "copy_in_out"])
 def test_the_loop_adds_less_than_a_microsecond(boundary: str) -> None:
-    once = intervals.of_engine(Nothing(), [["a"]], boundary).once  # type: ignore[arg-type]
+    once = intervals.of_model(Nothing(), [["a"]], boundary).once  # type: ignore[arg-type]
     loop = timing.Loop(once, 1, None, room(20_000))
     medians = [statistics.median(loop.store[loop.run(lambda count, now: count >= 5000 and now > 0)]) for _ in range(3)]
     assert min(medians) < 1000
@@ -178,13 +179,14 @@ def test_the_loop_adds_less_than_a_microsecond(boundary: str) -> None:
 
 def test_the_median_of_a_real_model_is_that_of_a_bare_loop() -> None:
     from edgeloop_agent.engines import load_engine
+    from edgeloop_agent.engines.base import ModelFile
     from edgeloop_agent.samples import random_sample
 
     engine = load_engine("litert")
-    engine.load(str(DATA / "tiny_float.tflite"), 1)
-    once = intervals.of_engine(engine, [random_sample(engine.inputs(), 0)], "invoke").once
+    engine.load(ModelFile(str(DATA / "tiny_float.tflite"), 1))
+    once = intervals.of_model(engine.in_process_model(), [random_sample(engine.inputs(), 0)], "invoke").once
     loop = timing.Loop(once, 1, None, room(20_000))
-    invoke, now = engine.invoker(), time.perf_counter_ns
+    invoke, now = engine.in_process_model().invoker(), time.perf_counter_ns
 
     def bare(count: int) -> float:
         taken = [0] * count

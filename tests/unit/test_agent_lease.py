@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeloop_agent.folder import AgentError
+from edgeloop_agent.errors import AgentError
 from edgeloop_agent.lease import KEPT_S, LeaseFile
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgeloop.core.board import SENSOR_PATTERN, PowerMeterSpec
 from edgeloop_agent import power
-from edgeloop_agent.folder import AgentError
+from edgeloop_agent.errors import AgentError
 
 
 def hwmon(root: Path, number: int, name: str, device: str = "", **inputs: object) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeloop_agent.engines.interpreter import RefusedError
+from edgeloop_agent.errors import RefusedError
 from edgeloop_agent.samples import HELD_SAMPLES_MAX, SampleData, for_latency, random_sample, to_stored
 from edgeloop_agent.wire import Tensor
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgeloop_agent import samples, wire
-from edgeloop_agent.engines.interpreter import RefusedError
+from edgeloop_agent.errors import RefusedError
 from edgeloop_agent.wire import Tensor
 
 SUBJECT = wire.WireSubject("a", "litert", "4" * 64, ".tflite", 1, ["x"], ["y"], shapes=[[1, 8, 8, 1], [1, 4]])

@@ -46,7 +46,7 @@ def test_runs_shorter_than_the_period_start_on_it_and_sleep_in_between(monkeypat
     loop, clock, began = cycle(monkeypatch, [200_000] * 4)
     assert began == [0, PERIOD_NS, 2 * PERIOD_NS, 3 * PERIOD_NS]
     assert clock.slept_ns == [800_000] * 3
-    assert loop.missed == 0
+    assert loop.missed_periods == 0
 
 
 @pytest.mark.parametrize(("took", "missed"), [(1.5, 1), (1.999, 1), (2.5, 2), (0.999, 0)])
@@ -54,7 +54,7 @@ def test_every_start_that_a_long_run_overran_is_counted(
     monkeypatch: pytest.MonkeyPatch, took: float, missed: int
 ) -> None:
     loop, _, _ = cycle(monkeypatch, [100_000, int(took * PERIOD_NS), 100_000])
-    assert loop.missed == missed
+    assert loop.missed_periods == missed
 
 
 def test_a_late_run_starts_at_once_and_moves_the_ones_after_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from edgeloop.analysis.comparison import compare, in_words, worse_by
 from edgeloop.analysis.subject_data import SubjectData, subject_data
 from edgeloop.analysis.verdict import judge
 from edgeloop.core.artifact import Artifact
+from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.measurement import Session, Subject
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome, Verdict
@@ -32,7 +33,7 @@ def session(label: str, index: int, ms: float, samples: int = 300) -> Session:
         first_ns=MS,
         peak_rss_bytes=(50 if label == "a" else 53) * MIB,
         runtime_rss_bytes=40 * MIB,
-        conditions={},
+        conditions=SessionConditions(),
         boot_id="b",
     )
 

@@ -14,6 +14,7 @@ from edgeloop.analysis.energy import PlainMean, energies, integral_j, session_en
 from edgeloop.analysis.subject_data import subject_data, summarise_subject
 from edgeloop.analysis.verdict import judge
 from edgeloop.core.artifact import Artifact
+from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.limits import Limit, LimitSet, parse_limits
 from edgeloop.core.measurement import PowerTrace, Session, Subject
 from edgeloop.core.plan import Plan
@@ -41,7 +42,9 @@ def trace(idle_w: float = 2.0, active_w: float = 3.0, hertz: float = 50.0, **cha
 
 
 def session(index: int, power: PowerTrace | None, **changes: Any) -> Session:
-    plain = Session(index, "candidate", "energy", "ok", "", NOTHING, NOTHING, 1, 1, 1, 1, {}, "b", power=power)
+    plain = Session(
+        index, "candidate", "energy", "ok", "", NOTHING, NOTHING, 1, 1, 1, 1, SessionConditions(), "b", power=power
+    )
     return replace(plain, **changes)
 
 

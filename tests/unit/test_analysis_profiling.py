@@ -14,6 +14,7 @@ from edgeloop.analysis.profiling import summarise_profile
 from edgeloop.analysis.subject_data import subject_data, summarise_subject
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardModel
+from edgeloop.core.conditions import SessionConditions, read_conditions
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.measurement import Attempt, MeasureRequest, ScheduleStep, Session, Subject
 from edgeloop.core.plan import Environment, Plan
@@ -84,7 +85,7 @@ def test_what_works_on_constants_alone_is_timed_with_its_users() -> None:
 
 def session(index: int, kind: Any, outcome: Any = "ok", **more: Any) -> Session:
     times = np.array([10, 11, 12] if kind == "latency" else [], np.int64)
-    return Session(index, "a", kind, outcome, "it broke", times, times, 5, 6, 7, 8, {}, "boot", **more)
+    return Session(index, "a", kind, outcome, "it broke", times, times, 5, 6, 7, 8, SessionConditions(), "boot", **more)
 
 
 def test_a_profile_that_broke_is_said_and_breaks_nothing_else() -> None:
@@ -100,7 +101,7 @@ def test_a_profile_that_broke_is_said_and_breaks_nothing_else() -> None:
 
 
 def test_what_happened_in_a_profile_session_invalidates_nothing(tmp_path: Path) -> None:
-    swapped = {"before": {"swap_in_pages": 0}, "after": {"swap_in_pages": 9999}}
+    swapped = read_conditions({"before": {"swap_in_pages": 0}, "after": {"swap_in_pages": 9999}})
     artifact = Artifact(path="/m", sha256="0" * 64, deployed_bytes=1, inputs=(), outputs=())
     subject = Subject("a", artifact)
     plan = Plan.of("quick", sessions=2)
@@ -110,7 +111,7 @@ def test_what_happened_in_a_profile_session_invalidates_nothing(tmp_path: Path) 
 
     def valid(where: int) -> bool:
         sessions = tuple(
-            replace(session(step.index, step.kind), conditions=swapped if step.index == where else {})
+            replace(session(step.index, step.kind), conditions=swapped if step.index == where else SessionConditions())
             for step in schedule
         )
         attempt = Attempt(

@@ -24,6 +24,7 @@ from edgeloop.analysis.statistics import (
     wilson,
     wilson_bound,
 )
+from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.measurement import Session
 from edgeloop.errors import HarnessError
 
@@ -55,7 +56,7 @@ def session(latencies: NDArray[np.int64], label: str = "candidate", index: int =
         first_ns=2 * MS,
         peak_rss_bytes=None,
         runtime_rss_bytes=None,
-        conditions={},
+        conditions=SessionConditions(),
         boot_id="b",
     )
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgeloop.analysis.conditions import digest
 from edgeloop.analysis.trust import calibration_drift, trust
 from edgeloop.core.board import BoardEnvironment
+from edgeloop.core.conditions import SessionConditions, read_conditions
 from edgeloop.core.measurement import Session, Trust
 from edgeloop.core.plan import Environment, ProfileName
 
@@ -54,7 +55,7 @@ def session(
         "unknown": [],
     }
     nothing = np.array([], dtype=np.int64)
-    kept = whole | conditions
+    kept = read_conditions(whole | conditions)
     return Session(index, "candidate", "latency", "ok", "", nothing, nothing, 1, 1, 1, 1, kept, boot_id)
 
 
@@ -90,7 +91,7 @@ def test_a_stock_board_with_a_changing_clock_is_valid_out_of_the_box() -> None:
 
 def test_an_empty_record_is_unknown_and_not_invalid() -> None:
     nothing = np.array([], dtype=np.int64)
-    bare = Session(0, "c", "latency", "ok", "", nothing, nothing, 1, 1, 1, 1, {}, "")
+    bare = Session(0, "c", "latency", "ok", "", nothing, nothing, 1, 1, 1, 1, SessionConditions(), "")
     found = judged(bare, clock="fixed", governor="performance", foreign_load_max_pct=5)
     assert found.valid
     assert {
@@ -193,7 +194,8 @@ def test_a_firmwares_clock_that_is_low_in_one_look_of_many_is_a_clock_that_chang
         SAMPLE | {"timed": True, "clock_kernel_mhz": 1800.0, "clock_firmware_mhz": mhz} for mhz in (600, 1800, 1800)
     ]
     kept = session()
-    assert judged(Session(**{**fields(kept), "conditions": {**kept.conditions, "during": looks}})).valid
+    conditions = read_conditions({**kept.conditions.model_dump(), "during": looks})
+    assert judged(Session(**{**fields(kept), "conditions": conditions})).valid
 
 
 def test_the_qualification_profile_refuses_an_unknown_only_where_something_is_declared_about_it() -> None:
@@ -419,7 +421,7 @@ def test_the_calibration_loop_of_an_emulated_board_times_its_host_and_judges_not
 
 def test_sessions_that_something_slowed_down_are_counted_whatever_slowed_them() -> None:
     calm = [session(calibration_ns=[1000, 1100 + n], index=n) for n in range(6)]
-    assert "slowed" not in digest(calm)
-    found = digest([*calm, session(calibration_ns=[1600, 1000], index=6)])
+    assert "slowed" not in digest(calm).entries()
+    found = digest([*calm, session(calibration_ns=[1600, 1000], index=6)]).entries()
     assert found["slowed"] == "1 of 7 sessions (calibration loop over 1.2 times the fastest)"
-    assert digest([session(calibration_ns=[None, 1000])])["calibration_ns"] == [1000.0, 1000.0]
+    assert digest([session(calibration_ns=[None, 1000])]).entries()["calibration_ns"] == [1000.0, 1000.0]

@@ -14,6 +14,7 @@ from edgeloop.analysis.accuracy import Scores
 from edgeloop.analysis.subject_data import SubjectData, subject_data, summarise_subject
 from edgeloop.analysis.verdict import judge
 from edgeloop.core.artifact import Artifact
+from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.limits import Limit, LimitSet, parse_limits
 from edgeloop.core.measurement import Session, Subject, Trust
 from edgeloop.core.plan import Plan
@@ -38,7 +39,7 @@ def session(label: str, index: int, ms: float, samples: int = 300, **changes: An
         "first_ns": round(2 * ms * MS),
         "peak_rss_bytes": (50 + index) * MIB,
         "runtime_rss_bytes": 30 * MIB,
-        "conditions": {},
+        "conditions": SessionConditions(),
         "boot_id": "b",
     }
     return Session(**plain | changes)

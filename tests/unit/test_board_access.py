@@ -67,7 +67,7 @@ def test_a_chain_of_jump_hosts_comes_in_order_each_with_its_own_config(config: P
     hops = route_to(Ssh(host="pi4", user="pi", host_key="SHA256:x"))
     me = getpass.getuser()
     assert [str(hop) for hop in hops] == [f"{me}@outer:22", "guard@gate:22", f"{me}@inner:23", "pi@pi4:22"]
-    assert [hop.pinned for hop in hops] == [None, None, None, "SHA256:x"]
+    assert [hop.pinned_key for hop in hops] == [None, None, None, "SHA256:x"]
 
 
 def test_the_boards_file_may_switch_a_jump_off(config: Path) -> None:

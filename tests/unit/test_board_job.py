@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeloop.board.job import AttemptFolder, job_id_of, read_attempt, wire_job
-from edgeloop.board.job_request import asked_of
-from edgeloop.board.session_files import dequantized, load_npy, samples_in
+from edgeloop.board.job import job_id_of, wire_job
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardEnvironment, BoardModel, Runtime
 from edgeloop.core.measurement import MeasureRequest, ScheduleStep, Subject
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BoardError, DataError, LabError
+from edgeloop.records.job_request import job_request_of
+from edgeloop.records.npy_files import count_samples, load_npy
+from edgeloop.records.samples import AttemptFolder, read_attempt
+from edgeloop.records.session_files import dequantized
 from edgeloop_agent import wire
 
 BOARD = Board(
@@ -101,7 +103,7 @@ def parts(of: wire.SessionRecord, **more: bytes) -> dict[str, bytes]:
 @pytest.fixture
 def folder(tmp_path: Path) -> AttemptFolder:
     folder = AttemptFolder(tmp_path / "attempt")
-    folder.begin(asked_of(request(tmp_path), BOARD, "j" * 32, {"machine": "aarch64"}, 2))
+    folder.begin(job_request_of(request(tmp_path), BOARD, "j" * 32, {"machine": "aarch64"}, 2))
     return folder
 
 
@@ -154,8 +156,8 @@ def test_a_job_says_what_the_request_and_the_board_declare(tmp_path: Path) -> No
 class TestFolder:
     def test_sessions_are_read_back_as_they_came(self, folder: AttemptFolder) -> None:
         for index, kind in enumerate(["latency", "evaluate", "latency"]):
-            folder.keep(folder.asked(), index, parts(record(index, kind)), "boot")
-        folder.finish(wire.Done("j" * 32, "complete", "harness", "", "boot", 3))
+            folder.keep(folder.request(), index, parts(record(index, kind)), "boot")
+        folder.finish(wire.encode(wire.Done("j" * 32, "complete", "harness", "", "boot", 3)))
         attempt = read_attempt(folder.folder)
         assert [session.label for session in attempt.sessions] == ["candidate", "candidate", "reference"]
         assert attempt.sessions[0].latencies_ns.tolist() == [5, 6]
@@ -164,25 +166,25 @@ class TestFolder:
         assert (attempt.target, attempt.board_model, attempt.facts) == ("pi", "raspberry-pi-4", {"machine": "aarch64"})
 
     def test_a_folder_that_is_not_complete_is_not_read(self, folder: AttemptFolder) -> None:
-        folder.keep(folder.asked(), 0, parts(record(0, "latency")), "boot")
+        folder.keep(folder.request(), 0, parts(record(0, "latency")), "boot")
         with pytest.raises(LabError, match="no complete measurement"):
             read_attempt(folder.folder)
 
     def test_a_session_counts_only_when_its_row_is_unbroken(self, folder: AttemptFolder) -> None:
-        assert folder.fetched() == -1
-        folder.keep(folder.asked(), 1, parts(record(1, "evaluate")), "boot")
-        assert folder.fetched() == -1
-        folder.keep(folder.asked(), 0, parts(record(0, "latency")), "boot")
-        assert folder.fetched() == 1
+        assert folder.last_index() == -1
+        folder.keep(folder.request(), 1, parts(record(1, "evaluate")), "boot")
+        assert folder.last_index() == -1
+        folder.keep(folder.request(), 0, parts(record(0, "latency")), "boot")
+        assert folder.last_index() == 1
 
     def test_beginning_anew_forgets_what_an_earlier_attempt_left(self, folder: AttemptFolder) -> None:
-        folder.keep(folder.asked(), 0, parts(record(0, "latency")), "boot")
-        folder.begin(folder.asked())
-        assert folder.fetched() == -1
+        folder.keep(folder.request(), 0, parts(record(0, "latency")), "boot")
+        folder.begin(folder.request())
+        assert folder.last_index() == -1
 
     def test_a_session_that_did_not_end_well_may_lack_its_arrays(self, folder: AttemptFolder) -> None:
         crashed = record(1, "evaluate", outcome="crashed", detail="SIGSEGV", signal=11, runs=0, warmups=0, outputs=[])
-        folder.keep(folder.asked(), 1, {"json": wire.encode(crashed)}, "boot")
+        folder.keep(folder.request(), 1, {"json": wire.encode(crashed)}, "boot")
 
     @pytest.mark.parametrize(
         ("index", "change", "said"),
@@ -212,7 +214,7 @@ class TestFolder:
         self, folder: AttemptFolder, index: int, change: Callable[[], dict[str, bytes]], said: str
     ) -> None:
         with pytest.raises(BoardError, match=said):
-            folder.keep(folder.asked(), index, change(), "boot")
+            folder.keep(folder.request(), index, change(), "boot")
         assert list((folder.folder / "sessions").iterdir()) == []
 
 
@@ -257,7 +259,7 @@ class TestArrays:
 
     def test_samples_are_counted_from_the_header(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "d.npz", x=np.zeros((7, 2)))
-        assert samples_in(tmp_path / "d.npz") == 7
+        assert count_samples(tmp_path / "d.npz") == 7
         (tmp_path / "text.npz").write_text("no zip")
         with pytest.raises(DataError, match=r"text\.npz"):
-            samples_in(tmp_path / "text.npz")
+            count_samples(tmp_path / "text.npz")

@@ -66,7 +66,7 @@ def test_comments_rubbish_and_absent_files_hold_nothing(tmp_path: Path) -> None:
 def test_a_revoked_key_is_told_apart(tmp_path: Path) -> None:
     file = tmp_path / "known_hosts"
     file.write_text(f"@revoked * ssh-ed25519 {KEY}\npi4 ssh-ed25519 {KEY}\n")
-    assert known_keys([file], "pi4").revoked == {KEY}
+    assert known_keys([file], "pi4").revoked_keys == {KEY}
 
 
 def test_trusting_a_key_replaces_the_hosts_own_line_and_keeps_the_others(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeloop.analysis.energy import session_energy
-from edgeloop.board.metering import MeterBeside, check_readings, check_windows, trace_of
+from edgeloop.board.metering import MeterBeside
 from edgeloop.core.board import PowerMeterSpec as Declared
 from edgeloop.core.measurement import PowerTrace
 from edgeloop.errors import BoardError, LabError
+from edgeloop.records.power_files import check_readings, check_windows, trace_of
 from edgeloop_agent import wire
 
 METER = Declared(command=("meter", "stream"), accuracy_pct=1.0)

@@ -13,7 +13,7 @@ from edgeloop.core.board import Board, BoardModel
 from edgeloop.core.measurement import Attempt, MeasureRequest
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.errors import BoardError, EdgeloopError, UnreachableError
-from edgeloop.ports import Watch
+from edgeloop.ports import Progress, Watch
 
 ATTEMPT = Attempt("1" * 16, "b", "m", emulated=False, engine_versions={}, sessions=(), outputs={}, facts={})
 
@@ -44,7 +44,7 @@ def request(folder: Path) -> MeasureRequest:
     return MeasureRequest("a" * 64, (), (), Plan(), Environment(), folder)
 
 
-def silent(_text: str, _done: int, _total: int) -> None:
+def silent(_progress: Progress) -> None:
     pass
 
 

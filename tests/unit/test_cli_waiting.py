@@ -14,9 +14,16 @@ from rich.console import Console
 from edgeloop.cli.display import Display
 from edgeloop.cli.output import print_measurements
 from edgeloop.core.campaign import Budget
+from edgeloop.ports import Activity, Progress
 
-SAID = ("connecting", "waiting for the board, held by ann", "waiting for the board, held by bob", "measuring")
-AGAIN = (*SAID, "no connection to pi4, trying again", "measuring")
+MEASURING = Progress("measuring", done=0, total=8)
+SAID = (
+    Progress("connecting", done=0, total=8),
+    Progress("waiting for the board, held by ann", Activity.WAITING, 0, 8),
+    Progress("waiting for the board, held by bob", Activity.WAITING, 0, 8),
+    MEASURING,
+)
+AGAIN = (*SAID, Progress("no connection to pi4, trying again", Activity.NO_CONNECTION, 0, 8), MEASURING)
 
 
 class Nothing:
@@ -33,8 +40,8 @@ class Nothing:
 def test_a_campaign_without_a_terminal_says_where_a_waiting_begins() -> None:
     log = io.StringIO()
     with Display(Console(file=log), Budget()) as display:
-        for what in AGAIN:
-            display.progress(what, 0, 8)
+        for progress in AGAIN:
+            display.progress(progress)
     assert log.getvalue().splitlines() == [
         "  waiting for the board, held by ann",
         "  no connection to pi4, trying again",
@@ -47,8 +54,8 @@ def test_a_measurement_without_a_terminal_says_where_a_waiting_begins(
     monkeypatch.setattr(sys, "stderr", io.StringIO())
 
     def carry_out(watch: Any) -> list[Nothing]:
-        for what in AGAIN:
-            watch(what, 0, 8)
+        for progress in AGAIN:
+            watch(progress)
         return [Nothing()]
 
     assert print_measurements(carry_out, json=True) == 0

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from condition_faults import faults
 
 from edgeloop.analysis.delegation import least_taken, short_of_share
 from edgeloop.app.delegate_checks import delegate_compilers
 from edgeloop.board.job import job_id_of, wire_job
-from edgeloop.board.surroundings import faults
 from edgeloop.config.board_models import load_model
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, Delegate
 from edgeloop.core.campaign import Campaign, Reference, Search
+from edgeloop.core.conditions import read_conditions
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.measurement import MeasureRequest, ScheduleStep, Session, Subject
 from edgeloop.core.network import Candidate, NetworkSpec, Setting
@@ -26,7 +27,7 @@ from edgeloop.search.space import SearchSpace
 from edgeloop.search.strategies.grid_random import random_order
 from edgeloop.search.strategies.optuna import OptunaStrategy
 from edgeloop.testing.fakes.simulated_board import simulated_sizes
-from edgeloop_agent.engines.delegation import counted
+from edgeloop_agent.engines.delegation import count_operators
 from edgeloop_agent.wire import Job, decode, encode
 
 CORAL = Delegate(name="coral", library="libedgetpu.so.1", options={"device": "usb"}, ops_delegated_min_pct=95)
@@ -40,7 +41,21 @@ def artifact(**changes: Any) -> Artifact:
 
 def session(told: dict[str, Any] | None, label: str = "candidate", outcome: Any = "ok") -> Session:
     none = np.empty(0, np.int64)
-    return Session(0, label, "latency", outcome, "", none, none, None, None, None, None, {"delegate": told}, "boot")
+    return Session(
+        0,
+        label,
+        "latency",
+        outcome,
+        "",
+        none,
+        none,
+        None,
+        None,
+        None,
+        None,
+        read_conditions({"delegate": told}),
+        "boot",
+    )
 
 
 def board(*delegates: Delegate, name: str = "pi") -> Board:
@@ -61,11 +76,11 @@ def test_a_delegate_took_what_lies_between_the_tensors_that_its_node_reads_and_w
         node("ADD", [2, 1], [3]),
         node("MEAN", [3], [4]),
     ]
-    assert counted(chain) == {"operators": 4, "taken": 0, "pieces": 0}
-    assert counted([*chain, node("DELEGATE", [1], [3])]) == {"operators": 4, "taken": 2, "pieces": 1}
-    assert counted([*chain, node("DELEGATE", [0, 10], [1, 3])]) == {"operators": 4, "taken": 3, "pieces": 1}
+    assert count_operators(chain) == {"operators": 4, "taken": 0, "pieces": 0}
+    assert count_operators([*chain, node("DELEGATE", [1], [3])]) == {"operators": 4, "taken": 2, "pieces": 1}
+    assert count_operators([*chain, node("DELEGATE", [0, 10], [1, 3])]) == {"operators": 4, "taken": 3, "pieces": 1}
     two = [*chain, node("DELEGATE", [0, 10], [1]), node("DELEGATE", [3], [4])]
-    assert counted(two) == {"operators": 4, "taken": 2, "pieces": 2}
+    assert count_operators(two) == {"operators": 4, "taken": 2, "pieces": 2}
 
 
 # judging

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeloop.app.host_doctor import package_checks, pair_checks
-from edgeloop.board.doctor import (
+from edgeloop.board.doctor_checks import (
     clock_checks,
     condition_checks,
     declared_checks,

@@ -17,6 +17,7 @@ from edgeloop.analysis.spread import RULES, spread_of
 from edgeloop.analysis.subject_data import subject_data
 from edgeloop.analysis.verdict import judge
 from edgeloop.core.artifact import Artifact
+from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.limits import parse_limits
 from edgeloop.core.measurement import Session, Subject
 from edgeloop.core.plan import Plan
@@ -86,7 +87,7 @@ def test_the_simulation_decides_as_a_verdict_on_the_same_samples_does() -> None:
                 first_ns=1,
                 peak_rss_bytes=None,
                 runtime_rss_bytes=None,
-                conditions={},
+                conditions=SessionConditions(),
                 boot_id="b",
             )
             for k, values in enumerate(latencies)

@@ -4,6 +4,7 @@ from edgeloop.core.events import Judgement
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome, Verdict
 from edgeloop.loop.replay import EventReplay
+from edgeloop.ports import Progress
 from edgeloop.testing.fakes.clock import FakeClock
 from edgeloop.testing.fakes.memory_ledger import MemoryLedger
 
@@ -11,7 +12,7 @@ from edgeloop.testing.fakes.memory_ledger import MemoryLedger
 class _Quiet:
     def entry(self, entry: object) -> None: ...
     def stage(self, trial: int, what: str) -> None: ...
-    def progress(self, what: str, done: float, total: float) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
 
 
 def judged(trial: int, job_key: str) -> Judgement:

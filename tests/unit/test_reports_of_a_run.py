@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from edgeloop.core.campaign import Search
+from edgeloop.core.conditions import ConditionsDigest
 from edgeloop.core.events import (
     ArtifactBuilt,
     Entry,
@@ -146,7 +147,7 @@ def _as_measured(event: Event, *, emulated: bool) -> Event:
         return event
     return event.model_copy(
         update={
-            "conditions": {"clock_mhz": [1500.0, 1800.0], "governor": ["ondemand"], "under_voltage": "no"},
+            "conditions": ConditionsDigest(clock_mhz=(1500.0, 1800.0), governor=("ondemand",), under_voltage="no"),
             "environment": Environment(throttling="soak", soak_max_s=900, foreign_load_max_pct=5),
             "emulated": emulated,
             "trust": Trust(valid=True, unknown=("temperature",)),

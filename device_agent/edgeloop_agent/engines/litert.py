@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from edgeloop_agent.engines.interpreter import Engine
+from typing import Any, Callable
+
+from edgeloop_agent.engines.interpreter import TfliteInterpreter
 
 
-class LiteRt(Engine):
+class LiteRt(TfliteInterpreter):
     name = "litert"
     package = "ai-edge-litert"
 
-    def __init__(self) -> None:
+    @staticmethod
+    def import_runtime() -> tuple[Callable[..., Any], Callable[..., Any]]:
         from ai_edge_litert.interpreter import Interpreter, load_delegate
 
-        super().__init__(Interpreter, load_delegate)
+        return Interpreter, load_delegate

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from edgeloop_agent.engines.interpreter import Engine
+from typing import Any, Callable
+
+from edgeloop_agent.engines.interpreter import TfliteInterpreter
 
 
-class TfliteRuntime(Engine):
+class TfliteRuntime(TfliteInterpreter):
     name = "tflite-runtime"
     package = "tflite-runtime"
 
-    def __init__(self) -> None:
+    @staticmethod
+    def import_runtime() -> tuple[Callable[..., Any], Callable[..., Any]]:
         from tflite_runtime.interpreter import Interpreter, load_delegate
 
-        super().__init__(Interpreter, load_delegate)
+        return Interpreter, load_delegate

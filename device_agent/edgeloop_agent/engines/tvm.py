@@ -14,12 +14,17 @@ import sys
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
-from edgeloop_agent.engines.interpreter import Engine, RefusedError, one_line
-from edgeloop_agent.wire import Tensor, WireDelegate
+from edgeloop_agent.engines.base import InProcessEngine, ModelFile
+from edgeloop_agent.errors import RefusedError
+from edgeloop_agent.text import one_line
+from edgeloop_agent.wire import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ALIGNMENT = 64
 """Bytes. Compiled code loads whole vectors from its inputs and crashes where one does not begin on such a boundary."""
@@ -30,7 +35,7 @@ _FUNCTIONS = "edgeloop_functions"
 _NOT_OURS = "the library was not built by edgeloop: it does not say its tensors"
 
 
-class Tvm(Engine):
+class Tvm(InProcessEngine):
     """One compiled network. Inputs have memory of their own, which setting one copies into."""
 
     name = "tvm"
@@ -44,7 +49,6 @@ class Tvm(Engine):
         self._memory: list[Any] = []
         self._results: list[Any] = []
         self._call: Optional[Callable[[], None]] = None
-        self.delegated = None
 
     @property
     def version(self) -> str:
@@ -57,42 +61,38 @@ class Tvm(Engine):
             return "%s %s" % (self.name if package == "apache-tvm" else "tvm with tvm-ffi", version)
         return "%s of unknown version" % self.name
 
-    def load(
-        self,
-        path: str,
-        threads: int,
-        shapes: Optional[list[list[int]]] = None,
-        delegate: Optional[WireDelegate] = None,
-    ) -> None:
-        """Open the library and give its inputs memory. Raises RefusedError."""
-        if shapes is not None or delegate is not None:
+    def open(self, model: ModelFile) -> None:
+        """Open the library and give its inputs memory."""
+        if model.shapes is not None or model.delegate is not None:
             raise RefusedError("a compiled network has shapes of its own, and no delegate")
-        _one_by_one(threads)
-        told = self._told(path, _SPECS)
+        _one_by_one(model.threads)
+        description = self._description(model.path, _SPECS)
         try:
-            self._inputs, self._outputs = ([Tensor(**spec) for spec in told[key]] for key in ("inputs", "outputs"))
+            self._inputs, self._outputs = (
+                [Tensor(**spec) for spec in description[key]] for key in ("inputs", "outputs")
+            )
         except (KeyError, TypeError) as error:
             raise RefusedError(_NOT_OURS) from error
         try:
-            machine = self._ffi.load_module(path)["vm_load_executable"]()
+            machine = self._ffi.load_module(model.path)["vm_load_executable"]()
             machine["vm_initialization"](_CPU, 0, _POOLED)
             run = machine["main"]
         except (RuntimeError, AttributeError, ValueError) as error:
             raise RefusedError("%s refuses the library: %s" % (self.version, one_line(error))) from error
-        self._memory = [_aligned(tensor.dtype, tensor.shape) for tensor in self._inputs]
-        given = [self._ffi.from_dlpack(array) for array in self._memory]
-        self._call = _bound(run, given, self._results, single=len(self._outputs) == 1)
+        self._memory = [_aligned_zeros(tensor.dtype, tensor.shape) for tensor in self._inputs]
+        arguments = [self._ffi.from_dlpack(array) for array in self._memory]
+        self._call = _bind(run, arguments, self._results, single=len(self._outputs) == 1)
 
     def functions(self, path: str, seed: int) -> list[Callable[[], None]]:
         """Of a library that was built to be timed; functions of equal arguments share their memory."""
         _one_by_one(1)
         random = np.random.default_rng(seed)
         memory: dict[str, list[Any]] = {}
-        told = self._told(path, _FUNCTIONS)
+        description = self._description(path, _FUNCTIONS)
         try:
             library = self._ffi.load_module(path)
             calls: list[Callable[[], None]] = []
-            for name, arguments in told:
+            for name, arguments in description:
                 kind = json.dumps(arguments)
                 if kind not in memory:
                     memory[kind] = [self._ffi.from_dlpack(_random(random, *argument)) for argument in arguments]
@@ -101,8 +101,8 @@ class Tvm(Engine):
             raise RefusedError("%s refuses the library: %s" % (self.version, one_line(error))) from error
         return calls
 
-    def _told(self, path: str, symbol: str) -> Any:
-        """What a library says of itself. Raises RefusedError."""
+    def _description(self, path: str, symbol: str) -> Any:
+        """The library's own words on itself. Raises RefusedError."""
         try:
             return json.loads(ctypes.c_char_p.in_dll(ctypes.CDLL(path), symbol).value or b"{}")
         except OSError as error:
@@ -110,7 +110,7 @@ class Tvm(Engine):
         except ValueError as error:
             raise RefusedError(_NOT_OURS) from error
 
-    def load_content(self, content: bytes, threads: int) -> None:  # noqa: ARG002 -- the face of every engine
+    def part(self, content: bytes, threads: int) -> Tvm:  # noqa: ARG002 -- the face of every engine
         raise RefusedError("a compiled network can't be run operator by operator")
 
     def inputs(self) -> list[Tensor]:
@@ -120,34 +120,33 @@ class Tvm(Engine):
         return self._outputs
 
     def setters(self) -> list[tuple[Callable[[int, Any], None], int]]:
-        return [(self._put, index) for index in range(len(self._inputs))]
+        return [(self._set_input, index) for index in range(len(self._inputs))]
 
     def getters(self) -> list[tuple[Callable[[int], Any], int]]:
-        return [(self._take, index) for index in range(len(self._outputs))]
+        return [(self._get_output, index) for index in range(len(self._outputs))]
 
     def places(self) -> dict[int, Optional[tuple[int, int]]]:
-        """None of the tensors inside is told."""
         return {}
 
     def invoker(self) -> Callable[[], None]:
         assert self._call is not None, "a network is loaded before it runs"
         return self._call
 
-    def _put(self, index: int, values: Any) -> None:
+    def _set_input(self, index: int, values: NDArray[Any]) -> None:
         np.copyto(self._memory[index], values, casting="no")
 
-    def _take(self, index: int) -> Any:
+    def _get_output(self, index: int) -> NDArray[Any]:
         return np.from_dlpack(self._results[index]).copy()
 
 
-def _bound(run: Callable[..., Any], given: list[Any], results: list[Any], *, single: bool) -> Callable[[], None]:
-    """One inference; what came out is in `results` afterwards."""
+def _bind(run: Callable[..., Any], arguments: list[Any], results: list[Any], *, single: bool) -> Callable[[], None]:
+    """One inference, whose outputs are in `results` afterwards."""
 
     def one() -> None:
-        results[:] = (run(*given),)
+        results[:] = (run(*arguments),)
 
     def several() -> None:
-        results[:] = run(*given)
+        results[:] = run(*arguments)
 
     return one if single else several
 
@@ -157,13 +156,13 @@ def _one_by_one(threads: int) -> None:
     os.environ.update(TVM_NUM_THREADS=str(threads), TVM_BIND_THREADS="0")
 
 
-def _random(random: Any, dtype: str, shape: list[int]) -> Any:
-    values = _aligned(dtype, shape)
+def _random(random: np.random.Generator, dtype: str, shape: list[int]) -> NDArray[Any]:
+    values = _aligned_zeros(dtype, shape)
     values[...] = random.standard_normal(shape) if values.dtype.kind == "f" else random.integers(0, 100, shape)
     return values
 
 
-def _aligned(name: str, shape: list[int]) -> Any:
+def _aligned_zeros(name: str, shape: list[int]) -> NDArray[Any]:
     """Zeros of a type and shape that begin where compiled code expects them."""
     dtype = np.dtype(name)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

@@ -143,7 +143,7 @@ def measure(
     allow_emulated: bool = False,
     energy: bool = False,
     extend: bool = False,
-    watch: Watch = lambda _text, _sessions, _total: None,
+    watch: Watch = lambda _progress: None,
 ) -> list[MeasurementResult]:
     """Measure a ready model on every board that `target` names, one result each, in the order of the inventory.
 

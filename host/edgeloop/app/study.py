@@ -25,7 +25,7 @@ from edgeloop.core.events import Entry, Trial
 from edgeloop.errors import BoardError, HarnessError, LabError, UserError, kept_on_disk, raise_faults
 from edgeloop.loop.external_measurements import ExternalMeasurement
 from edgeloop.loop.replay import EventReplay
-from edgeloop.ports import Observer
+from edgeloop.ports import Observer, Progress
 from edgeloop.records.ledger import LEDGER, FileLedger
 from edgeloop.reports import html
 from edgeloop.search.moves import best_first
@@ -45,7 +45,7 @@ class Silent:
 
     def stage(self, trial: int, what: str) -> None: ...
 
-    def progress(self, what: str, done: float, total: float) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
 
     def entry(self, entry: Entry) -> None: ...
 

@@ -202,7 +202,7 @@ def provision(target: str, engines: Sequence[str], beside: Path | None, say: Cal
         support = engine_support(interpreter_of(bench.facts()), board.runtime.source)
         names = list(dict.fromkeys(engines)) or [engine for engine, item in support.items() if item.usable]
         names = names or list(support)  # none can run: provisioning says why, for each
-        bench.provision(names, lambda what, _sessions, _all: say(what))
+        bench.provision(names, lambda progress: say(progress.text))
         for engine in names:
             check = import_check(engine, bench.board, bench.agent, support[engine])
             if check.state == "wrong":

@@ -1,4 +1,4 @@
-"""How a board is reached: the board's file joined with ~/.ssh/config, hop by hop. Connecting is left to `ssh`."""
+"""The way to a board: the board's file joined with ~/.ssh/config, hop by hop. Connecting is left to `ssh`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Hop:
     known_hosts: tuple[Path, ...]
     label: str
     """Its name in known_hosts."""
-    pinned: str | None = None
+    pinned_key: str | None = None
     """`SHA256:...` that its key must have; None: known_hosts decides."""
 
     def __str__(self) -> str:
@@ -49,10 +49,10 @@ class Hop:
 
 def parse_place(text: str) -> tuple[str | None, str, int | None]:
     """Split `user@host:port` into user, host and port. Raises ValueError."""
-    found = _PLACE.match(text.strip())
-    if found is None or (found["port"] and not 1 <= int(found["port"]) <= 65535):
+    match = _PLACE.match(text.strip())
+    if match is None or (match["port"] and not 1 <= int(match["port"]) <= 65535):
         raise ValueError(f"{text!r} is not user@host[:port]")
-    return found["user"], found["host"].strip("[]"), int(found["port"]) if found["port"] else None
+    return match["user"], match["host"].strip("[]"), int(match["port"]) if match["port"] else None
 
 
 def route_to(ssh: Ssh) -> tuple[Hop, ...]:
@@ -95,12 +95,12 @@ def _hop(ssh: Ssh, options: paramiko.SSHConfigDict) -> Hop:
         proxy_command=options.get("proxycommand"),
         known_hosts=(*(Path(name).expanduser() for name in user_files), *_GLOBAL_KNOWN_HOSTS),
         label=str(alias).lower() if alias else label_of(hostname, port),
-        pinned=ssh.host_key,
+        pinned_key=ssh.host_key,
     )
 
 
 def _options(ssh: Ssh) -> paramiko.SSHConfigDict:
-    """What the board's file says, then ~/.ssh/config, then the global file: the first value wins."""
+    """The options of the board's file, then of ~/.ssh/config, then of the global file: the first value wins."""
     own = [f"Host {shlex.quote(ssh.host)}"]
     for key, value in (("User", ssh.user), ("Port", ssh.port), ("IdentityFile", ssh.identity_file)):
         if value is not None:

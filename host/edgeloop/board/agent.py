@@ -1,11 +1,10 @@
 """The agent's commands as typed calls over a Link: pushed on first use, its answers bounded, its errors translated.
 
-What a board answers is data, never trusted: one JSON object of bounded size, or the call is refused.
+A board's answer is data, never trusted: one JSON object of bounded size, or the call is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,19 +32,21 @@ _PROBE_S = 180.0
 _UNPACK_S = 600.0
 _SLOWEST_BYTES_PER_S = 100_000
 """A transfer slower than this is given up."""
-_BY_OWNER: dict[str, type[EdgeloopError]] = {
+_KINDS: dict[str, type[EdgeloopError]] = {
     Owner.USER: UserError,
     Owner.MODEL: ModelError,
     Owner.BOARD: BoardError,
     Owner.LAB: LabError,
     Owner.HARNESS: HarnessError,
 }
-_FULL = ("no space left", "disk quota", "read-only")
+_CANT_OPEN = 2
+"""The exit status of a Python that can't open the file that it is to run."""
 
 # Runs before the agent is there, on whatever Python the board has: no f-strings, no agent. With a size it takes the
-# bytes from stdin; either way the file's bytes are hashed on the board before it says `ok`.
+# bytes from stdin; either way the file's bytes are hashed on the board before it says `ok`. Where it fails, the last
+# line on stderr is a code (old, damaged, full, failed) and a detail.
 _RECEIVER = """
-import hashlib, os, sys
+import errno, hashlib, os, sys
 folder, sha, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 if sys.version_info < (3, 9):
     sys.exit("old %d.%d" % sys.version_info[:2])
@@ -75,7 +76,8 @@ try:
         if os.path.exists(temporary):
             os.unlink(temporary)
 except OSError as error:
-    sys.exit("failed %s: %s" % (error.filename or path, error.strerror))
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    sys.exit("%s %s: %s" % ("full" if full else "failed", error.filename or path, error.strerror))
 print("ok")
 """
 
@@ -83,9 +85,18 @@ print("ok")
 _CLOCK = "import time; print(time.clock_gettime_ns(time.CLOCK_MONOTONIC))"
 
 
+class UnknownJobError(HarnessError):
+    """The board has no such job."""
+
+
+def error_by_owner(owner: str) -> type[EdgeloopError]:
+    """The kind of error for an owner that a board names."""
+    return _KINDS.get(owner, BoardError)
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at a job shows. `sessions` holds sizes in bytes by part (`json`, `latency.npy`, `out.0.npy`)."""
+    """A look at a job. `sessions` holds sizes in bytes by part (`json`, `latency.npy`, `out.0.npy`)."""
 
     boot_id: str
     supervisor_alive: bool
@@ -103,7 +114,7 @@ class BoardAgent:
         self._python = board.runtime.python
         self._state_dir = board.runtime.state_dir
         self._bundle = bundle
-        self._there = False
+        self._is_there = False
         self.bytes_pushed = 0
         """Bytes of files sent to the board by this object: agent, models, data, wheels."""
 
@@ -124,10 +135,10 @@ class BoardAgent:
 
     def monotonic_ns(self) -> int:
         """The board's CLOCK_MONOTONIC at some moment during this call, which is kept as short as can be."""
-        done = self._link.run([self._python, "-E", "-S", "-c", _CLOCK], deadline_s=_CALL_S, output_max=4096)
-        text = done.stdout.strip()
-        if done.exit_status != 0 or not text.isdigit() or len(text) > wire.INTEGER_DIGITS_MAX:
-            raise self._refused("clock", last_line(done.stderr) or "no number")
+        answer = self._link.run([self._python, "-E", "-S", "-c", _CLOCK], deadline_s=_CALL_S, output_max=4096)
+        text = answer.stdout.strip()
+        if answer.exit_status != 0 or not text.isdigit() or len(text) > wire.INTEGER_DIGITS_MAX:
+            raise self._refusal("clock", last_line(answer.stderr) or "no number")
         return int(text)
 
     def missing(self, names: Iterable[str], runtimes: Iterable[str] = ()) -> tuple[frozenset[str], frozenset[str]]:
@@ -149,10 +160,10 @@ class BoardAgent:
         self.call("unpack", "--wheels", *names, "--as", runtime, deadline_s=_UNPACK_S)
 
     def clean(self, *, max_mib: int | None = None, everything: bool = False) -> dict[str, Any]:
-        """Free the cache down to a quota, or all of it; what a running job needs stays."""
+        """Free the cache down to a quota, or all of it; the files of a running job stay."""
         argv = [] if max_mib is None else ["--max-mib", str(max_mib)]
         answer = self.call("clean", *argv, *(["--all"] if everything else []), deadline_s=_UNPACK_S)
-        self._there = False
+        self._is_there = False
         return answer
 
     def acquire_lease(self, owner: str, seconds: float, token: str) -> dict[str, Any]:
@@ -165,7 +176,7 @@ class BoardAgent:
         return self.call("lease", "show")
 
     def start(self, job: wire.Job) -> dict[str, Any]:
-        """Hand over job.json and start its supervisor, which lives on by itself. A running or done job is left be."""
+        """Hand over job.json and start its supervisor, which lives on by itself. A job that runs or is done stays."""
         raw = wire.encode(job)
         return self.call("start", "--job", job.id, "--job-bytes", str(len(raw)), stdin=raw)
 
@@ -173,20 +184,20 @@ class BoardAgent:
         self.call("cancel", "--job", job_id)
 
     def look(self, job_id: str, *, after: int, wait_s: float) -> Look:
-        """What became of a job; waits on the board up to `wait_s` for a session past `after`, or the end."""
+        """Look how far a job is; waits on the board up to `wait_s` for a session past `after`, or the end."""
         argv = ["--job", job_id, "--after", str(after), "--wait-s", f"{wait_s:g}"]
         answer = self.call("look", *argv, deadline_s=wait_s + 20)
         try:
-            state, done = answer["state"], answer["done"]
+            state, outcome = answer["state"], answer["done"]
             return Look(
                 boot_id=str(answer["boot_id"]),
                 supervisor_alive=answer["supervisor_alive"] is True,
                 state=None if state is None else wire.from_plain(wire.State, state),
-                done=None if done is None else wire.from_plain(wire.Done, done),
+                done=None if outcome is None else wire.from_plain(wire.Done, outcome),
                 sessions=dict(_session_sizes(item) for item in answer["sessions"]),
             )
         except (wire.WireError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._refused("look", f"{type(error).__name__}: {error}") from error
+            raise self._refusal("look", f"{type(error).__name__}: {error}") from error
 
     def read(self, job_id: str, sizes: Mapping[str, int]) -> dict[str, bytes]:
         """Files of a job by name; `sizes` says how many bytes each has, in the order wanted."""
@@ -194,7 +205,7 @@ class BoardAgent:
         total = sum(sizes.values())
         raw = self._run("read", ["--job", job_id, *argv], None, _CALL_S + total / _SLOWEST_BYTES_PER_S, total)
         if len(raw) != total:
-            raise self._refused("read", f"{len(raw)} bytes where {total} were announced")
+            raise self._refusal("read", f"{len(raw)} bytes where {total} were announced")
         files, at = {}, 0
         for name, size in sizes.items():
             files[name] = raw[at : at + size]
@@ -216,9 +227,9 @@ class BoardAgent:
         try:
             answer = wire.load_json(raw)
         except wire.WireError as error:
-            raise self._refused(command, str(error)) from error
+            raise self._refusal(command, str(error)) from error
         if not isinstance(answer, dict):
-            raise self._refused(command, "no JSON object")
+            raise self._refusal(command, "no JSON object")
         return answer
 
     def _run(
@@ -229,78 +240,86 @@ class BoardAgent:
         deadline_s: float,
         output_max: int = wire.MESSAGE_BYTES_MAX,
     ) -> bytes:
-        self._be_there()
+        self._ensure_agent()
         agent = f"{self._state_dir}/{wire.CACHE_DIR}/{self._bundle().sha256}.pyz"
         # `lease acquire` is two words; options follow the last of them.
         words = [command, *argv[:1]] if command == "lease" else [command]
         rest = argv[1:] if command == "lease" else argv
-        done = self._link.run(
+        answer = self._link.run(
             [self._python, "-E", agent, *words, "--state-dir", self._state_dir, *rest],
             stdin=stdin,
             deadline_s=deadline_s,
             output_max=max(output_max, 65536),
         )
-        if done.exit_status == 0:
-            return done.stdout
-        raise self._error_of(command, done.exit_status, done.stdout, done.stderr)
+        if answer.exit_status == 0:
+            return answer.stdout
+        raise self._error_of(command, answer.exit_status, answer.stdout, answer.stderr)
 
     def _error_of(self, command: str, status: int, stdout: bytes, stderr: bytes) -> EdgeloopError:
         try:
             answer = wire.load_json(stdout)
-            message, owner = answer["error"], answer["owner"]
-            kind = _BY_OWNER[owner]
-        except (wire.WireError, KeyError, TypeError):
-            if b"can't open file" in stderr:
-                self._there = False  # somebody cleaned the cache; the next call pushes it again
-            return self._refused(command, last_line(stderr) or f"exit status {status}")
-        text = f"{self._name}: {last_line(str(message).encode())}"
-        if kind is BoardError and any(word in text.lower() for word in _FULL):
-            return BoardFullError(text, next_step=f"free space there: edgeloop targets clean {self._name}")
-        if kind is LabError and "lease" in text:
-            return LeaseError(text)
+            text = f"{self._name}: {last_line(str(answer['error']).encode())}"
+            kind, code = _KINDS[answer["owner"]], answer.get("code")
+        except (wire.WireError, KeyError, TypeError, AttributeError):
+            if status == _CANT_OPEN:
+                self._is_there = False  # somebody cleaned the cache; the next call pushes it again
+            return self._refusal(command, last_line(stderr) or f"exit status {status}")
+        match code:
+            case wire.ErrorCode.DISK_FULL:
+                return self._full(text)
+            case wire.ErrorCode.LEASE:
+                return LeaseError(text)
+            case wire.ErrorCode.NO_SUCH_JOB:
+                return UnknownJobError(text)
         return kind(text)
 
-    def _refused(self, command: str, why: str) -> BoardError:
+    def _full(self, text: str) -> BoardFullError:
+        return BoardFullError(text, next_step=f"free space there: edgeloop targets clean {self._name}")
+
+    def _refusal(self, command: str, why: str) -> BoardError:
         why = last_line(why.encode())
         return BoardError(
             f"{self._name}: the agent's answer to `{command}` is refused: {why}",
             next_step=f"edgeloop targets doctor {self._name}",
         )
 
-    def _be_there(self) -> None:
+    def _ensure_agent(self) -> None:
         """Push the agent where the board does not have just these bytes."""
-        if self._there:
+        if self._is_there:
             return
         if not self._bootstrap(-1, None):
             data = self._bundle().data
             self._bootstrap(len(data), data)
             self.bytes_pushed += len(data)
-        self._there = True
+        self._is_there = True
 
     def _bootstrap(self, size: int, data: bytes | None) -> bool:
+        """Ask for the agent's file, or send it; true where it is there. Raises BoardError."""
         folder = f"{self._state_dir}/{wire.CACHE_DIR}"
         argv = [self._python, "-E", "-c", _RECEIVER, folder, self._bundle().sha256, str(size)]
-        done = self._link.run(argv, stdin=data, deadline_s=_CALL_S)
-        said = last_line(done.stderr)
-        if done.exit_status == 0 and done.stdout.strip() in {b"ok", b"absent"}:
-            return done.stdout.strip() == b"ok"
-        if done.exit_status in {126, 127}:
-            raise BoardError(
-                f"{self._name}: there is no Python at {self._python}: {said}",
-                next_step="name another one with runtime.python in the board's file",
-            )
-        if said.startswith("old "):
-            raise BoardError(
-                f"{self._name}: {self._python} is Python {said[4:]}; the agent needs 3.9 or later",
-                next_step="name another one with runtime.python in the board's file",
-            )
-        if said.startswith("failed "):
-            text = f"{self._name}: the agent can't be stored: {said[7:]}"
-            if any(word in said.lower() for word in _FULL):
-                raise BoardFullError(text, next_step=f"free space there: edgeloop targets clean {self._name}")
-            raise BoardError(text, next_step="name a folder that may be written with runtime.state_dir")
+        answer = self._link.run(argv, stdin=data, deadline_s=_CALL_S)
+        if answer.exit_status == 0 and answer.stdout.strip() in {b"ok", b"absent"}:
+            return answer.stdout.strip() == b"ok"
+        words = last_line(answer.stderr)
+        code, _, detail = words.partition(" ")
+        other_python = "name another one with runtime.python in the board's file"
+        if answer.exit_status in {126, 127}:
+            raise BoardError(f"{self._name}: there is no Python at {self._python}: {words}", next_step=other_python)
+        match code:
+            case "old":
+                raise BoardError(
+                    f"{self._name}: {self._python} is Python {detail}; the agent needs 3.9 or later",
+                    next_step=other_python,
+                )
+            case "full":
+                raise self._full(f"{self._name}: the agent can't be stored: {detail}")
+            case "failed":
+                raise BoardError(
+                    f"{self._name}: the agent can't be stored: {detail}",
+                    next_step="name a folder that may be written with runtime.state_dir",
+                )
         raise BoardError(
-            f"{self._name}: {self._python} does not answer as a Python: {said or f'exit status {done.exit_status}'}",
+            f"{self._name}: {self._python} does not answer as a Python: {words or f'exit status {answer.exit_status}'}",
             next_step="a login shell there must print nothing for commands; see runtime.python in the board's file",
         )
 
@@ -310,13 +329,7 @@ def cache_name(sha256: str, path: Path) -> str:
     return sha256 + path.suffix
 
 
-def sha256_of(path: Path) -> str:
-    """Digest of a file on this machine."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _texts(value: Any) -> frozenset[str]:
+def _texts(value: object) -> frozenset[str]:
     return frozenset(part for part in value if isinstance(part, str)) if isinstance(value, list) else frozenset()
 
 

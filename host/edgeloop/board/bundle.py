@@ -10,13 +10,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import struct
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeloop.board.reproducible_zip import deflate
+from edgeloop.board.reproducible_zip import zip_of
 from edgeloop.errors import HarnessError
 
 BUNDLE_BYTES_MAX = 150_000
@@ -44,24 +41,7 @@ def bundle_of(package: Path) -> AgentBundle:
     """Return the bundle of an agent package's folder. Raises HarnessError where it grew beyond the bound."""
     sources = {f"edgeloop_agent/{path.relative_to(package).as_posix()}": path for path in package.rglob("*.py")}
     entries = [("__main__.py", _MAIN.encode()), *((name, sources[name].read_bytes()) for name in sorted(sources))]
-    data = _zip(entries)
+    data = zip_of(entries)
     if len(data) > BUNDLE_BYTES_MAX:
         raise HarnessError(f"the agent's bundle has {len(data)} bytes, at most {BUNDLE_BYTES_MAX}")
     return AgentBundle(data, hashlib.sha256(data).hexdigest())
-
-
-def _zip(entries: Sequence[tuple[str, bytes]]) -> bytes:
-    """A zip of these files, compressed by our own encoder and stamped with no time."""
-    body, directory = bytearray(), bytearray()
-    for name, content in entries:
-        packed = deflate(content)
-        # needed version, flags, method deflate, time, date (1980-01-01), checksum, sizes, length of the name, no extra
-        facts = struct.pack(
-            "<HHHHHIIIHH", 20, 0, 8, 0, 0x21, zlib.crc32(content), len(packed), len(content), len(name), 0
-        )
-        # made by Unix; no comment, first disk, no internal attributes, mode rw-r--r--, where its header is
-        directory += b"PK\x01\x02" + struct.pack("<H", 0x314) + facts
-        directory += struct.pack("<HHHII", 0, 0, 0, 0o100644 << 16, len(body)) + name.encode()
-        body += b"PK\x03\x04" + facts + name.encode() + packed
-    end = struct.pack("<HHHHIIH", 0, 0, len(entries), len(entries), len(directory), len(body), 0)
-    return bytes(body + directory + b"PK\x05\x06" + end)

@@ -42,9 +42,9 @@ class ClockFit:
 
 def fit(ask_board_ns: Callable[[], int], now_s: Callable[[], float], exchanges: int = EXCHANGES) -> ClockFit:
     """Ask the board's clock a few times. What asking raises goes through."""
-    found = []
+    answers = []
     for _ in range(exchanges):
         asked_s = now_s()
         board_ns = ask_board_ns()
-        found.append(Exchange(asked_s, board_ns / 1e9, now_s()))
-    return ClockFit.of(found)
+        answers.append(Exchange(asked_s, board_ns / 1e9, now_s()))
+    return ClockFit.of(answers)

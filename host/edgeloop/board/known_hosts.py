@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeloop.errors import LabError
+from edgeloop.processes.files import write_whole
 
 
 class HostKey(NamedTuple):
@@ -25,10 +26,10 @@ class HostKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class KnownKeys:
-    """What the files say about one host."""
+    """The keys that the files have of one host."""
 
     keys: tuple[HostKey, ...]
-    revoked: frozenset[str]
+    revoked_keys: frozenset[str]
     """Keys, in base64, that no host may show."""
 
 
@@ -50,29 +51,26 @@ def label_of(hostname: str, port: int) -> str:
 def known_keys(files: Iterable[Path], label: str) -> KnownKeys:
     """Look a host up in these files; absent files hold nothing. Raises LabError for one that can't be read."""
     keys: list[HostKey] = []
-    revoked: set[str] = set()
+    revoked_keys: set[str] = set()
     for file in files:
         for line in _lines(file):
-            marker, names, key = _parsed(line)
+            marker, names, key = _parse(line)
             if key is None:
                 continue
             if marker == "@revoked":
-                revoked.add(key.base64)
+                revoked_keys.add(key.base64)
             elif not marker and _names_match(names, label):
                 keys.append(key)
-    return KnownKeys(tuple(keys), frozenset(revoked))
+    return KnownKeys(tuple(keys), frozenset(revoked_keys))
 
 
 def write_known_host(file: Path, label: str, key: HostKey) -> None:
     """Make `key` the only key that the file has for this host; other lines stay as they are."""
-    kept = [line for line in _lines(file) if not _is_only_about(line, label)]
-    text = "".join(f"{line}\n" for line in (*kept, f"{label} {key.type} {key.base64}"))
-    temporary = file.with_name(f".{file.name}.new")
+    others = [line for line in _lines(file) if not _is_only_about(line, label)]
+    text = "".join(f"{line}\n" for line in (*others, f"{label} {key.type} {key.base64}"))
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.touch(mode=0o600)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
+        write_whole(file, text, mode=0o600)
     except OSError as error:
         raise LabError(f"{file}: can't be written: {error.strerror}") from error
 
@@ -86,7 +84,7 @@ def _lines(file: Path) -> list[str]:
         raise LabError(f"{file}: can't be read: {error.strerror}") from error
 
 
-def _parsed(line: str) -> tuple[str, str, HostKey | None]:
+def _parse(line: str) -> tuple[str, str, HostKey | None]:
     """(marker, host names, key) of a line; the key is None for comments and what is no entry."""
     fields = line.split()
     marker = fields.pop(0) if fields and fields[0].startswith("@") else ""
@@ -99,16 +97,16 @@ def _parsed(line: str) -> tuple[str, str, HostKey | None]:
 
 
 def _names_match(names: str, label: str) -> bool:
-    found = False
+    is_match = False
     for pattern in names.split(","):
         if pattern.startswith("|1|"):
-            found = found or _hash_matches(pattern, label)
+            is_match = is_match or _hash_matches(pattern, label)
         elif pattern.startswith("!"):
             if fnmatch.fnmatchcase(label, _glob(pattern[1:])):
                 return False
         elif fnmatch.fnmatchcase(label, _glob(pattern)):
-            found = True
-    return found
+            is_match = True
+    return is_match
 
 
 def _glob(pattern: str) -> str:
@@ -126,16 +124,16 @@ def _hash_matches(pattern: str, label: str) -> bool:
 
 
 def _is_only_about(line: str, label: str) -> bool:
-    marker, names, key = _parsed(line)
+    marker, names, key = _parse(line)
     return key is not None and not marker and "," not in names and "*" not in names and _names_match(names, label)
 
 
-def key_types_first(keys: Iterable[HostKey], supported: Iterable[str]) -> Iterator[str]:
+def key_types_first(keys: Iterable[HostKey], algorithms: Iterable[str]) -> Iterator[str]:
     """Key types in the order to ask a server for: those that we know of it first."""
-    known = {name for key in keys for name in _algorithms(key.type)}
-    ordered = list(supported)
-    yield from (name for name in ordered if name in known)
-    yield from (name for name in ordered if name not in known)
+    first = {name for key in keys for name in _algorithms(key.type)}
+    names = list(algorithms)
+    yield from (name for name in names if name in first)
+    yield from (name for name in names if name not in first)
 
 
 def _algorithms(key_type: str) -> tuple[str, ...]:

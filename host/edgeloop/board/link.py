@@ -1,4 +1,4 @@
-"""What every link shares: the answer of a command, bounded output, and a fetched file that appears whole or not.
+"""The part that links share: the answer of a command, bounded output, and a fetched file that appears whole or not.
 
 How a command gets to the board is left to `ssh` and `local`.
 """
@@ -28,18 +28,18 @@ class Completed:
 
     @property
     def last_words(self) -> str:
-        """The last line of stderr, cut to what fits into a message."""
+        """The last line of stderr, cut to fit into a message."""
         return last_line(self.stderr)
 
 
 def last_line(raw: bytes) -> str:
-    """The last line of what a program printed, printable and at most 300 characters."""
+    """The last line of a program's output, printable and at most 300 characters."""
     lines = raw[-4096:].decode("utf-8", "replace").strip().splitlines()
     return "".join(c if c.isprintable() else "?" for c in lines[-1])[:300] if lines else ""
 
 
-def shown(argv: Sequence[str]) -> str:
-    """A command as messages show it."""
+def command_line(argv: Sequence[str]) -> str:
+    """A command as messages have it."""
     text = shlex.join(argv)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -78,8 +78,8 @@ class CommandLink(ABC):
         status = self.exchange(
             argv,
             stdin,
-            self._bounded(out.extend, output_max, argv),
-            self._bounded(err.extend, STDERR_BYTES_MAX, argv),
+            self._with_limit(out.extend, output_max, argv),
+            self._with_limit(err.extend, STDERR_BYTES_MAX, argv),
             deadline_s,
         )
         return Completed(status, bytes(out), bytes(err))
@@ -98,8 +98,8 @@ class CommandLink(ABC):
                 status = self.exchange(
                     argv,
                     None,
-                    self._bounded(write, size_max, argv),
-                    self._bounded(err.extend, STDERR_BYTES_MAX, argv),
+                    self._with_limit(write, size_max, argv),
+                    self._with_limit(err.extend, STDERR_BYTES_MAX, argv),
                     deadline_s,
                 )
             if status != 0:
@@ -113,18 +113,18 @@ class CommandLink(ABC):
     def late(self, argv: Sequence[str], deadline_s: float) -> UnreachableError:
         """The error for a command whose deadline passed."""
         return UnreachableError(
-            f"{self.where}: no answer to `{shown(argv)}` within {deadline_s:g} s",
+            f"{self.where}: no answer to `{command_line(argv)}` within {deadline_s:g} s",
             next_step="see whether the board is up and its network answers",
         )
 
-    def _bounded(self, write: Sink, most: int, argv: Sequence[str]) -> Sink:
-        left = most
+    def _with_limit(self, write: Sink, most: int, argv: Sequence[str]) -> Sink:
+        rest = most
 
         def sink(data: bytes) -> None:
-            nonlocal left
-            left -= len(data)
-            if left < 0:
-                raise BoardError(f"{self.where}: `{shown(argv)}` sent more than {most} bytes; it was stopped")
+            nonlocal rest
+            rest -= len(data)
+            if rest < 0:
+                raise BoardError(f"{self.where}: `{command_line(argv)}` sent more than {most} bytes; it was stopped")
             write(data)
 
         return sink

@@ -25,8 +25,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop.board.link import last_line, shown
-from edgeloop.core.board import PowerMeterSpec as Declared
+from edgeloop.board.link import command_line, last_line
+from edgeloop.core.board import PowerMeterSpec
 from edgeloop.core.check import printable
 from edgeloop.errors import LabError
 
@@ -47,15 +47,15 @@ _POLL_S = 0.2
 class CommandMeter:
     """ports.PowerMeter by a child process in a group of its own."""
 
-    def __init__(self, declared: Declared, now_s: Callable[[], float] = time.monotonic) -> None:
-        self._command = list(declared.command)
-        self._name = f"power meter `{printable(shown(self._command))}`"
+    def __init__(self, spec: PowerMeterSpec, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._command = list(spec.command)
+        self._name = f"power meter `{printable(command_line(self._command))}`"
         self._now_s = now_s
         self._lock = threading.Condition()
-        self._arrived: array.array[float] = array.array("d")
+        self._arrival_s: array.array[float] = array.array("d")
         self._own: array.array[float] = array.array("d")
         self._watts: array.array[float] = array.array("d")
-        self._stamped: bool | None = None
+        self._has_own_clock: bool | None = None
         self._heard_s = 0.0
         self._second: tuple[int, int] = (0, 0)
         self._fault: str | None = None
@@ -71,11 +71,6 @@ class CommandMeter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    @property
-    def has_own_clock(self) -> bool:
-        """Whether its lines say when they were read."""
-        return self._stamped is True
 
     def start(self) -> None:
         """Start the command and wait for its first reading. Raises LabError."""
@@ -116,11 +111,11 @@ class CommandMeter:
         A clock of the meter's own is placed by the readings around those times only: it may drift over a long job.
         """
         with self._lock:
-            first = bisect_left(self._arrived, since_s - PLACED_BY_S)
-            last = bisect_right(self._arrived, until_s + PLACED_BY_S)
-            arrived, watts = np.array(self._arrived[first:last]), np.array(self._watts[first:last])
-            own = np.array(self._own[first:last]) if self._stamped else arrived
-        seconds = own + (arrived - own).min() if self._stamped and len(own) else arrived
+            first = bisect_left(self._arrival_s, since_s - PLACED_BY_S)
+            last = bisect_right(self._arrival_s, until_s + PLACED_BY_S)
+            arrival_s, watts = np.array(self._arrival_s[first:last]), np.array(self._watts[first:last])
+            own = np.array(self._own[first:last]) if self._has_own_clock else arrival_s
+        seconds = own + (arrival_s - own).min() if self._has_own_clock and len(own) else arrival_s
         first = max(0, int(np.searchsorted(seconds, since_s)) - 1)
         last = int(np.searchsorted(seconds, until_s, side="right")) + 1
         return np.stack([seconds[first:last], watts[first:last]])
@@ -157,7 +152,7 @@ class CommandMeter:
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
-        line, said = b"", b""
+        line, words = b"", b""
         with selectors.DefaultSelector() as selector, contextlib.suppress(OSError, ValueError):
             selector.register(process.stdout, selectors.EVENT_READ)
             selector.register(process.stderr, selectors.EVENT_READ)
@@ -167,20 +162,20 @@ class CommandMeter:
                     if not data:
                         selector.unregister(key.fileobj)
                     elif key.fileobj is process.stderr:
-                        said = (said + data)[-_STDERR_BYTES:]
+                        words = (words + data)[-_STDERR_BYTES:]
                     else:
                         line = self._take(line + data)
                 if process.stdout not in [key.fileobj for key in selector.get_map().values()]:
                     break
-        self._ended(process, said)
+        self._report_end(process, words)
 
-    def _ended(self, process: subprocess.Popen[bytes], said: bytes) -> None:
+    def _report_end(self, process: subprocess.Popen[bytes], words: bytes) -> None:
         if self._fault is not None or self._closing:
             return
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_END_WAIT_S)
-        status, last = process.returncode, last_line(said)
-        how = "closed its output" if status is None else _how_it_ended(status)
+        status, last = process.returncode, last_line(words)
+        how = "closed its output" if status is None else _ending(status)
         self._fail(how + (f": {last}" if last else ""))
 
     def _take(self, data: bytes) -> bytes:
@@ -208,27 +203,27 @@ class CommandMeter:
             return
         *own, watts = numbers
         with self._lock:
-            stamped = bool(own)
-            if self._stamped not in (None, stamped):
+            has_clock = bool(own)
+            if self._has_own_clock not in (None, has_clock):
                 self._set_fault("printed lines with and without SECONDS")
             elif abs(watts) > WATTS_MAX:
                 self._set_fault(f"printed {watts:g} W, more than {WATTS_MAX:g}")
-            elif stamped and self._own and own[0] < self._own[-1]:
+            elif has_clock and self._own and own[0] < self._own[-1]:
                 self._set_fault(f"went back in time, from {self._own[-1]:.6f} s to {own[0]:.6f} s")
             elif self._too_fast(now_s):
                 self._set_fault(f"printed more than {READINGS_A_SECOND_MAX:,} readings in a second")
             else:
-                self._stamped = stamped
+                self._has_own_clock = has_clock
                 self._keep(now_s, own, watts)
             self._lock.notify_all()
 
     def _keep(self, now_s: float, own: list[float], watts: float) -> None:
         self._heard_s = now_s
-        self._arrived.append(now_s)
+        self._arrival_s.append(now_s)
         self._own.extend(own)
         self._watts.append(watts)
         if len(self._watts) > READINGS_MAX:
-            for column in (self._arrived, self._own, self._watts):
+            for column in (self._arrival_s, self._own, self._watts):
                 del column[: READINGS_MAX // 4]
 
     def _too_fast(self, now_s: float) -> bool:
@@ -250,9 +245,9 @@ class CommandMeter:
             self._set_fault(f"printed nothing for {silent_s:.0f} s")
 
 
-def open_meter(declared: Declared) -> CommandMeter:
+def open_meter(spec: PowerMeterSpec) -> CommandMeter:
     """The meter of a board's file, not started yet."""
-    return CommandMeter(declared)
+    return CommandMeter(spec)
 
 
 def _numbers(text: str) -> list[float] | None:
@@ -267,7 +262,7 @@ def _numbers(text: str) -> list[float] | None:
     return numbers if all(map(math.isfinite, numbers)) else None
 
 
-def _how_it_ended(status: int) -> str:
+def _ending(status: int) -> str:
     if status >= 0:
         return f"ended with status {status}"
     try:

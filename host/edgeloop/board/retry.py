@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from edgeloop.board.job import AttemptFolder
 from edgeloop.core.board import Board
 from edgeloop.core.measurement import Attempt, MeasureRequest
 from edgeloop.errors import BoardError, BoardFullError, UnreachableError
-from edgeloop.ports import Bench, Watch
+from edgeloop.ports import Bench, Progress, Watch
+from edgeloop.records.samples import AttemptFolder
 
 ATTEMPTS_MAX = 3
 CLOSED = "closed"
@@ -59,5 +59,5 @@ class RetryingBench:
                     (attempt.folder / CLOSED).write_text(error.message + "\n", encoding="utf-8")
                 if attempt is attempts[-1]:
                     raise
-                watch(f"attempt {attempt.attempt + 1} closed: {error.message}", 0, len(request.schedule))
+                watch(Progress(f"attempt {attempt.attempt + 1} closed: {error.message}", total=len(request.schedule)))
         raise AssertionError("the last attempt returns or raises")

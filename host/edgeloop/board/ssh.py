@@ -62,11 +62,11 @@ class SshLink(CommandLink):
         self, argv: Sequence[str], stdin: bytes | Path | None, stdout: Sink, stderr: Sink, deadline_s: float
     ) -> int:
         ends_s = time.monotonic() + deadline_s
-        connection = self._connected(min(deadline_s, self._connect_timeout_s))
-        expired = threading.Event()
+        connection = self._ensure_connection(min(deadline_s, self._connect_timeout_s))
+        is_late = threading.Event()
 
         def expire() -> None:
-            expired.set()
+            is_late.set()
             connection.close()
 
         # paramiko waits without end in several places, on a frozen server too. Closing the connection ends them all.
@@ -83,7 +83,7 @@ class SshLink(CommandLink):
             raise
         except _SSH_ERRORS as error:
             connection.close()
-            if expired.is_set():
+            if is_late.is_set():
                 raise self.late(argv, deadline_s) from error
             raise UnreachableError(
                 f"{self.where}: the connection was lost: {_reason(error)}",
@@ -92,7 +92,7 @@ class SshLink(CommandLink):
         finally:
             watchdog.cancel()
 
-    def _connected(self, timeout_s: float) -> _Connection:
+    def _ensure_connection(self, timeout_s: float) -> _Connection:
         with self._lock:
             if self._connection is None or not self._connection.alive:
                 self._connection = _connect(self._hops, self._name, timeout_s, log_in=True)
@@ -188,7 +188,7 @@ def _connect(hops: Sequence[Hop], name: str, timeout_s: float, *, log_in: bool) 
     try:
         return _connect_once(hops, name, timeout_s, log_in=log_in)
     except HostKeyError:
-        if hops[-1].pinned is None:
+        if hops[-1].pinned_key is None:
             raise
         # A fingerprint does not tell its key's type, and a server shows one key of several: ask for the others.
         for family in _KEY_FAMILIES:
@@ -214,9 +214,9 @@ def _connect_once(
                     key_family=key_family if last else None,
                 )
             except _SSH_ERRORS as error:
-                said = connection.proxy_words()
+                words = connection.proxy_words()
                 raise UnreachableError(
-                    f"{hop.hostname}:{hop.port} does not answer as an SSH server: {said or _reason(error)}",
+                    f"{hop.hostname}:{hop.port} does not answer as an SSH server: {words or _reason(error)}",
                     next_step=f"see whether it is up: ssh -p {hop.port} {hop.user}@{hop.hostname}",
                 ) from error
     except BaseException:
@@ -229,12 +229,12 @@ def _connect_hop(
     connection: _Connection, hop: Hop, name: str, timeout_s: float, *, log_in: bool, key_family: str | None
 ) -> None:
     ends_s = time.monotonic() + timeout_s
-    known = known_keys(hop.known_hosts, hop.label)
+    host_keys = known_keys(hop.known_hosts, hop.label)
     transport = connection.add(hop, timeout_s)
     options = transport.get_security_options()
     options.ciphers = (*_FAST_CIPHERS, *(c for c in options.ciphers if c not in _FAST_CIPHERS))
-    if hop.pinned is None:
-        options.key_types = tuple(key_types_first(known.keys, options.key_types))
+    if hop.pinned_key is None:
+        options.key_types = tuple(key_types_first(host_keys.keys, options.key_types))
     elif key_family is not None:
         options.key_types = tuple(kind for kind in options.key_types if key_family in kind)
     left_s = max(0.1, ends_s - time.monotonic())
@@ -243,7 +243,7 @@ def _connect_hop(
     transport.start_client(timeout=left_s)
     if not log_in:
         return
-    _check_key(_shown_key(transport), hop, known.keys, known.revoked, name)
+    _check_key(_shown_key(transport), hop, host_keys.keys, host_keys.revoked_keys, name)
     transport.auth_timeout = max(0.1, ends_s - time.monotonic())
     _log_in(transport, hop)
     transport.set_keepalive(_KEEPALIVE_S)
@@ -254,52 +254,52 @@ def _shown_key(transport: paramiko.Transport) -> HostKey:
     return host_key(key.get_name(), key.get_base64())
 
 
-def _check_key(shown: HostKey, hop: Hop, known: Sequence[HostKey], revoked: frozenset[str], name: str) -> None:
+def _check_key(key: HostKey, hop: Hop, host_keys: Sequence[HostKey], revoked_keys: frozenset[str], name: str) -> None:
     """Nothing has been sent yet but the key exchange; nothing is sent where this raises."""
-    if shown.base64 in revoked:
-        raise HostKeyError(f"{hop}: the host key {shown.fingerprint} is marked as revoked in known_hosts")
-    wanted = (hop.pinned,) if hop.pinned else tuple(key.fingerprint for key in known)
-    if shown.fingerprint in wanted:
+    if key.base64 in revoked_keys:
+        raise HostKeyError(f"{hop}: the host key {key.fingerprint} is marked as revoked in known_hosts")
+    fingerprints = (hop.pinned_key,) if hop.pinned_key else tuple(key.fingerprint for key in host_keys)
+    if key.fingerprint in fingerprints:
         return
-    if wanted:
+    if fingerprints:
         raise HostKeyError(
-            f"{hop}: the {shown.type} host key is {shown.fingerprint}, not the pinned {' or '.join(wanted)};"
+            f"{hop}: the {key.type} host key is {key.fingerprint}, not the pinned {' or '.join(fingerprints)};"
             " nothing was sent",
             next_step=f"somebody else may answer there; if the board was installed anew: edgeloop targets trust {name}",
         )
     raise LabError(
-        f"{hop}: its {shown.type} host key {shown.fingerprint} is not known here; nothing was sent",
+        f"{hop}: its {key.type} host key {key.fingerprint} is not known here; nothing was sent",
         next_step=f"compare it with the board's own, then: edgeloop targets trust {name}",
     )
 
 
 def _log_in(transport: paramiko.Transport, hop: Hop) -> None:
     """Try the named identity files, then the agent's keys, then the default files. Raises LabError with all tried."""
-    tried: list[str] = []
-    for label, key in _identities(hop, tried):
-        tried.append(label)
+    attempts: list[str] = []
+    for label, key in _identities(hop, attempts):
+        attempts.append(label)
         try:
             more = transport.auth_publickey(hop.user, key)
         except paramiko.AuthenticationException:
             continue
         except paramiko.SSHException as error:
             if transport.is_active():  # such as an agent that refuses to sign
-                tried[-1] += f" ({_reason(error)})"
+                attempts[-1] += f" ({_reason(error)})"
                 continue
-            tried.append("then the server hung up")
+            attempts.append("then the server hung up")
             break
         if not more:
             return
-        tried[-1] += f" (accepted, but {' and '.join(more)} is wanted too, which edgeloop does not do)"
+        attempts[-1] += f" (accepted, but {' and '.join(more)} is wanted too, which edgeloop does not do)"
     raise LabError(
-        f"{hop}: the server took none of our keys; tried: {', '.join(tried) or 'none, there is no key'}",
+        f"{hop}: the server took none of our keys; tried: {', '.join(attempts) or 'none, there is no key'}",
         next_step="name the key with identity_file, or put it there:"
         f" ssh-copy-id -p {hop.port} {hop.user}@{hop.hostname}",
     )
 
 
-def _identities(hop: Hop, tried: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
-    """Keys with their labels, in the order to try; files that are no use are added to `tried` with the reason."""
+def _identities(hop: Hop, attempts: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
+    """Keys with their labels, in the order to try; files that are no use are added to `attempts` with the reason."""
 
     def files() -> Iterator[tuple[str, paramiko.PKey]]:
         for path in hop.identity_files:
@@ -307,11 +307,11 @@ def _identities(hop: Hop, tried: list[str]) -> Iterator[tuple[str, paramiko.PKey
                 yield str(path), paramiko.PKey.from_path(path)
             except FileNotFoundError:
                 if hop.named_identities:
-                    tried.append(f"{path} (no such file)")
+                    attempts.append(f"{path} (no such file)")
             except (paramiko.PasswordRequiredException, TypeError):
-                tried.append(f"{path} (encrypted; ssh-add it)")
+                attempts.append(f"{path} (encrypted; ssh-add it)")
             except (OSError, ValueError, paramiko.SSHException, UnknownKeyType) as error:
-                tried.append(f"{path} ({_reason(error)})")
+                attempts.append(f"{path} ({_reason(error)})")
 
     if hop.named_identities:
         yield from files()
@@ -321,14 +321,14 @@ def _identities(hop: Hop, tried: list[str]) -> Iterator[tuple[str, paramiko.PKey
 
 
 def _agent_keys(hop: Hop) -> Iterator[tuple[str, paramiko.PKey]]:
-    allowed = {key for path in hop.identity_files for key in _public_half(path)} if hop.identities_only else None
+    agent_keys = {key for path in hop.identity_files for key in _public_half(path)} if hop.identities_only else None
     try:
         agent = paramiko.Agent()
     except (paramiko.SSHException, OSError):
         return  # SSH_AUTH_SOCK names an agent that is gone
     with contextlib.closing(agent):
         for key in agent.get_keys():
-            if allowed is None or key.get_base64() in allowed:
+            if agent_keys is None or key.get_base64() in agent_keys:
                 yield f"agent's {key.get_name()}", key
 
 
@@ -352,7 +352,7 @@ def _converse(
     channel.exec_command(command)
     failures: list[BaseException] = []
 
-    def guarded(work: Callable[[], None]) -> None:
+    def run_guarded(work: Callable[[], None]) -> None:
         try:
             work()
         except (EdgeloopError, OSError, EOFError, paramiko.SSHException) as error:
@@ -373,12 +373,12 @@ def _converse(
             sink(data)
 
     threads = [
-        threading.Thread(target=guarded, args=(work,), daemon=True)
+        threading.Thread(target=run_guarded, args=(work,), daemon=True)
         for work in (feed, lambda: drain(channel.recv_stderr, stderr))
     ]
     for thread in threads:
         thread.start()
-    guarded(lambda: drain(channel.recv, stdout))
+    run_guarded(lambda: drain(channel.recv, stdout))
     for thread in threads:
         thread.join()
     if failures:
@@ -394,14 +394,14 @@ def _send(channel: paramiko.Channel, source: IO[bytes]) -> None:
         rest = memoryview(data)
         while rest:
             try:
-                sent = channel.send(bytes(rest[:_PACKET]))
+                count = channel.send(bytes(rest[:_PACKET]))
             except OSError:
                 if channel.closed:
                     return
                 raise
-            if sent == 0:
+            if count == 0:
                 return
-            rest = rest[sent:]
+            rest = rest[count:]
 
 
 def _reason(error: BaseException) -> str:

@@ -67,7 +67,7 @@ def list_(as_json: options.Json = False) -> None:
     """List virtual boards: running, stopped, or stale (gone without having been stopped)."""
     from edgeloop.app import virtual_boards
 
-    states, faults = virtual_boards.boards().listed()
+    states, faults = virtual_boards.boards().all_boards()
     for line in faults:
         typer.echo(line, err=True)
     if as_json:

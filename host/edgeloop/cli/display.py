@@ -13,8 +13,8 @@ from rich.text import Text
 from edgeloop.core.campaign import Budget
 from edgeloop.core.events import ArtifactBuilt, Entry, Judgement, NetworkTrained, SearchMoved, TrialAsked, TrialErrored
 from edgeloop.core.verdict import Outcome
+from edgeloop.ports import Progress
 
-_WAITS = ("waiting", "no connection", "tuning")
 _STYLE = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.INCONCLUSIVE: "yellow"}
 
 
@@ -24,8 +24,8 @@ class Waits:
     def __init__(self) -> None:
         self._waiting = False
 
-    def begins(self, what: str) -> bool:
-        before, self._waiting = self._waiting, what.startswith(_WAITS)
+    def begins(self, progress: Progress) -> bool:
+        before, self._waiting = self._waiting, progress.activity.is_worth_a_line
         return self._waiting and not before
 
 
@@ -61,11 +61,11 @@ class Display:
             self._line(Text(self._stage))
         self._refresh()
 
-    def progress(self, what: str, done: float, total: float) -> None:
-        share = f"{done / total:4.0%}" if total else ""
-        self._step = f"{what} {share}"
-        if self._waits.begins(what) and self._live is None:
-            self._line(Text(f"  {what}"))
+    def progress(self, progress: Progress) -> None:
+        share = f"{progress.done / progress.total:4.0%}" if progress.total else ""
+        self._step = f"{progress.text} {share}"
+        if self._waits.begins(progress) and self._live is None:
+            self._line(Text(f"  {progress.text}"))
         self._refresh()
 
     def entry(self, entry: Entry) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from edgeloop.ports import Watch
+    from edgeloop.ports import Progress, Watch
     from edgeloop.reports.plan_cost import PlanCost
 
 
@@ -59,10 +59,10 @@ def print_measurements(measure: Callable[[Watch], Sequence[Result]], *, json: bo
     stderr, waits = Console(stderr=True), Waits()
     with stderr.status("connecting") as status:
 
-        def watch(text: str, done: int, total: int) -> None:
-            status.update(f"{text} {done}/{total}")
-            if waits.begins(text) and not stderr.is_terminal:
-                stderr.print(text, soft_wrap=True, highlight=False)
+        def watch(progress: Progress) -> None:
+            status.update(f"{progress.text} {progress.done:g}/{progress.total:g}")
+            if waits.begins(progress) and not stderr.is_terminal:
+                stderr.print(progress.text, soft_wrap=True, highlight=False)
 
         results = measure(watch)
     if json:

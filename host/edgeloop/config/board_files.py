@@ -85,7 +85,7 @@ def resolve(target: str, beside: Path | None = None) -> list[Board]:
     of the files that do.
     """
     if target.startswith("tag:"):
-        return _tagged(target.removeprefix("tag:"), beside)
+        return _boards_with_tag(target.removeprefix("tag:"), beside)
     if "@" in target:
         return [_ad_hoc(target)]
     if not _NAME.match(target):
@@ -100,9 +100,9 @@ def resolve(target: str, beside: Path | None = None) -> list[Board]:
             f"{target} is a board model, not a board",
             next_step=f"add a board of it: {command_line('targets add', 'NAME', ssh='user@host', model=target)}",
         )
-    known = [item.name for item in inventory(beside)]
+    names = [item.name for item in inventory(beside)]
     raise UserError(
-        f"no board {target!r}; found {', '.join(known)}",
+        f"no board {target!r}; found {', '.join(names)}",
         next_step=f"add it with: {command_line('targets add', target, ssh='user@host')}, or name it as user@host",
     )
 
@@ -126,17 +126,17 @@ def resolve_all(targets: Sequence[str], beside: Path | None = None) -> list[Boar
 
 def inventory(beside: Path | None = None) -> list[BoardListing]:
     """Every board that has a name, sorted; files with faults are listed with them, and `local` is always there."""
-    found: dict[str, BoardListing] = {}
+    listings: dict[str, BoardListing] = {}
     for path in _board_files(beside):
-        if path.stem in found:
+        if path.stem in listings:
             continue
         try:
-            found[path.stem] = BoardListing(path.stem, path, read_board(path, beside))
+            listings[path.stem] = BoardListing(path.stem, path, read_board(path, beside))
         except ConfigError as error:
-            found[path.stem] = BoardListing(path.stem, path, None, tuple(error.lines()))
-    if LOCAL not in found:
-        found[LOCAL] = BoardListing(LOCAL, None, local_board())
-    return [found[name] for name in sorted(found)]
+            listings[path.stem] = BoardListing(path.stem, path, None, tuple(error.lines()))
+    if LOCAL not in listings:
+        listings[LOCAL] = BoardListing(LOCAL, None, local_board())
+    return [listings[name] for name in sorted(listings)]
 
 
 def local_board() -> Board:
@@ -161,9 +161,9 @@ def read_board(path: Path, beside: Path | None = None) -> Board:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Fault(where, f"can't be read: {error}")]) from error
     faults = list(_unbuilt(plain, where))
-    declared: BoardFile | None = None
+    board_file: BoardFile | None = None
     try:
-        declared = parse_as(BoardFile, plain, where)
+        board_file = parse_as(BoardFile, plain, where)
     except ConfigError as error:
         faults.extend(error.faults)
     extends = plain.get("extends")
@@ -182,9 +182,9 @@ def read_board(path: Path, beside: Path | None = None) -> Board:
         faults.append(Fault(f"{where}: ssh", "missing", "add [ssh] with host and user"))
     if isinstance(extends, str) and extends == LOCAL and "ssh" in plain:
         faults.append(Fault(f"{where}: ssh", "this machine is not reached over SSH", "remove [ssh]"))
-    if faults or declared is None or model is None:
+    if faults or board_file is None or model is None:
         raise ConfigError(faults)
-    return _joined(path, declared, model)
+    return _join(path, board_file, model)
 
 
 def find_model(name: str, beside: Path | None = None) -> BoardModel:
@@ -196,24 +196,24 @@ def find_model(name: str, beside: Path | None = None) -> BoardModel:
     return load_model(name)
 
 
-def _joined(path: Path, declared: BoardFile, model: BoardModel) -> Board:
-    local = declared.extends == LOCAL
-    runtime = {**model.runtime.model_dump(), **declared.runtime.model_dump(exclude_unset=True)}
-    if local and not {"python"} & (model.runtime.model_fields_set | declared.runtime.model_fields_set):
+def _join(path: Path, board_file: BoardFile, model: BoardModel) -> Board:
+    local = board_file.extends == LOCAL
+    runtime = {**model.runtime.model_dump(), **board_file.runtime.model_dump(exclude_unset=True)}
+    if local and not {"python"} & (model.runtime.model_fields_set | board_file.runtime.model_fields_set):
         runtime["python"] = sys.executable
-    environment = {**model.environment.model_dump(), **declared.environment.model_dump(exclude_unset=True)}
+    environment = {**model.environment.model_dump(), **board_file.environment.model_dump(exclude_unset=True)}
     return Board(
         name=path.stem,
         model=model,
         kind="local" if local else "ssh",
-        ssh=declared.ssh,
-        serial=declared.serial,
-        tags=declared.tags,
-        emulated=declared.emulated,
+        ssh=board_file.ssh,
+        serial=board_file.serial,
+        tags=board_file.tags,
+        emulated=board_file.emulated,
         runtime=Runtime.model_validate(runtime),
         environment=BoardEnvironment.model_validate(environment),
-        power_meter=_meter_beside(declared.power_meter, path) or model.power_meter,
-        delegate=_delegates(declared.delegate, model.delegate, path),
+        power_meter=_meter_beside(board_file.power_meter, path) or model.power_meter,
+        delegate=_delegates(board_file.delegate, model.delegate, path),
         path=str(path),
     )
 
@@ -224,11 +224,11 @@ def _meter_beside(meter: PowerMeterSpec | None, path: Path) -> PowerMeterSpec | 
     return meter.model_copy(update={"command": _from_its_folder(meter.command, path)})
 
 
-def _delegates(own: Sequence[Delegate], shared: Sequence[Delegate], path: Path) -> tuple[Delegate, ...]:
+def _delegates(own: Sequence[Delegate], of_model: Sequence[Delegate], path: Path) -> tuple[Delegate, ...]:
     """A board's own, and those of its model that have other names."""
     names = {delegate.name for delegate in own}
     mine = [d.model_copy(update={"compile_command": _from_its_folder(d.compile_command, path)}) for d in own]
-    return (*mine, *(delegate for delegate in shared if delegate.name not in names))
+    return (*mine, *(delegate for delegate in of_model if delegate.name not in names))
 
 
 def _from_its_folder(command: tuple[str, ...], path: Path) -> tuple[str, ...]:
@@ -268,21 +268,21 @@ def _ad_hoc(address: str) -> Board:
     )
 
 
-def _tagged(tag: str, beside: Path | None) -> list[Board]:
-    listed = inventory(beside)
+def _boards_with_tag(tag: str, beside: Path | None) -> list[Board]:
+    listings = inventory(beside)
     # A file that can't be read may carry the tag: measuring fewer boards without a word would be a lie.
-    faulty = [Fault(str(item.path), line.removeprefix(f"{item.path}: ")) for item in listed for line in item.faults]
+    faulty = [Fault(str(item.path), line.removeprefix(f"{item.path}: ")) for item in listings for line in item.faults]
     if faulty:
         raise ConfigError(faulty)
-    boards = [item.board for item in listed if item.board is not None]
-    chosen = [board for board in boards if tag in board.tags]
-    if not chosen:
+    boards = [item.board for item in listings if item.board is not None]
+    with_tag = [board for board in boards if tag in board.tags]
+    if not with_tag:
         tags = sorted({tag for board in boards for tag in board.tags})
         raise UserError(
             f"no board has the tag {tag!r}",
             next_step=f"tags are {', '.join(tags)}" if tags else "give a board's file the key tags",
         )
-    return chosen
+    return with_tag
 
 
 def _places(name: str, beside: Path | None) -> list[Path]:
@@ -309,7 +309,7 @@ def _board_files(beside: Path | None) -> Iterator[Path]:
 
 
 def _kind(path: Path) -> Literal["board", "model", "other", "unreadable"]:
-    """What a file sets out to declare; whoever reads it in earnest reports its faults."""
+    """The kind of thing that a file sets out to declare; whoever reads it in earnest reports its faults."""
     try:
         keys = set(parse_toml(path.read_text(encoding="utf-8"), str(path)))
     except (OSError, UnicodeDecodeError, ConfigError):

@@ -31,6 +31,12 @@ def wrong(name: str, fact: str, next_step: str, requirement: str | None = None) 
     return Check(name=name, state="wrong", found=fact, wanted=requirement, next_step=next_step)
 
 
+def one_bounded_line(text: str) -> str:
+    """Words of a board or a runtime as a part of a message: one line, bounded, nothing that a terminal might obey."""
+    line = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else "?" for letter in line)[:300]
+
+
 def printable(text: str) -> str:
     """Words that come from a board, as they may go to a terminal or a file: bounded, without control characters."""
     return "".join(letter for letter in text if letter.isprintable())[:200].strip()

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from edgeloop.core.artifact import Artifact
+from edgeloop.core.conditions import ConditionsDigest
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.measurement import Summary, Trust
@@ -141,8 +142,8 @@ class Judgement(Frozen):
     reference: Summary | None
     trust: Trust | None
     verdict: Verdict
-    conditions: dict[str, Any] = {}
-    """A digest of the conditions; the whole is with the samples."""
+    conditions: ConditionsDigest = ConditionsDigest()
+    """The whole is with the samples."""
     emulated: bool = False
     """Measured on an emulated board: its times mean nothing as times."""
     seconds: float

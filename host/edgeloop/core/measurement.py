@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Delegate
+from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.network import BoardEngine
 from edgeloop.core.plan import Environment, Plan
@@ -139,8 +140,7 @@ class Session:
     """VmHWM of the session process."""
     runtime_rss_bytes: int | None
     """What the runtime alone took before the model was loaded."""
-    conditions: Mapping[str, Any]
-    """`before`, `during` (list), `after`, `calibration_ns`: as edgeloop_agent.conditions writes them."""
+    conditions: SessionConditions
     boot_id: str
     overhead_ns: int | None = None
     """The same timed interval around calls that do nothing: what of each latency is the agent's own, at most."""

@@ -15,6 +15,7 @@ from edgeloop.analysis.accuracy import Scores
 from edgeloop.analysis.scoring import Scorer
 from edgeloop.analysis.subject_data import SubjectData, summarise_subject
 from edgeloop.analysis.verdict import judge
+from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.events import Judgement, Split, Trial
 from edgeloop.core.frozen import key_of
 from edgeloop.core.limits import LimitSet
@@ -153,7 +154,7 @@ def _session(index: int, label: str, session: TimedSession, where: str) -> Sessi
         first_ns=session.first_ns,
         peak_rss_bytes=session.peak_rss_bytes,
         runtime_rss_bytes=session.runtime_rss_bytes,
-        conditions={},
+        conditions=SessionConditions(),
         boot_id="",
     )
 

@@ -18,7 +18,7 @@ from edgeloop.errors import EdgeloopError, HarnessError, StationError
 from edgeloop.loop.adapters import Adapters, RunFacts
 from edgeloop.loop.replay import EventReplay
 from edgeloop.loop.training_phases import Source, TrainingPhase, phases
-from edgeloop.ports import Bench, Builder, Strategy, TrainedNetwork, TrainingJob
+from edgeloop.ports import Bench, Builder, Progress, Strategy, TrainedNetwork, TrainingJob
 from edgeloop.search.size_model import degree
 from edgeloop.sentences import Argument, Sentence
 
@@ -195,7 +195,7 @@ class TrainAndBuild:
             raise
 
     def _training_progress(self, what: str, fraction: float) -> None:
-        self._adapters.observer.progress(what, fraction, 1.0)
+        self._adapters.observer.progress(Progress(what, done=fraction, total=1.0))
 
     # while a remote board measures, the host trains and builds what may be asked next
 

@@ -14,11 +14,24 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file under another name and rename it: a reader sees the old content or the new one. Raises OSError."""
+def write_whole(path: Path, content: str | bytes, *, durable: bool = False, mode: int = 0o666) -> None:
+    """Write a file under another name and rename it: a reader sees the old content or the new one.
+
+    `durable`: the content is on the disk before it has its name. `mode`: of the file, less the umask. Raises
+    OSError, and leaves nothing half written.
+    """
     partial = _partial(path)
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    partial.replace(path)
+    try:
+        partial.touch(mode=mode)
+        with partial.open("wb") as handle:
+            handle.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                handle.flush()
+                os.fsync(handle.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def copy_whole(source: Path, path: Path) -> None:

@@ -16,7 +16,7 @@ from edgeloop.core.measurement import Interval, Summary
 from edgeloop.core.metric import Metric
 from edgeloop.core.metrics import compared_readings
 from edgeloop.core.verdict import Outcome
-from edgeloop.reports.conditions import declared, found
+from edgeloop.reports.conditions import conditions_line, environment_line
 from edgeloop.reports.figures import latency_with_interval, metric_with_interval, ms
 from edgeloop.reports.text import EMULATED, STYLE, finding_line
 
@@ -95,8 +95,8 @@ class _ComparedReport:
         if agreement is not None:
             yield f"agreement: {metric_with_interval(agreement)} on {agreement.n:,} samples"
         if self.judgement.environment is not None:
-            yield f"declared: {declared(self.judgement.environment)}"
-            yield f"found: {found(self.judgement.conditions)}"
+            yield f"declared: {environment_line(self.judgement.environment)}"
+            yield f"found: {conditions_line(self.judgement.conditions)}"
         trust = self.judgement.trust
         if trust is not None and trust.unknown:
             yield f"not known: {', '.join(trust.unknown)}"

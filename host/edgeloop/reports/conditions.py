@@ -1,9 +1,10 @@
-"""The declared environment and the conditions that were found, in words."""
+"""The declared environment and a measurement's conditions, in words."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from edgeloop.core.conditions import ConditionsDigest
 from edgeloop.core.plan import Environment
 
 
@@ -18,7 +19,7 @@ def flat(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-_FOUND_FIRST = (
+_FIRST_KEYS = (
     "temperature_c",
     "clock_mhz",
     "governor",
@@ -30,27 +31,28 @@ _FOUND_FIRST = (
 )
 
 
-def declared(environment: Environment | None) -> str:
+def environment_line(environment: Environment | None) -> str:
     """The declared environment in words; a dash in records of before it was kept."""
     if environment is None:
         return "-"
-    told = [
+    words = [
         f"governor {environment.governor}",
         f"clock {environment.clock}",
         f"throttling {environment.throttling}",
         f"under-voltage {environment.under_voltage}",
     ]
     if environment.expected_clock_mhz is not None:
-        told[1] += f", {environment.expected_clock_mhz:g} MHz expected"
+        words[1] += f", {environment.expected_clock_mhz:g} MHz expected"
     if environment.throttling == "soak":
-        told[2] += f" (flat within {environment.soak_max_s:g} s)"
+        words[2] += f" (flat within {environment.soak_max_s:g} s)"
     if environment.start_temperature_max_c is not None:
-        told.append(f"start at {environment.start_temperature_max_c:g} C at most")
+        words.append(f"start at {environment.start_temperature_max_c:g} C at most")
     if environment.foreign_load_max_pct is not None:
-        told.append(f"load of others {environment.foreign_load_max_pct:g} % at most")
-    return "; ".join(told)
+        words.append(f"load of others {environment.foreign_load_max_pct:g} % at most")
+    return "; ".join(words)
 
 
-def found(conditions: dict[str, Any]) -> str:
-    """The conditions that were found, those that are declared about first, in a line."""
-    return "; ".join(f"{name} {flat(conditions[name])}" for name in _FOUND_FIRST if name in conditions)
+def conditions_line(digest: ConditionsDigest) -> str:
+    """The conditions that an environment declares something about, in a line."""
+    conditions = digest.entries()
+    return "; ".join(f"{name} {flat(conditions[name])}" for name in _FIRST_KEYS if name in conditions)

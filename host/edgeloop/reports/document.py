@@ -134,7 +134,7 @@ def _delegate(summary: Summary) -> dict[str, Any]:
 def _judgement(judgement: Judgement, limits_given: bool) -> dict[str, Any]:
     return {
         "environment": judgement.environment.model_dump(mode="json") if judgement.environment else None,
-        "conditions": judgement.conditions,
+        "conditions": judgement.conditions.entries(),
         "trust": judgement.trust.model_dump(mode="json") if judgement.trust else None,
         "findings": [finding.model_dump(mode="json") for finding in judgement.verdict.findings],
         "verdict": judgement.verdict.outcome.value if limits_given else None,

@@ -10,7 +10,7 @@ from edgeloop.core.units import number
 from edgeloop.core.verdict import Family, Finding, Outcome
 from edgeloop.processes.files import write_whole
 from edgeloop.reports.chart import Line, Mark, scatter, shape
-from edgeloop.reports.conditions import declared, flat
+from edgeloop.reports.conditions import environment_line, flat
 from edgeloop.reports.figures import meter_lines, stage_with_interval
 from edgeloop.reports.front import front_charts, front_rows, headings
 from edgeloop.reports.run_view import RunView, TrialRow, chain, limit_title, more_needed
@@ -57,7 +57,7 @@ def text(entries: Sequence[Entry]) -> str:
         "stage": stage_with_interval,
         "meter": meter_lines,
         "flat": flat,
-        "declared": declared,
+        "declared": environment_line,
         "under": under,
     }
     run = RunView.of(entries)

@@ -17,7 +17,7 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Entry, Judgement
 from edgeloop.core.units import number
 from edgeloop.core.verdict import Finding, Outcome
-from edgeloop.reports.conditions import declared, found
+from edgeloop.reports.conditions import conditions_line, environment_line
 from edgeloop.reports.figures import clauses, figure_lines
 from edgeloop.reports.front import front_rows, front_table
 from edgeloop.reports.profile import ProfileReport
@@ -133,9 +133,9 @@ class _MeasureReport:
             yield "engine", summary.run_by
         yield from figure_lines(judgement)
         if judgement.environment is not None:
-            yield "declared", declared(judgement.environment)
-        if judgement.conditions:
-            yield "found", found(judgement.conditions)
+            yield "declared", environment_line(judgement.environment)
+        if not judgement.conditions.is_empty:
+            yield "found", conditions_line(judgement.conditions)
         if judgement.trust is not None and judgement.trust.unknown:
             yield "not known", ", ".join(judgement.trust.unknown)
 

@@ -70,7 +70,7 @@ class LoopbackSshd:
 
     @property
     def ssh(self) -> Ssh:
-        """How to reach it, with its host key pinned."""
+        """The way to reach it, with its host key pinned."""
         return Ssh(
             host=self.host,
             port=self.port,
@@ -155,8 +155,8 @@ class LoopbackSshd:
         """End processes whose command line names this board's own folder: supervisors and sessions of its jobs."""
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                named = self.state_dir.encode() in (entry / "cmdline").read_bytes()
-                if named and int(entry.name) != os.getpid():
+                is_ours = self.state_dir.encode() in (entry / "cmdline").read_bytes()
+                if is_ours and int(entry.name) != os.getpid():
                     os.kill(int(entry.name), signal.SIGKILL)
 
 

@@ -81,7 +81,7 @@ def _places(folder: Path) -> Places:
 
 def _end_all(folder: Path) -> None:
     boards = VirtualBoards(_places(folder))
-    for item in boards.listed()[0]:
+    for item in boards.all_boards()[0]:
         with contextlib.suppress(UserError):  # removed since it was listed
             boards.kill(item.declaration.name)
     shutil.rmtree(folder, ignore_errors=True)

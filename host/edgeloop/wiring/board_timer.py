@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import MeasureRequest, ScheduleStep, Subject
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.errors import BuildError
-from edgeloop.ports import Bench
+from edgeloop.ports import Bench, Watch
 
 _LABEL = "candidates"
 
@@ -29,7 +28,7 @@ class BoardTimer:
         engine: str,
         folder: Path,
         environment: Environment,
-        watch: Callable[[str, int, int], None],
+        watch: Watch,
     ) -> None:
         self._bench = bench
         self._engine = engine

@@ -14,7 +14,7 @@ from edgeloop.builders.tvm.builder import TvmBuilder
 from edgeloop.builders.tvm.tuning import Tuner
 from edgeloop.core.campaign import Campaign
 from edgeloop.engines.registry import DEFAULT, ENGINES, TVM
-from edgeloop.ports import Bench, Builder, Observer
+from edgeloop.ports import Activity, Bench, Builder, Observer, Progress
 from edgeloop.wiring.board_timer import BoardTimer
 from edgeloop.wiring.clock import SystemClock
 from edgeloop.wiring.processors import tvm_target
@@ -140,4 +140,6 @@ def _tuner(site: BuilderSite) -> Tuner:
     """Tunes on one board, for all boards of its model."""
     campaign, folder, observer = site.campaign, site.folder / "tuning", site.observer
     timer = BoardTimer(site.bench, TVM.name, folder / "samples", campaign.environment, observer.progress)
-    return Tuner(campaign.tuning, timer, folder, SystemClock(), lambda line: observer.progress(line, 0, 0))
+    return Tuner(
+        campaign.tuning, timer, folder, SystemClock(), lambda line: observer.progress(Progress(line, Activity.TUNING))
+    )

@@ -17,7 +17,7 @@ from edgeloop.core.program import ProgramSpec
 from edgeloop.engines.registry import ENGINES, EXEC, LITERT, TFLITE_RUNTIME, TVM
 from edgeloop.errors import Fault, ModelError
 from edgeloop.host_runtime.tflite import read_library, read_tflite
-from edgeloop.ports import Bench, Watch
+from edgeloop.ports import Bench, Progress, Watch
 from edgeloop.ready_models.converted import Conversion, converted, converted_root, is_convertible
 from edgeloop.ready_models.exec_program import pack_program, read_program
 from edgeloop.ready_models.tvm import compiled, compiled_root, inspected, is_compilable
@@ -98,7 +98,7 @@ def compile_with_tvm(artifact: Artifact, bench: Bench, where: str, watch: Watch)
     """Compile a file that was opened for the processor of a board, or find it compiled."""
     shapes = {spec.name: spec.shape for spec in artifact.inputs}
     path, target = Path(artifact.path), tvm_target(bench, where)
-    watch(f"compiling {path.name} for {target}", 0, 1)
+    watch(Progress(f"compiling {path.name} for {target}", total=1))
     return compiled(path, Conversion(shapes=shapes), target, compiled_root())
 
 

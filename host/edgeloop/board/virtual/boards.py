@@ -31,6 +31,7 @@ from edgeloop.config.board_files import user_folder
 from edgeloop.config.board_models import LOCAL, model_names
 from edgeloop.core.frozen import Frozen
 from edgeloop.errors import LabError, UserError
+from edgeloop.processes.files import write_whole
 from edgeloop.sentences import Argument, Sentence
 
 Cpu = Literal["cortex-a53", "cortex-a72", "cortex-a76"]
@@ -39,7 +40,7 @@ _DECLARATION = "board.json"
 
 
 class Declaration(Frozen):
-    """board.json: what a board was made as."""
+    """board.json: the board as it was created."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)
@@ -52,7 +53,7 @@ class Declaration(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class VirtualBoardListing:
-    """One board, and what its process says now."""
+    """One board, and the state of its process."""
 
     declaration: Declaration
     state: State
@@ -62,7 +63,7 @@ class VirtualBoardListing:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where virtual boards are kept on this host."""
+    """The folders of virtual boards on this host."""
 
     data: Path = field(default_factory=lambda: user_data_path("edgeloop") / "boards")
     images: Path = field(default_factory=lambda: user_cache_path("edgeloop") / "virtual")
@@ -79,7 +80,7 @@ class VirtualBoards:
         self, name: str, *, arch: str, cpu: str, memory_mib: int, mirror: str | None, say: Callable[[str], None]
     ) -> Path:
         """Make a board and its board file; return that file's path. A failure leaves neither."""
-        declaration = _declared(name, arch, cpu, memory_mib)
+        declaration = _declaration_of(name, arch, cpu, memory_mib)
         check_programs()
         file, folder = self._file(name), self._folder(name)
         for place in (file, folder):
@@ -87,17 +88,17 @@ class VirtualBoards:
                 raise UserError(f"{place} exists already", next_step=_other_name(name, virtual=folder.is_dir()))
         if name == LOCAL or name in model_names():
             raise UserError(f"{name!r} has a meaning of its own", next_step="choose another name")
-        made = image.image_for(image.Spec(arch=declaration.arch), self._places.images, mirror=mirror, say=say)
-        with _written(self._places.data):
+        image_files = image.image_for(image.Spec(arch=declaration.arch), self._places.images, mirror=mirror, say=say)
+        with _translate_errors(self._places.data):
             self._places.data.mkdir(parents=True, exist_ok=True, mode=0o700)
             image.check_room(self._places.data, image.COPY_MIB)
             with tempfile.TemporaryDirectory(prefix=".making-", dir=self._places.data) as work:
-                making = Path(work) / "board"
-                making.mkdir(mode=0o700)
-                fingerprint = _fill(making, made, declaration)
-                making.rename(folder)
+                new_folder = Path(work) / "board"
+                new_folder.mkdir(mode=0o700)
+                fingerprint = _fill(new_folder, image_files, declaration)
+                new_folder.rename(folder)
         try:
-            with _written(file):
+            with _translate_errors(file):
                 _write_new(file, _document(declaration, fingerprint, folder / "id_ed25519"))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -107,7 +108,7 @@ class VirtualBoards:
     def start(self, name: str) -> int:
         """Start a board and wait for its sshd; return its port, which its file has from then on."""
         check_programs()
-        with self._held(name) as (declaration, machine):
+        with self._locked_board(name) as (declaration, machine):
             if machine.state() == "running":
                 raise UserError(
                     f"{name} runs already, at port {declaration.port}", next_step=f"edgeloop board stop {name}"
@@ -122,26 +123,26 @@ class VirtualBoards:
 
     def stop(self, name: str) -> tuple[State, bool]:
         """Power a board off; return the state it was in, and whether it went by itself."""
-        with self._held(name) as (_, machine):
+        with self._locked_board(name) as (_, machine):
             before = machine.state()
             return before, machine.stop()
 
     def kill(self, name: str) -> None:
         """Pull a board's plug."""
-        with self._held(name) as (_, machine):
+        with self._locked_board(name) as (_, machine):
             machine.kill()
 
     def remove(self, name: str) -> None:
         """Delete a stopped board, its keys and its board file; the image stays for others."""
-        with self._held(name) as (_, machine):
+        with self._locked_board(name) as (_, machine):
             if machine.state() == "running":
                 raise UserError(f"{name} is running", next_step=f"edgeloop board stop {name}")
             self._file(name).unlink(missing_ok=True)
             shutil.rmtree(self._folder(name))
 
-    def listed(self) -> tuple[list[VirtualBoardListing], list[str]]:
+    def all_boards(self) -> tuple[list[VirtualBoardListing], list[str]]:
         """Every board by name, and a line for each folder that is none."""
-        found, faults = [], []
+        boards, faults = [], []
         for folder in sorted(self._places.data.glob("*/")) if self._places.data.is_dir() else []:
             if folder.name.startswith("."):
                 continue
@@ -152,8 +153,8 @@ class VirtualBoards:
                 continue
             machine = self._machine(declaration)
             pid = machine.pid()
-            found.append(VirtualBoardListing(declaration, machine.state(), pid, self._file(folder.name)))
-        return found, faults
+            boards.append(VirtualBoardListing(declaration, machine.state(), pid, self._file(folder.name)))
+        return boards, faults
 
     def state(self, name: str) -> State | None:
         """The state of a board; None where no virtual board has that name."""
@@ -180,16 +181,16 @@ class VirtualBoards:
                 raise UserError(
                     f"{path}: can't be read as a virtual board", next_step=f"delete {path.parent}"
                 ) from error
-            known = ", ".join(sorted(item.declaration.name for item in self.listed()[0])) or "none"
+            names = ", ".join(sorted(item.declaration.name for item in self.all_boards()[0])) or "none"
             raise UserError(
-                f"no virtual board {name!r}; there are {known}", next_step=f"edgeloop board create {name}"
+                f"no virtual board {name!r}; there are {names}", next_step=f"edgeloop board create {name}"
             ) from error
         if declaration.name != name:
             raise UserError(f"{path}: is the board {declaration.name!r}", next_step="put its folder back")
         return declaration
 
     @contextmanager
-    def _held(self, name: str) -> Iterator[tuple[Declaration, Machine]]:
+    def _locked_board(self, name: str) -> Iterator[tuple[Declaration, Machine]]:
         """One command at a time for one board."""
         if not _is_name(name):
             raise UserError(f"{name!r} can't be a board's name", next_step=_NAMES)
@@ -202,9 +203,9 @@ class VirtualBoards:
     def _move_to(self, declaration: Declaration, port: int) -> None:
         """Write down the port of this start. Both files are replaced whole: whoever reads one sees old or new."""
         folder, file = self._folder(declaration.name), self._file(declaration.name)
-        with _written(file):
+        with _translate_errors(file):
             fresh = declaration.model_copy(update={"port": port})
-            _replace(folder / _DECLARATION, fresh.model_dump_json())
+            write_whole(folder / _DECLARATION, fresh.model_dump_json())
             try:
                 document = tomlkit.parse(file.read_text(encoding="utf-8"))
                 document["ssh"]["port"] = port
@@ -213,13 +214,13 @@ class VirtualBoards:
                 fingerprint = _fingerprint((folder / "host_key.pub").read_text(encoding="ascii"))
                 document = _document(fresh, fingerprint, folder / "id_ed25519")
             file.parent.mkdir(parents=True, exist_ok=True)
-            _replace(file, tomlkit.dumps(document))
+            write_whole(file, tomlkit.dumps(document))
 
 
 _NAMES = "use letters, digits, dots, dashes and underscores, at most 64"
 
 
-def _declared(name: str, arch: str, cpu: str, memory_mib: int) -> Declaration:
+def _declaration_of(name: str, arch: str, cpu: str, memory_mib: int) -> Declaration:
     for value, names, place in ((arch, get_args(image.Arch), Argument("arch")), (cpu, get_args(Cpu), Argument("cpu"))):
         if value not in names:
             what = Sentence("{} {} is unknown", place, repr(value))
@@ -246,10 +247,10 @@ def _other_name(name: str, *, virtual: bool) -> str:
     return f"choose another name, or: edgeloop board remove {name}" if virtual else "choose another name"
 
 
-def _fill(folder: Path, made: image.Image, declaration: Declaration) -> str:
+def _fill(folder: Path, image_files: image.Image, declaration: Declaration) -> str:
     """Write a new board's folder; return the fingerprint of its host key."""
-    image.copy_sparse(made.disk, folder / "root.img")
-    image.copy_sparse(made.kernel, folder / "vmlinuz")
+    image.copy_sparse(image_files.disk, folder / "root.img")
+    image.copy_sparse(image_files.kernel, folder / "vmlinuz")
     host_private, host_public = _new_key()
     user_private, user_public = _new_key()
     own = [
@@ -258,7 +259,7 @@ def _fill(folder: Path, made: image.Image, declaration: Declaration) -> str:
         initramfs.Member("board/authorized_keys", 0o644, user_public.encode()),
         initramfs.Member("board/hostname", 0o644, f"{declaration.name}\n".encode()),
     ]
-    common = made.initrd.read_bytes()
+    common = image_files.initrd.read_bytes()
     padding = b"\0" * (-len(common) % initramfs.ALIGNMENT)
     for name, raw, mode in (
         ("initrd", common + padding + initramfs.archive(own), 0o600),
@@ -308,7 +309,7 @@ def _document(declaration: Declaration, fingerprint: str, identity: Path) -> tom
 
 
 @contextmanager
-def _written(place: Path) -> Iterator[None]:
+def _translate_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -319,9 +320,3 @@ def _write_new(path: Path, document: tomlkit.TOMLDocument) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8") as handle:
         handle.write(tomlkit.dumps(document))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -6,7 +6,6 @@ An image holds no key and belongs to no board; each board starts from a copy of 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from edgeloop.board.virtual import needs, rootfs
 from edgeloop.board.virtual.mirror import checked_mirror, mirror_of_host, proxies_of_host
 from edgeloop.core.frozen import Frozen, key_of
 from edgeloop.errors import HarnessError, LabError
+from edgeloop.processes.files import sha256_of
 from edgeloop.sentences import Argument, Sentence
 
 Arch = Literal["arm64", "armhf"]
@@ -32,9 +32,9 @@ DISK_MIB = 3072
 """Of a board; the file is sparse and takes what is in it."""
 BUILD_DEADLINE_S = 900.0
 BUILD_MIB = 1200
-"""What packages, unpacked files and the image take together while it is built."""
+"""Of packages, unpacked files and the image together, while it is built."""
 COPY_MIB = 600
-"""What a new board takes, with room for a runtime."""
+"""Of a new board, with room for a runtime."""
 _PACKAGES = (
     "base-files",
     "base-passwd",
@@ -58,7 +58,7 @@ _MULTIARCH: dict[Arch, str] = {"arm64": "aarch64-linux-gnu", "armhf": "arm-linux
 
 
 class Spec(Frozen):
-    """What an image is made of. A 32-bit system runs under a 64-bit kernel, as Raspberry Pi OS's does."""
+    """The content of an image. A 32-bit system runs under a 64-bit kernel, as Raspberry Pi OS's does."""
 
     arch: Arch
     kernel_arch: Literal["arm64"] = "arm64"
@@ -71,7 +71,7 @@ class Spec(Frozen):
     def key(self) -> str:
         """Changes with everything that the image's content depends on, but for the packages' versions."""
         here = Path(__file__).parent
-        sources = [hashlib.sha256((here / name).read_bytes()).hexdigest() for name in ("rootfs.py", "initramfs.py")]
+        sources = [sha256_of(here / name) for name in ("rootfs.py", "initramfs.py")]
         return key_of("virtual-image", self, sources)[:16]
 
     @property
@@ -120,14 +120,14 @@ def image_for(spec: Spec, cache: Path, *, mirror: str | None, say: Callable[[str
 
 def copy_sparse(source: Path, target: Path) -> None:
     """Copy a file that has holes, holes kept; shared blocks where the file system can."""
-    done = subprocess.run(
+    process = subprocess.run(
         ["cp", "--sparse=always", "--reflink=auto", str(source), str(target)],
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode != 0:
-        raise LabError(f"{target}: can't be written: {done.stderr.strip()[-200:]}", next_step="make room there")
+    if process.returncode != 0:
+        raise LabError(f"{target}: can't be written: {process.stderr.strip()[-200:]}", next_step="make room there")
 
 
 def check_room(folder: Path, mib: int) -> None:
@@ -141,29 +141,29 @@ def check_room(folder: Path, mib: int) -> None:
 def _build(spec: Spec, folder: Path, mirror: str) -> None:
     with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as name:
         work = Path(name)
-        described = work / "spec.json"
+        spec_file = work / "spec.json"
         plain = spec.model_dump(mode="json") | {
             "multiarch": _MULTIARCH[spec.arch],
             "mirror": mirror,
             "apt_options": proxies_of_host(),
             "mke2fs": needs.find("mke2fs"),
         }
-        described.write_text(json.dumps(plain), encoding="utf-8")
-        made = work / "made"
-        made.mkdir()
-        argv = ["fakeroot", "--", sys.executable, "-m", rootfs.__name__, str(described), str(made)]
+        spec_file.write_text(json.dumps(plain), encoding="utf-8")
+        new_folder = work / "made"
+        new_folder.mkdir()
+        argv = ["fakeroot", "--", sys.executable, "-m", rootfs.__name__, str(spec_file), str(new_folder)]
         with (work / "log").open("w+", encoding="utf-8", errors="replace") as log:
             status = _run(argv, log.fileno())
             log.seek(0)
-            said = [line for line in log.read().splitlines() if line.strip()]
+            lines = [line for line in log.read().splitlines() if line.strip()]
         if status is None:
             raise LabError(
                 f"the image was not built within {BUILD_DEADLINE_S:g} s",
                 next_step=_other_mirror(mirror),
             )
         if status != 0:
-            raise _failure(said, mirror)
-        made.rename(folder)
+            raise _failure(lines, mirror)
+        new_folder.rename(folder)
 
 
 def _run(argv: list[str], log: int) -> int | None:
@@ -185,8 +185,8 @@ def _other_mirror(mirror: str) -> str:
     return Sentence("see whether {} answers, or name another one with {}", mirror, Argument("mirror"))
 
 
-def _failure(said: list[str], mirror: str) -> HarnessError | LabError:
-    errors = [line for line in said if line.startswith(("E:", "E ", "Err:"))] or said or ["no message"]
+def _failure(lines: list[str], mirror: str) -> HarnessError | LabError:
+    errors = [line for line in lines if line.startswith(("E:", "E ", "Err:"))] or lines or ["no message"]
     text = f"the image could not be built: {' '.join(errors[-1].split())[:300]}"
     fetching = ("fetch", "resolve", "connect", "404", "signature", "NO_PUBKEY", "update")
     if any(word.lower() in line.lower() for line in errors for word in fetching):

@@ -49,7 +49,7 @@ printf '%s\\n%s\\n' "$boot" "$stat" > process.new && mv process.new process && e
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What QEMU is to be, and the folder it runs in."""
+    """QEMU's machine, and the folder it runs in."""
 
     folder: Path
     name: str
@@ -57,7 +57,7 @@ class Machine:
     memory_mib: int
 
     def state(self) -> State:
-        """What its processes say now."""
+        """Its state now, by its process."""
         if not (self.folder / _PROCESS).exists():
             return "stopped"
         return "running" if self.pid() is not None else "stale"
@@ -72,7 +72,7 @@ class Machine:
             now = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         except (OSError, ValueError):
             return None
-        return pid if _started(now) == _started(stat) and _alive(now) else None
+        return pid if _start_ticks(now) == _start_ticks(stat) and _alive(now) else None
 
     def start(self, prefer_port: int | None, *, deadline_s: float = START_DEADLINE_S) -> int:
         """Start QEMU on a free port of 127.0.0.1 and wait until the board's sshd answers; return the port.
@@ -90,17 +90,17 @@ class Machine:
             except BaseException:
                 self.kill()
                 raise
-            status, said = process.poll(), self._said(_QEMU_LOG)
-            if status is not None and "host forwarding rule" in said and attempt + 1 < _PORTS_TRIED:
+            status, words = process.poll(), self._last_words(_QEMU_LOG)
+            if status is not None and "host forwarding rule" in words and attempt + 1 < _PORTS_TRIED:
                 self.clear()
                 port = free_port()  # somebody took it between our look and QEMU's
                 continue
             self.kill()
             if status is not None:
-                raise LabError(f"{self.name}: QEMU ended with {status}: {said}", next_step=f"see {self.folder}")
+                raise LabError(f"{self.name}: QEMU ended with {status}: {words}", next_step=f"see {self.folder}")
             raise LabError(
                 f"{self.name}: no answer from its sshd within {deadline_s:g} s; it printed last: "
-                f"{self._said(_CONSOLE_LOG) or 'nothing'}",
+                f"{self._last_words(_CONSOLE_LOG) or 'nothing'}",
                 next_step=f"see {self.folder / _CONSOLE_LOG}; a busy host boots boards slowly",
             )
         raise LabError(f"{self.name}: no free port for it on {HOST}")
@@ -191,7 +191,7 @@ class Machine:
         finally:
             os.close(folder)
 
-    def _said(self, name: str) -> str:
+    def _last_words(self, name: str) -> str:
         """The last words of a log, on one line."""
         try:
             text = (self.folder / name).read_bytes()[-600:].decode("utf-8", "replace")
@@ -206,7 +206,7 @@ def check_programs() -> None:
     needs.require(needs.TO_RUN)
 
 
-def _started(stat: str) -> str:
+def _start_ticks(stat: str) -> str:
     """Field 22 of /proc/PID/stat, in ticks since the host's boot. The second field, a name, may hold blanks."""
     return stat.rpartition(")")[2].split()[19]
 

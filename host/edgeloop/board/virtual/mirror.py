@@ -1,4 +1,4 @@
-"""Where Debian packages come from: the mirror that this host's own apt uses, else Debian's default one."""
+"""The source of Debian packages: the mirror that this host's own apt uses, else Debian's default one."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def checked_mirror(text: str) -> str:
 def proxies_of_host() -> tuple[str, ...]:
     """The host's own `Acquire::...::Proxy` settings, as options of apt; none where apt is not there."""
     try:
-        done = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, timeout=20, check=True)
+        process = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return ()
-    return tuple(line for line in done.stdout.splitlines() if re.match(r"Acquire::\w+::(?:\S+::)?Proxy ", line))
+    return tuple(line for line in process.stdout.splitlines() if re.match(r"Acquire::\w+::(?:\S+::)?Proxy ", line))
 
 
 def _sources(apt: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
@@ -51,8 +51,8 @@ def _sources(apt: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     for path in (apt / "sources.list", *parts):
         if path.suffix == ".list":
             for line in _text(path).splitlines():
-                if found := _ONE_LINE.match(line.strip()):
-                    yield found["uri"], found["suite"], tuple(found["components"].split())
+                if match := _ONE_LINE.match(line.strip()):
+                    yield match["uri"], match["suite"], tuple(match["components"].split())
         elif path.suffix == ".sources":
             for stanza in re.split(r"\n\s*\n", _text(path)):
                 keys = dict(_fields(stanza))

@@ -1,4 +1,4 @@
-"""What every Link must do. Subclass LinkContract, give it a `link` fixture, and run it with pytest.
+"""The rules for every Link. Subclass LinkContract, give it a `link` fixture, and run it with pytest.
 
 class TestMyLink(LinkContract):
     @pytest.fixture
@@ -24,44 +24,44 @@ class LinkContract:
     """Rules of the Link port; the board behind it has a POSIX shell and `cat`."""
 
     def test_exit_status_and_both_outputs_come_back_apart(self, link: Link) -> None:
-        done = link.run(["sh", "-c", "echo out; echo err >&2; exit 7"])
-        assert (done.exit_status, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
+        answer = link.run(["sh", "-c", "echo out; echo err >&2; exit 7"])
+        assert (answer.exit_status, answer.stdout, answer.stderr) == (7, b"out\n", b"err\n")
 
     def test_arguments_reach_the_command_as_they_are(self, link: Link) -> None:
         words = ["a b", "$HOME", "*", "it's", '"', "", "back\\slash", "new\nline"]
         assert link.run(["printf", "%s|", *words]).stdout == "".join(f"{word}|" for word in words).encode()
 
     def test_bytes_go_in_as_stdin(self, link: Link) -> None:
-        sent = bytes(range(256)) * 4000
-        assert link.run(["cat"], stdin=sent).stdout == sent
+        content = bytes(range(256)) * 4000
+        assert link.run(["cat"], stdin=content).stdout == content
 
     def test_a_file_is_streamed_as_stdin(self, link: Link, tmp_path: Path) -> None:
-        sent = tmp_path / "sent"
-        sent.write_bytes(b"0123456789abcdef" * 200_000)
-        digest = link.run(["sha256sum"], stdin=sent).stdout.split()[0].decode()
-        assert digest == hashlib.sha256(sent.read_bytes()).hexdigest()
+        content = tmp_path / "sent"
+        content.write_bytes(b"0123456789abcdef" * 200_000)
+        digest = link.run(["sha256sum"], stdin=content).stdout.split()[0].decode()
+        assert digest == hashlib.sha256(content.read_bytes()).hexdigest()
 
     def test_no_stdin_is_an_empty_stdin(self, link: Link) -> None:
         assert link.run(["cat"], deadline_s=10).stdout == b""
 
     def test_both_outputs_may_be_large_at_once(self, link: Link) -> None:
         script = f"head -c {_FIVE_MB} /dev/zero >&2 & head -c {_FIVE_MB} /dev/zero; wait; exit 3"
-        done = link.run(["sh", "-c", script], deadline_s=30)
-        assert (done.exit_status, len(done.stdout), len(done.stderr)) == (3, _FIVE_MB, _FIVE_MB)
+        answer = link.run(["sh", "-c", script], deadline_s=30)
+        assert (answer.exit_status, len(answer.stdout), len(answer.stderr)) == (3, _FIVE_MB, _FIVE_MB)
 
     def test_outputs_are_drained_while_stdin_is_fed(self, link: Link) -> None:
-        sent = b"x" * _FIVE_MB
-        done = link.run(["sh", "-c", "tee /dev/stderr"], stdin=sent, deadline_s=30)
-        assert (len(done.stdout), len(done.stderr)) == (_FIVE_MB, _FIVE_MB)
+        content = b"x" * _FIVE_MB
+        answer = link.run(["sh", "-c", "tee /dev/stderr"], stdin=content, deadline_s=30)
+        assert (len(answer.stdout), len(answer.stderr)) == (_FIVE_MB, _FIVE_MB)
 
     def test_a_command_may_end_without_reading_its_stdin(self, link: Link) -> None:
-        done = link.run(["sh", "-c", "exit 5"], stdin=b"x" * 50_000_000, deadline_s=30)
-        assert done.exit_status == 5
+        answer = link.run(["sh", "-c", "exit 5"], stdin=b"x" * 50_000_000, deadline_s=30)
+        assert answer.exit_status == 5
 
     def test_a_command_that_is_not_there_is_exit_status_127(self, link: Link) -> None:
-        done = link.run(["edgeloop-no-such-command", "x"])
-        assert done.exit_status == 127
-        assert b"edgeloop-no-such-command" in done.stderr
+        answer = link.run(["edgeloop-no-such-command", "x"])
+        assert answer.exit_status == 127
+        assert b"edgeloop-no-such-command" in answer.stderr
 
     def test_a_command_that_kills_itself_is_no_success(self, link: Link) -> None:
         assert link.run(["sh", "-c", "kill -9 $$"]).exit_status < 0

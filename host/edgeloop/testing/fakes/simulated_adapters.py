@@ -22,6 +22,7 @@ from edgeloop.analysis.scoring import Scorer
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardModel
 from edgeloop.core.campaign import Campaign, Data, Task
+from edgeloop.core.conditions import ConditionSample, SessionConditions, ThrottleFlags
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.events import Entry, RunFinished
 from edgeloop.core.frozen import key_of
@@ -34,7 +35,7 @@ from edgeloop.loop.adapters import Adapters, ExternalMeasurements, RunFacts, Siz
 from edgeloop.loop.controller import Controller
 from edgeloop.loop.measure_and_judge import MeasurementPolicy
 from edgeloop.loop.replay import EventReplay
-from edgeloop.ports import Strategy, TrainedNetwork, TrainingJob, Watch
+from edgeloop.ports import Progress, Strategy, TrainedNetwork, TrainingJob, Watch
 from edgeloop.search.space import SearchSpace
 from edgeloop.search.strategies import strategy_for
 from edgeloop.testing.fakes.clock import FakeClock
@@ -161,7 +162,7 @@ class SimulatedWorkshop:
 
     def stage(self, trial: int, what: str) -> None: ...
 
-    def progress(self, what: str, done: float, total: float) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
 
     def entry(self, entry: Entry) -> None: ...
 
@@ -187,7 +188,8 @@ class SimulatedWorkshop:
         if fault is Outcome.INCONCLUSIVE:
             median_ns = self.undecided_ms * 1e6 * (5.0 if step.index % 2 else 0.2)
         crashes = fault is Outcome.ERROR
-        conditions = {"throttled": {"now": ["throttled"] if fault is Outcome.INVALID else [], "sticky": []}}
+        flags = ThrottleFlags(now=("throttled",) if fault is Outcome.INVALID else (), sticky=())
+        sample = ConditionSample(throttle_flags=flags)
         latencies_ns = np.full(0 if crashes or step.kind != "latency" else RUNS, median_ns).astype(np.int64)
         return Session(
             index=step.index,
@@ -201,7 +203,7 @@ class SimulatedWorkshop:
             first_ns=None if crashes else int(3 * median_ns),
             peak_rss_bytes=None if crashes else truth.peak_rss_bytes,
             runtime_rss_bytes=None if crashes else truth.peak_rss_bytes // 2,
-            conditions={"before": conditions, "during": [], "after": conditions},
+            conditions=SessionConditions(before=sample, after=sample),
             boot_id="b",
             power=None if crashes or step.kind != "energy" else _trace(truth, request.plan, draw.uniform(-1, 1)),
         )

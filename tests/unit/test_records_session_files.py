@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeloop.board.job import AttemptFolder, read_attempt
-from edgeloop.board.job_request import AskedStep, AskedSubject, JobRequest
 from edgeloop.core.profile import Operator, OperatorOutput, Parts
 from edgeloop.errors import BoardError
+from edgeloop.records.job_request import JobRequest, JobStep, JobSubject
+from edgeloop.records.samples import AttemptFolder, read_attempt
 from edgeloop_agent import wire
 
 OUTPUT = (OperatorOutput(dtype="float32", shape=(1, 3)),)
@@ -32,11 +32,11 @@ ASKED = JobRequest(
     target="pi",
     board_model="raspberry-pi-4",
     emulated=False,
-    subjects=(AskedSubject(label="a", engine="litert", threads=1, model_sha256="0" * 64, outputs=("y",), parts=PARTS),),
+    subjects=(JobSubject(label="a", engine="litert", threads=1, model_sha256="0" * 64, outputs=("y",), parts=PARTS),),
     schedule=(
-        AskedStep(index=0, label="a", kind="evaluate"),
-        AskedStep(index=1, label="a", kind="latency"),
-        AskedStep(index=2, label="a", kind="profile"),
+        JobStep(index=0, label="a", kind="evaluate"),
+        JobStep(index=1, label="a", kind="latency"),
+        JobStep(index=2, label="a", kind="profile"),
     ),
     samples=2,
     pipeline="5" * 64,
@@ -118,8 +118,8 @@ def folder(tmp_path: Path) -> AttemptFolder:
 
 def test_stages_results_and_a_profile_are_read_back_as_they_came(folder: AttemptFolder) -> None:
     for index in range(3):
-        folder.keep(folder.asked(), index, parts(record(index)), "boot")
-    folder.finish(wire.Done("j" * 32, "complete", "harness", "", "boot", 3))
+        folder.keep(folder.request(), index, parts(record(index)), "boot")
+    folder.finish(wire.encode(wire.Done("j" * 32, "complete", "harness", "", "boot", 3)))
     attempt = read_attempt(folder.folder)
     assert list(attempt.outputs["a"]) == ["scores"]
     assert attempt.outputs["a"]["scores"].dtype == np.float32
@@ -140,7 +140,7 @@ def test_stages_results_and_a_profile_are_read_back_as_they_came(folder: Attempt
 
 def test_a_profile_that_broke_has_none_and_is_kept(folder: AttemptFolder) -> None:
     broken = record(2, outcome="crashed", detail="SIGSEGV", signal=11, profile=None, outputs=[])
-    folder.keep(folder.asked(), 2, {"json": wire.encode(broken)}, "boot")
+    folder.keep(folder.request(), 2, {"json": wire.encode(broken)}, "boot")
     assert (folder.folder / "sessions" / "002.json").exists()
 
 
@@ -179,5 +179,5 @@ def test_what_does_not_fit_is_refused_and_not_kept(
     folder: AttemptFolder, index: int, change: Callable[[], dict[str, bytes]], said: str
 ) -> None:
     with pytest.raises(BoardError, match=said):
-        folder.keep(folder.asked(), index, change(), "boot")
+        folder.keep(folder.request(), index, change(), "boot")
     assert list((folder.folder / "sessions").iterdir()) == []

@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from condition_faults import faults
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeloop.analysis.conditions import digest
 from edgeloop.analysis.trust import trust
-from edgeloop.board import surroundings
 from edgeloop.core.board import BoardEnvironment
+from edgeloop.core.conditions import read_conditions
 from edgeloop.core.measurement import Session
 from edgeloop.core.plan import Environment
-from edgeloop.reports.conditions import found
+from edgeloop.reports.conditions import conditions_line
 
 NUMBER = st.integers(-(10**19), 10**19) | st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
@@ -74,13 +75,13 @@ NOTHING = np.array([], dtype=np.int64)
 
 def judge(made: list[Any], throttling: Any) -> None:
     sessions = [
-        Session(index, "c", "latency", "ok", "", NOTHING, NOTHING, 1, 1, 1, 1, conditions, "boot")
+        Session(index, "c", "latency", "ok", "", NOTHING, NOTHING, 1, 1, 1, 1, read_conditions(conditions), "boot")
         for index, conditions in enumerate(made)
     ]
     declared = Environment(throttling=throttling, clock="fixed", governor="performance", start_temperature_max_c=50)
     trusted = trust(sessions, declared, BoardEnvironment(), profile="qualification")
     assert all(line.isprintable() for line in (*trusted.reasons, *trusted.unknown))
-    assert found(digest(sessions)).isprintable()
+    assert conditions_line(digest(sessions)).isprintable()
 
 
 THROTTLING = st.sampled_from(["forbid", "allow", "soak"])
@@ -88,13 +89,13 @@ THROTTLING = st.sampled_from(["forbid", "allow", "soak"])
 
 @given(st.lists(conditions_of(mixed_with=st.nothing()), min_size=1, max_size=2), THROTTLING)
 def test_conditions_of_the_right_types_are_let_in_judged_and_shown(made: list[Any], throttling: Any) -> None:
-    assert [list(surroundings.faults(conditions)) for conditions in made] == [[]] * len(made)
+    assert [list(faults(conditions)) for conditions in made] == [[]] * len(made)
     judge(made, throttling)
 
 
 @given(conditions_of(mixed_with=JSON), THROTTLING)
 def test_conditions_of_any_type_are_refused_or_can_be_judged(made: Any, throttling: Any) -> None:
-    if not list(surroundings.faults(made)):
+    if not list(faults(made)):
         judge([made], throttling)
 
 
@@ -111,8 +112,8 @@ def test_conditions_of_any_type_are_refused_or_can_be_judged(made: Any, throttli
     ],
 )
 def test_a_value_of_another_type_is_named_by_its_key(wrong: dict[str, Any]) -> None:
-    assert list(surroundings.faults({"after": {}, **wrong})) == list(wrong)
+    assert list(faults({"after": {}, **wrong})) == list(wrong)
 
 
 def test_keys_of_a_newer_agent_pass() -> None:
-    assert list(surroundings.faults({"energy": {"mj": 3}, "before": {"volts": [1]}})) == []
+    assert list(faults({"energy": {"mj": 3}, "before": {"volts": [1]}})) == []

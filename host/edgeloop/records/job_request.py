@@ -1,4 +1,4 @@
-"""What a folder on this machine remembers of a job that was asked for: enough to read it without the artifacts."""
+"""A job as a folder on this machine remembers it: enough to read its samples without the artifacts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from edgeloop.core.measurement import MeasureRequest, StepKind
 from edgeloop.core.profile import Parts
 
 
-class AskedSubject(Frozen):
-    """What a folder remembers of a subject: enough to read its sessions without the artifact."""
+class JobSubject(Frozen):
+    """One model of the job."""
 
     label: str
     engine: str
@@ -27,7 +27,9 @@ class AskedSubject(Frozen):
     delegate: Delegate | None = None
 
 
-class AskedStep(Frozen):
+class JobStep(Frozen):
+    """One session of the job."""
+
     index: int
     label: str
     kind: StepKind
@@ -41,8 +43,8 @@ class JobRequest(Frozen):
     target: str
     board_model: str
     emulated: bool
-    subjects: tuple[AskedSubject, ...]
-    schedule: tuple[AskedStep, ...]
+    subjects: tuple[JobSubject, ...]
+    schedule: tuple[JobStep, ...]
     samples: int | None
     """Samples in the data; None without data."""
     pipeline: str | None = None
@@ -51,32 +53,33 @@ class JobRequest(Frozen):
     power_meter: PowerMeterSpec | None = None
     """Of the board, where energy was measured."""
 
-    def subject_of(self, index: int) -> AskedSubject:
+    def subject_of(self, index: int) -> JobSubject:
         step = self.schedule[index]
         return next(subject for subject in self.subjects if subject.label == step.label)
 
 
-def asked_of(
+def job_request_of(
     request: MeasureRequest, board: Board, job_id: str, facts: Mapping[str, Any], samples: int | None
 ) -> JobRequest:
+    """Return the part of a request that its samples are read by."""
     return JobRequest(
         job_id=job_id,
         target=board.name,
         board_model=board.model.name,
         emulated=board.emulated,
         subjects=tuple(
-            AskedSubject(
-                label=s.label,
-                engine=s.engine,
-                threads=s.threads,
-                model_sha256=s.artifact.sha256,
-                outputs=tuple(spec.name for spec in s.artifact.outputs),
-                parts=s.parts,
-                delegate=s.delegate,
+            JobSubject(
+                label=subject.label,
+                engine=subject.engine,
+                threads=subject.threads,
+                model_sha256=subject.artifact.sha256,
+                outputs=tuple(spec.name for spec in subject.artifact.outputs),
+                parts=subject.parts,
+                delegate=subject.delegate,
             )
-            for s in request.subjects
+            for subject in request.subjects
         ),
-        schedule=tuple(AskedStep(index=s.index, label=s.label, kind=s.kind) for s in request.schedule),
+        schedule=tuple(JobStep(index=step.index, label=step.label, kind=step.kind) for step in request.schedule),
         samples=samples,
         pipeline=None if request.pipeline is None else request.pipeline.sha256,
         facts=dict(facts),
