@@ -23,7 +23,7 @@ Only measured numbers say anything about a network: none of these is ever turned
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -157,17 +157,24 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def translated(kind: type[EdgeloopError], what: str, *, next_step: str | None = None) -> Iterator[None]:
+def translated(
+    kind: type[EdgeloopError],
+    what: str,
+    *,
+    next_step: str | None = None,
+    explain: Callable[[Exception], EdgeloopError | None] = lambda _error: None,
+) -> Iterator[None]:
     """Raise what foreign code raises as an error of ours: `what` says where it happened, the cause is kept.
 
-    Our own errors pass as they are. This is the one place for a broad `except` around a library or a user's code.
+    Our own errors pass as they are. `explain` returns a better error for one whose cause it knows. This is the one
+    place for a broad `except` around a library or a user's code.
     """
     try:
         yield
     except EdgeloopError:
         raise
     except Exception as error:
-        raise kind(f"{what}: {one_line(error)}", next_step=next_step) from error
+        raise explain(error) or kind(f"{what}: {one_line(error)}", next_step=next_step) from error
 
 
 @contextmanager

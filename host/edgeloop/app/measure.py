@@ -41,7 +41,7 @@ from edgeloop.core.measurement import PipelineFile, Subject
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.core.verdict import Finding, Outcome
 from edgeloop.errors import ConfigError, Fault, kept_on_disk
-from edgeloop.host_runtime.tflite import cut_tflite
+from edgeloop.host_runtime.tflite import split_tflite
 from edgeloop.ports import Bench, Watch
 from edgeloop.reports import document, text
 from edgeloop.wiring.benches import open_board
@@ -283,7 +283,7 @@ def _cut(subject: Subject) -> Subject:
     path = user_cache_path("edgeloop") / "parts" / f"{artifact.sha256}.zip"
     with kept_on_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    return replace(subject, parts=cut_tflite(artifact, path))
+    return replace(subject, parts=split_tflite(artifact, path))
 
 
 def _limits(words: tuple[str, ...], scorer: Scorer | None) -> LimitSet:

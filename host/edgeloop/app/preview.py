@@ -17,7 +17,8 @@ from edgeloop.analysis.plans import preview as preview_plan
 from edgeloop.analysis.scoring import Scorer
 from edgeloop.app.delegate_checks import compilers_of
 from edgeloop.app.search_preview import SearchPreview, searched
-from edgeloop.builders.tvm.versions import onnx_versions, tool_versions
+from edgeloop.builders.tvm.versions import tool_versions
+from edgeloop.builders.versions import installed_versions
 from edgeloop.config.board_files import resolve_all
 from edgeloop.config.pipeline_file import read_pipeline
 from edgeloop.core.board import Board
@@ -26,11 +27,10 @@ from edgeloop.core.dataset import DataSet
 from edgeloop.core.events import Entry, RunFinished
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.measurement import PipelineFile
+from edgeloop.core.model_format import ModelFormat
 from edgeloop.data.load import load
 from edgeloop.errors import ConfigError, Fault, MissingExtraError
-from edgeloop.host_runtime.model_files import ONNX
-from edgeloop.ready_models.converted import is_tensorflow
-from edgeloop.ready_models.reference_file import check_fixed
+from edgeloop.ready_models.reference_file import check_reference_file
 from edgeloop.records.ledger import LEDGER
 from edgeloop.reports import document, text
 from edgeloop.search.strategies.optuna import needs_optuna
@@ -112,7 +112,7 @@ def preview(campaign: Campaign, beside: Path) -> RunPreview:
     check_processors(campaign, boards)
     pipeline_of(campaign)
     data, scorer = load(campaign.data), Scorer(campaign.task)
-    campaign, baseline = check_fixed(campaign, data)
+    campaign, baseline = check_reference_file(campaign, data)
     subjects = 2 if campaign.limits.interleaves_reference else 1
     n = min(len(data.validation), campaign.data.board_samples_max)
     energies = int(campaign.limits.needs_energy)
@@ -206,10 +206,10 @@ def needs_toolchain(campaign: Campaign) -> None:
     if "tvm" in engines_of(campaign):
         tool_versions()
     file = campaign.reference.file
-    if file is not None and file.endswith(ONNX):
-        onnx_versions(f"reading {Path(file).name}")
-    if file is not None and is_tensorflow(Path(file)) and importlib.util.find_spec("tensorflow") is None:
-        raise MissingExtraError("tensorflow", "tensorflow", f"reading {Path(file).name}")
+    model_format = ModelFormat.of(Path(file)) if file is not None else None
+    if file is not None and model_format is not None:
+        for reader in model_format.row.packages:
+            installed_versions((reader.name,), reader.extra, f"reading {Path(file).name}")
     if prunes(campaign) and importlib.util.find_spec("torch_pruning") is None:
         raise MissingExtraError("torch-pruning", "train", "a lightening that ends in -p")
     if campaign.search.strategy == "optuna":

@@ -24,25 +24,24 @@ from edgeloop.core.board import Board
 from edgeloop.core.dataset import DataSplit
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, PipelineFile, Subject
+from edgeloop.core.model_format import Compiler, ModelFormat
 from edgeloop.core.network import BoardEngine
 from edgeloop.core.plan import Environment, Plan, ProfileName, Timing
 from edgeloop.core.program import ProgramSpec
 from edgeloop.core.verdict import Outcome
 from edgeloop.data.files import read_measure_npz, write_board_npz
 from edgeloop.errors import ConfigError, DataError, Fault, ModelError, UserError, kept_on_disk
-from edgeloop.host_runtime.shapes import is_channels_first
+from edgeloop.host_runtime.shapes import InputShapes, is_channels_first
 from edgeloop.host_runtime.tflite import read_library, read_tflite
 from edgeloop.ports import Bench, Clock, Watch
-from edgeloop.ready_models.converted import Conversion, converted, converted_root, is_convertible
+from edgeloop.ready_models.compilation import compilation_cache, compile_model, inspect_model
+from edgeloop.ready_models.conversion import ConversionOptions, conversion_cache, convert
 from edgeloop.ready_models.exec_program import pack_program, read_program
-from edgeloop.ready_models.tvm import compiled, compiled_root, inspected, is_compilable
 from edgeloop.wiring.builders import tvm_target
 
 _T = TypeVar("_T")
 Shapes = Mapping[str, tuple[int, ...]]
 SHAPE = re.compile(r"(?P<name>.+)=(?P<sizes>[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*)\Z")
-_TVM_ONLY = (".onnx", ".so")
-"""Files that no other engine runs."""
 PIPELINE = re.compile(r".+\.py:[A-Za-z_]\w*\Z")
 
 
@@ -94,7 +93,8 @@ class Checks:
 
     def engine(self, value: str | None, option: str, model: Path) -> BoardEngine:
         """The engine that was said, else the one that runs this file."""
-        said = value or ("tvm" if model.suffix in _TVM_ONLY else "litert")
+        model_format = ModelFormat.named(model)
+        said = value or ("tvm" if model_format is not None and model_format.runs_compiled else "litert")
         self._one_of(said, get_args(BoardEngine), option)
         return cast("BoardEngine", said)
 
@@ -184,13 +184,14 @@ class Checks:
                 self.faults.append(Fault("--shape", f"{model} declares the shapes of a program itself", "leave it out"))
             self.faults += _beyond(program, model, words, threads)
             return pack_program(model, program, user_cache_path("edgeloop") / "programs")
-        if model.suffix == ".toml":
+        model_format = ModelFormat.named(model)
+        if model_format is ModelFormat.PROGRAM:
             step = "say --engine exec" if where in ("MODEL", "A") else "say --engine-b exec"
             self.faults.append(Fault(where, f"{model} declares a program, {engine} runs a .tflite", step))
             return None
         if engine == "tvm":
             return self._for_tvm(model, where, shapes or {})
-        if model.suffix in _TVM_ONLY:
+        if model_format is not None and model_format.runs_compiled:
             step = f"say --engine tvm for a {model.suffix}, or leave it out"
             self.faults.append(Fault(where, f"{model}: {engine} runs a .tflite", step))
             return None
@@ -202,9 +203,10 @@ class Checks:
 
     def _for_tvm(self, model: Path, where: str, shapes: Shapes) -> Artifact | None:
         """A library that was compiled before, or what is compiled once the board is known."""
-        if is_compilable(model):
-            return self._read(lambda: inspected(model, Conversion(shapes=shapes))[0], where)
-        if model.suffix != ".so":
+        model_format = ModelFormat.named(model)
+        if model_format is not None and model_format.row.compiler is Compiler.TVM:
+            return self._read(lambda: inspect_model(model, InputShapes(inputs=dict(shapes)))[0], where)
+        if model_format is not ModelFormat.TVM_LIBRARY:
             step = "give an .onnx, a .pt2 or a model.so that edgeloop built, or say another engine"
             self.faults.append(Fault(where, f"{model}: tvm compiles no such file", step))
             return None
@@ -232,9 +234,10 @@ class Checks:
 
 def _ready(model: Path, shapes: Shapes, *, delegated: bool = False) -> Artifact:
     """A .tflite as it is, or what was made of another format. Raises UserError and its kind, ModelError, BuildError."""
-    if is_convertible(model):
-        return converted(model, Conversion(shapes=shapes), converted_root())
-    return read_tflite(model, shapes=shapes, delegated=delegated)
+    model_format, input_shapes = ModelFormat.of(model), InputShapes(inputs=dict(shapes))
+    if model_format is not None and model_format.row.converter is not None:
+        return convert(model, ConversionOptions(shapes=input_shapes), conversion_cache())
+    return read_tflite(model, input_shapes, for_delegate=delegated)
 
 
 def _beyond(program: ProgramSpec, path: Path, words: PlanWords, threads: int) -> Iterator[Fault]:
@@ -335,15 +338,16 @@ class PlanCost:
 
 
 def for_board(subject: Subject, bench: Bench, watch: Watch) -> Subject:
-    """The subject as this board runs it: compiled for its processor where TVM compiles it. Raises as `compiled`."""
+    """The subject as this board runs it: compiled for its processor where TVM does that. Raises as `compile_model`."""
     artifact = subject.artifact
     path = Path(artifact.path)
-    if subject.engine != "tvm" or not is_compilable(path):
+    model_format = ModelFormat.named(path)
+    if subject.engine != "tvm" or model_format is None or model_format.row.compiler is not Compiler.TVM:
         return subject
     target = tvm_target(bench, "--engine")
     watch(f"compiling {path.name} for {target}", 0, 1)
-    asked = Conversion(shapes={spec.name: spec.shape for spec in artifact.inputs})
-    return replace(subject, artifact=compiled(path, asked, target, compiled_root()))
+    shapes = InputShapes(inputs={spec.name: spec.shape for spec in artifact.inputs})
+    return replace(subject, artifact=compile_model(path, shapes, target, compilation_cache()))
 
 
 @dataclass(frozen=True, slots=True)

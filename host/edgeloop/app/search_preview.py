@@ -95,12 +95,8 @@ def searched(
     if importlib.util.find_spec("torch") is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        toolchain = campaign.toolchain
-        pool = TrainingPool(
-            Path(folder),
-            describe_deadline_s=toolchain.build_deadline_s,
-            memory_max_bytes=toolchain.memory_max_bytes,
-        )
+        limits = campaign.toolchain.build_limits  # an idle process that would train looks at networks too
+        pool = TrainingPool(Path(folder), training_limits=limits, describe_limits=limits)
         try:
 
             def sizes_of(network: NetworkSpec) -> NetworkSizes:

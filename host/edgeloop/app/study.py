@@ -49,6 +49,7 @@ from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.events import Entry, RunStarted, Trial
 from edgeloop.core.measurement import PipelineFile
+from edgeloop.core.model_format import ModelFormat
 from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.data.files import write_board_npz
 from edgeloop.data.load import load
@@ -60,8 +61,7 @@ from edgeloop.loop.measure_and_judge import MeasurementPolicy
 from edgeloop.loop.replay import EventReplay
 from edgeloop.loop.train_and_build import Adapters
 from edgeloop.ports import Observer, Strategy
-from edgeloop.ready_models.converted import is_tensorflow
-from edgeloop.ready_models.reference_file import ReferenceFileBuilder, check_fixed
+from edgeloop.ready_models.reference_file import ReferenceFileBuilder, check_reference_file
 from edgeloop.records import external_reference
 from edgeloop.records.ledger import LEDGER, FileLedger
 from edgeloop.reports import html
@@ -130,7 +130,7 @@ class Study:
         pipeline = pipeline_of(self.campaign)
         data, scorer = load(self.campaign.data), Scorer(self.campaign.task)
         network_io(data, self.campaign.task)
-        self.campaign, _ = check_fixed(self.campaign, data)
+        self.campaign, _ = check_reference_file(self.campaign, data)
         faults = undecidable_limits(self.campaign, boards, data, scorer)
         if faults:
             raise ConfigError(faults)
@@ -281,9 +281,8 @@ def _controller(
         opened.callback(bench.close)
     trainer = TrainingPool(
         folder / "networks",
-        training_deadline_s=campaign.training_deadline_s,
-        describe_deadline_s=campaign.toolchain.build_deadline_s,
-        memory_max_bytes=campaign.toolchain.memory_max_bytes,
+        training_limits=campaign.training_limits,
+        describe_limits=campaign.toolchain.build_limits,
     )
     opened.callback(trainer.close)
     builders = builders_for(
@@ -294,10 +293,10 @@ def _controller(
         observer,
     )
     if campaign.reference.file is not None:
-        artifacts, toolchain = folder / "artifacts", campaign.toolchain
+        artifacts, limits = folder / "artifacts", campaign.toolchain.build_limits
         processors = {bench.board.name: partial(tvm_target, bench) for bench in benches}
         builders = {
-            (engine, target): ReferenceFileBuilder(made, data, artifacts, toolchain, processors[target])
+            (engine, target): ReferenceFileBuilder(made, data, artifacts, limits, processors[target])
             for (engine, target), made in builders.items()
         }
     for builder in builders.values():
@@ -377,6 +376,8 @@ def _controller(
 def _tools(campaign: Campaign) -> tuple[str, ...]:
     more = [*PACKAGES] if "tvm" in engines_of(campaign) else []
     more += ["optuna"] if campaign.search.strategy == "optuna" else []
-    if campaign.reference.file is not None and is_tensorflow(Path(campaign.reference.file)):
-        more.append("tensorflow")
+    if campaign.reference.file is not None:
+        model_format = ModelFormat.of(Path(campaign.reference.file))
+        if model_format is not None and model_format.row.converter is not None:
+            more += [package.name for package in model_format.row.packages]
     return (*TOOLS, *more, *(["torch-pruning"] if prunes(campaign) else []))

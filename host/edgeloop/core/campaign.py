@@ -15,8 +15,10 @@ from edgeloop.core.frozen import Frozen
 from edgeloop.core.function_path import FunctionPath
 from edgeloop.core.lightening import DYNAMIC, Lightening
 from edgeloop.core.limits import LimitSet
+from edgeloop.core.model_format import ModelFormat
 from edgeloop.core.network import DELEGATING, Engine, Setting, Teacher
 from edgeloop.core.plan import Environment, Plan
+from edgeloop.processes.limits import ProcessLimits
 
 
 def _form(name: str) -> str:
@@ -104,14 +106,15 @@ class Reference(Frozen):
             raise ValueError(
                 "with a file, name where M2 comes from: one of family and factory, or larger as a list of factories"
             )
-        compiled = file.endswith(".onnx")
+        model_format = ModelFormat.named(file)
+        compiled = model_format is not None and model_format.runs_compiled
         if compiled and self.engine != "tvm":
             raise ValueError('an .onnx is compiled by TVM: say engine = "tvm"')
         if self.engine == "tvm" and not compiled:
             raise ValueError("of files engine tvm compiles an .onnx: this one is measured by litert or tflite-runtime")
         if compiled and self.lightening != "fp32":
             raise ValueError("an .onnx is compiled in float: leave out lightening")
-        if file.endswith(".tflite") and "lightening" in self.model_fields_set:
+        if model_format is ModelFormat.TFLITE and "lightening" in self.model_fields_set:
             raise ValueError("a .tflite is measured as it is: leave out lightening")
 
 
@@ -297,7 +300,14 @@ class Toolchain(Frozen):
     """Of one process, its private memory (RLIMIT_DATA); None: what there is."""
 
     @property
-    def memory_max_bytes(self) -> int | None:
+    def build_limits(self) -> ProcessLimits:
+        return ProcessLimits(self.build_deadline_s, self._memory_max_bytes)
+
+    def training_limits(self, deadline_s: float) -> ProcessLimits:
+        return ProcessLimits(deadline_s, self._memory_max_bytes)
+
+    @property
+    def _memory_max_bytes(self) -> int | None:
         return None if self.memory_max_mib is None else self.memory_max_mib * 1024 * 1024
 
 
@@ -355,9 +365,9 @@ class Campaign(Frozen):
             raise ValueError("training.schedule: qkd trains the teacher too, and a file can't be trained")
 
     @property
-    def training_deadline_s(self) -> float:
+    def training_limits(self) -> ProcessLimits:
         minutes = self.toolchain.training_minutes_max
-        return 60 * (self.budget.wall_minutes if minutes is None else minutes)
+        return self.toolchain.training_limits(60 * (self.budget.wall_minutes if minutes is None else minutes))
 
     @property
     def confirmation(self) -> Plan:

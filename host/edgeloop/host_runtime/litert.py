@@ -54,8 +54,8 @@ def to_stored(values: NDArray[Any], detail: Mapping[str, Any]) -> NDArray[Any]:
     scale, zero = quantization(detail)
     if scale is not None and zero is not None and values.dtype.kind == "f":
         limits = np.iinfo(dtype)
-        stored: NDArray[Any] = np.clip(np.rint(values / np.float32(scale)) + zero, limits.min, limits.max).astype(dtype)
-        return stored
+        steps: NDArray[Any] = np.clip(np.rint(values / np.float32(scale)) + zero, limits.min, limits.max).astype(dtype)
+        return steps
     if scale is None and dtype.kind == "f" and values.dtype.kind == "f":
         return values.astype(dtype)
     raise ValueError(f"input {detail['name'] or detail['index']} takes {dtype.name}, the data are {values.dtype.name}")
@@ -77,7 +77,7 @@ def run(interpreter: Any, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     sources, sinks = interpreter.get_input_details(), interpreter.get_output_details()
     if len(inputs) != len(sources):
         raise ValueError(f"the model takes {len(sources)} inputs, {len(inputs)} were given")
-    stored = []
+    tensors = []
     for values, detail in zip(inputs, sources, strict=True):
         shape = tuple(int(d) for d in detail["shape"])
         if is_channels_first(shape, values.shape[1:]):
@@ -86,12 +86,12 @@ def run(interpreter: Any, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
             raise ValueError(
                 f"input {detail['name'] or detail['index']} takes samples of shape {shape[1:]}, not {values.shape[1:]}"
             )
-        stored.append(np.ascontiguousarray(to_stored(values, detail)))
+        tensors.append(np.ascontiguousarray(to_stored(values, detail)))
     raw: list[list[NDArray[Any]]] = [[] for _ in sinks]
-    for index in range(len(stored[0])):
-        for values, detail in zip(stored, sources, strict=True):
+    for index in range(len(tensors[0])):
+        for values, detail in zip(tensors, sources, strict=True):
             interpreter.set_tensor(detail["index"], values[index : index + 1])
         interpreter.invoke()
-        for kept, detail in zip(raw, sinks, strict=True):
-            kept.append(interpreter.get_tensor(detail["index"]))
-    return [to_real(np.concatenate(kept), detail) for kept, detail in zip(raw, sinks, strict=True)]
+        for samples, detail in zip(raw, sinks, strict=True):
+            samples.append(interpreter.get_tensor(detail["index"]))
+    return [to_real(np.concatenate(samples), detail) for samples, detail in zip(raw, sinks, strict=True)]

@@ -16,6 +16,7 @@ from rich.text import Text
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Entry, Judgement
 from edgeloop.core.measurement import EnergySummary, Summary
+from edgeloop.core.model_format import ModelFormat
 from edgeloop.core.verdict import Finding, Outcome
 from edgeloop.reports.conditions import declared, found
 from edgeloop.reports.front import front_rows, front_table
@@ -179,7 +180,7 @@ def _origin(artifact: Artifact) -> Iterator[tuple[str, str]]:
     if artifact.converted_from is None:
         return
     tools = ", ".join(f"{name} {version}" for name, version in artifact.tools.items())
-    if artifact.path.endswith(".so"):
+    if ModelFormat.named(artifact.path) is ModelFormat.TVM_LIBRARY:
         yield "compiled", f"by {tools}"
     else:
         yield "converted", f"to float .tflite by {tools}, names left out"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,11 @@ from typing import Any
 from edgeloop.core.campaign import Task, Training
 from edgeloop.core.frozen import key_of
 from edgeloop.core.lightening import Lightening
+from edgeloop.core.model_format import ModelFormat
 from edgeloop.core.network import NetworkSpec
 from edgeloop.errors import MissingExtraError, UserError
 from edgeloop.ports import TrainingJob
+from edgeloop.processes.files import sha256_of
 
 _METHOD = 3
 """Raised whenever this room would train the same job to other weights or write other files."""
@@ -73,7 +74,8 @@ def _fixed_key(job: TrainingJob, file: str) -> str:
 
 def _runner_of(file: str) -> list[str]:
     """Versions of what runs M1's file on this host. Raises MissingExtraError."""
-    extras = {"apache-tvm": "tvm", "onnx": "onnx"} if file.endswith(".onnx") else {"ai-edge-litert": "tflite"}
+    model_format = ModelFormat.of(Path(file)) or ModelFormat.TFLITE
+    extras = {package.name: package.extra for package in model_format.row.runtime}
     try:
         return [metadata.version(package) for package in extras]
     except metadata.PackageNotFoundError as error:
@@ -97,7 +99,7 @@ def _code(reference: str | None) -> list[str] | None:
         return None
     file, _, name = reference.rpartition(":")
     try:
-        return [hashlib.sha256(Path(file).read_bytes()).hexdigest(), name]
+        return [sha256_of(Path(file)), name]
     except OSError as error:
         raise UserError(f"{file}: can't be read: {error.strerror}", next_step=f"it is named as {reference}") from error
 

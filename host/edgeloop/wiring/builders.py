@@ -36,8 +36,8 @@ def builders_for(
     """The builders of a campaign's engines by target, in one store; a board is asked for its processor when it is
     needed, and boards of one kind get one file."""
     root = folder / "artifacts"
-    deadline_s, memory = campaign.toolchain.build_deadline_s, campaign.toolchain.memory_max_bytes
-    tflite = TfliteBuilder(root, gate, deadline_s=deadline_s, memory_max_bytes=memory)
+    limits = campaign.toolchain.build_limits
+    tflite = TfliteBuilder(root, gate, limits=limits)
     interpreters: tuple[Engine, ...] = ("litert", "tflite-runtime")
     builders: dict[tuple[Engine, str], Builder] = {}
     for bench in benches:
@@ -50,8 +50,7 @@ def builders_for(
                 tflite,
                 functools.partial(tvm_target, bench),
                 tuner=tuner_for(campaign, folder / "tuning", bench, observer) if campaign.tuning.trials else None,
-                deadline_s=deadline_s,
-                memory_max_bytes=memory,
+                limits=limits,
             )
     return builders
 
@@ -60,9 +59,8 @@ def compilers_for(
     tflite: Builder, root: Path, commands: Mapping[str, Sequence[str]], toolchain: Toolchain
 ) -> dict[str, Builder]:
     """The builders of delegates that have a compiler, by the delegates' names, in the same store as `tflite`."""
-    deadline_s, memory = toolchain.build_deadline_s, toolchain.memory_max_bytes
     return {
-        name: DelegateBuilder(root, tflite, name, command, deadline_s=deadline_s, memory_max_bytes=memory)
+        name: DelegateBuilder(root, tflite, name, command, limits=toolchain.build_limits)
         for name, command in commands.items()
     }
 
