@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from edgeloop.config.board_models import GENERIC, LOCAL, detect_model, model_nam
 from edgeloop.core.board import Board
 from edgeloop.core.check import Check, printable
 from edgeloop.errors import BoardError, HostKeyError, LabError, UserError
+from edgeloop.processes.files import write_whole
 from edgeloop.wiring.benches import open_board
 
 
@@ -170,9 +170,7 @@ def pin(shown: Shown) -> Path:
     try:
         document = tomlkit.parse(path.read_text(encoding="utf-8"))
         document["ssh"]["host_key"] = shown.fingerprint
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-        temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, tomlkit.dumps(document))
     except (OSError, TOMLKitError) as error:
         raise LabError(f"{path}: can't be rewritten: {error}") from error
     return path

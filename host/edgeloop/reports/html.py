@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgeloop.core.events import Entry
 from edgeloop.core.verdict import Family, Finding, Outcome
+from edgeloop.processes.files import write_whole
 from edgeloop.reports.chart import Line, Mark, scatter, shape
 from edgeloop.reports.conditions import declared, flat
 from edgeloop.reports.front import front_charts, front_rows, headings
@@ -100,14 +100,7 @@ def text(entries: Sequence[Entry]) -> str:
 
 def write(entries: Sequence[Entry], path: Path) -> None:
     """Write the report; an earlier one is replaced only when the new one is complete."""
-    content = text(entries)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as making:
-        making.write(content)
-    made = Path(making.name)
-    made.chmod(0o644)
-    made.replace(path)
+    write_whole(path, text(entries))
 
 
 def _against_latency(run: RunView) -> tuple[str, str]:
