@@ -25,7 +25,7 @@ from edgeloop.host_runtime.model_files import write_description
 from edgeloop.host_runtime.shapes import InputShapes
 from edgeloop.host_runtime.tflite import count_tflite, read_tflite
 from edgeloop.ports import Builder, TrainedNetwork, TrainingJob
-from edgeloop.processes.files import copy_whole
+from edgeloop.processes.files import copy_whole, sha256_of
 from edgeloop.processes.limits import DEFAULT_LIMITS, ProcessLimits
 from edgeloop.ready_models.compilation import compilation_cache, compile_model, inspect_model, predict_compiled
 from edgeloop.ready_models.conversion import ConversionOptions, conversion_cache, convert
@@ -199,12 +199,14 @@ class ReferenceFileBuilder:
         copy = self.artifacts / baseline.sha256 / f"model{model_format.suffix}"
         artifact = baseline.model_copy(update={"path": str(copy.resolve())})
         with kept_on_disk(copy):
+            if copy.is_file() and sha256_of(copy) == baseline.sha256:
+                return artifact
             copy.parent.mkdir(parents=True, exist_ok=True)
-            copy_whole(Path(baseline.path), copy)
             host_library = Path(baseline.path).with_name(host_library_name())
             if model_format is ModelFormat.TVM_LIBRARY and host_library.is_file():
                 copy_whole(host_library, copy.with_name(host_library.name))
             write_description(copy.parent, artifact)
+            copy_whole(Path(baseline.path), copy)
         return artifact
 
 
