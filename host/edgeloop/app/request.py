@@ -93,7 +93,7 @@ class Checks:
 
     def engine(self, value: str | None, option: str, model: Path) -> BoardEngine:
         """The engine that was said, else the one that runs this file."""
-        model_format = ModelFormat.named(model)
+        model_format = ModelFormat.from_name(model)
         said = value or ("tvm" if model_format is not None and model_format.runs_compiled else "litert")
         self._one_of(said, get_args(BoardEngine), option)
         return cast("BoardEngine", said)
@@ -184,7 +184,7 @@ class Checks:
                 self.faults.append(Fault("--shape", f"{model} declares the shapes of a program itself", "leave it out"))
             self.faults += _beyond(program, model, words, threads)
             return pack_program(model, program, user_cache_path("edgeloop") / "programs")
-        model_format = ModelFormat.named(model)
+        model_format = ModelFormat.from_name(model)
         if model_format is ModelFormat.PROGRAM:
             step = "say --engine exec" if where in ("MODEL", "A") else "say --engine-b exec"
             self.faults.append(Fault(where, f"{model} declares a program, {engine} runs a .tflite", step))
@@ -203,7 +203,7 @@ class Checks:
 
     def _for_tvm(self, model: Path, where: str, shapes: Shapes) -> Artifact | None:
         """A library that was compiled before, or what is compiled once the board is known."""
-        model_format = ModelFormat.named(model)
+        model_format = ModelFormat.from_name(model)
         if model_format is not None and model_format.row.compiler is Compiler.TVM:
             return self._read(lambda: inspect_model(model, InputShapes(inputs=dict(shapes)))[0], where)
         if model_format is not ModelFormat.TVM_LIBRARY:
@@ -341,7 +341,7 @@ def for_board(subject: Subject, bench: Bench, watch: Watch) -> Subject:
     """The subject as this board runs it: compiled for its processor where TVM does that. Raises as `compile_model`."""
     artifact = subject.artifact
     path = Path(artifact.path)
-    model_format = ModelFormat.named(path)
+    model_format = ModelFormat.from_name(path)
     if subject.engine != "tvm" or model_format is None or model_format.row.compiler is not Compiler.TVM:
         return subject
     target = tvm_target(bench, "--engine")

@@ -160,7 +160,7 @@ class BoardBench:
         programs = {s.artifact.sha256: s.artifact for s in request.subjects if s.engine == wire.EXEC}
         packed = self.agent.missing((), sorted(programs))[1] if programs else frozenset[str]()
         for sha256 in sorted(packed):
-            watch(f"unpacking {Path(programs[sha256].shown).name}", 0, len(request.schedule))
+            watch(f"unpacking {Path(programs[sha256].origin).name}", 0, len(request.schedule))
             self.agent.unpack([cache_name(sha256, Path(programs[sha256].path))], sha256)
 
     def job(

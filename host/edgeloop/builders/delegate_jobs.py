@@ -1,4 +1,4 @@
-"""What the process around a delegate's compiler is asked, and what it answers: shared by both halves."""
+"""The job of the process around a delegate's compiler and its answer, shared by both halves."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ class CompilerJob(Frozen):
 
 class CompilerAnswer(Frozen):
     problem: str | None
-    """How it failed; None where it did not."""
+    """The failure in words; None where there was none."""

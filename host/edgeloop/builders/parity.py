@@ -32,7 +32,7 @@ Agreement = Callable[[Mapping[str, Any], Mapping[str, Any]], NDArray[np.bool_]]
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What counts as agreement in a task. Its own function runs in the controller, never in a builder's child."""
+    """Agreement as a task defines it. Its own function runs in the controller, never in a builder's child."""
 
     task: Task
     agreement: Agreement | None = None

@@ -106,7 +106,7 @@ class Reference(Frozen):
             raise ValueError(
                 "with a file, name where M2 comes from: one of family and factory, or larger as a list of factories"
             )
-        model_format = ModelFormat.named(file)
+        model_format = ModelFormat.from_name(file)
         compiled = model_format is not None and model_format.runs_compiled
         if compiled and self.engine != "tvm":
             raise ValueError('an .onnx is compiled by TVM: say engine = "tvm"')

@@ -31,14 +31,14 @@ class Reader(StrEnum):
 
 
 class Converter(StrEnum):
-    """What makes a .tflite of a file."""
+    """A toolchain that makes a .tflite of a file."""
 
     TENSORFLOW = "tensorflow"
     LITERT_TORCH = "litert-torch"
 
 
 class Compiler(StrEnum):
-    """What makes a library for a board's processor."""
+    """A toolchain that makes a library for a board's processor."""
 
     TVM = "tvm"
 
@@ -53,14 +53,14 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class FormatRow:
-    """What is known of one format of model files."""
+    """The row of one format of model files."""
 
     reader: Reader
     suffixes: tuple[str, ...] = ()
     marker: str | None = None
     """Of a format that is a folder: the file in it that says so."""
     weights_suffix: str | None = None
-    """What is added to the file's name for a file beside it that may hold its weights."""
+    """Added to the file's name, it names a file beside it that may hold its weights."""
     converter: Converter | None = None
     forms: tuple[str, ...] = ()
     """Forms that its converter makes, as lightenings are called; the first one is what it makes unasked."""
@@ -68,11 +68,11 @@ class FormatRow:
     made_by: Compiler | None = None
     """Of a library: the compiler that made it."""
     can_be_reference: bool = False
-    """Whether a campaign can name it as M1."""
+    """True where a campaign can name it as M1."""
     packages: tuple[Package, ...] = ()
-    """What reads it on this host, beside what every .tflite needs."""
+    """They read it on this host, beside what every .tflite needs."""
     runtime: tuple[Package, ...] = ()
-    """What runs it on this host, as it is or as what is made of it."""
+    """They run it on this host, as it is or as what is made of it."""
 
 
 _TENSORFLOW_FORMS = ("fp32", "fp16", DYNAMIC, "w8a16", "w8a8")
@@ -81,7 +81,7 @@ _TVM = Package("apache-tvm", "tvm")
 
 
 class ModelFormat(Enum):
-    """A format of model files. `of` looks at a file; `named` reads its name alone."""
+    """A format of model files. `of` looks at a file; `from_name` reads its name alone."""
 
     TFLITE = FormatRow(Reader.LITERT, (".tflite",), can_be_reference=True, runtime=_LITERT)
     KERAS = FormatRow(
@@ -125,7 +125,7 @@ class ModelFormat(Enum):
     PROGRAM = FormatRow(Reader.TOML, (".toml",))
 
     @classmethod
-    def named(cls, path: PurePath | str) -> Self | None:
+    def from_name(cls, path: PurePath | str) -> Self | None:
         """Return the format that a file's name tells; None for a name that tells none."""
         suffix = PurePath(path).suffix
         return next((one for one in cls if suffix in one.value.suffixes), None)
@@ -136,7 +136,7 @@ class ModelFormat(Enum):
         if path.is_dir():
             markers = ((one, one.value.marker) for one in cls)
             return next((one for one, marker in markers if marker is not None and (path / marker).is_file()), None)
-        return cls.named(path)
+        return cls.from_name(path)
 
     @property
     def row(self) -> FormatRow:
@@ -149,11 +149,11 @@ class ModelFormat(Enum):
 
     @property
     def runs_as_tflite(self) -> bool:
-        """Whether it is a .tflite, or one can be made of it."""
+        """True where it is a .tflite, or one can be made of it."""
         return self is ModelFormat.TFLITE or self.row.converter is not None
 
     @property
     def runs_compiled(self) -> bool:
-        """Whether it runs as a compiled library and in no other way."""
+        """True where it runs as a compiled library and in no other way."""
         compiled_by = self.row.compiler or self.row.made_by
         return compiled_by is not None and not self.runs_as_tflite

@@ -38,7 +38,7 @@ class RecipeActivation(_Entry):
     low: float
     high: float
     fixed: bool
-    """Whether the runtime's kernels fix its scale."""
+    """True where the runtime's kernels fix its scale."""
     fingerprint: Fingerprint
 
 
@@ -52,7 +52,7 @@ class RecipeLayer(_Entry):
 
 
 class Recipe(_Entry):
-    """How a trained network becomes a file. Tensors are told from each other by their fingerprints."""
+    """Directions for making a file of a trained network. Tensors are known by their fingerprints."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     lightening: Lightening

@@ -1,4 +1,4 @@
-"""What the runtime's child process is asked, and what it answers: shared by both halves."""
+"""Jobs of the runtime's child process and its answers, shared by both halves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class InspectJob(Frozen):
     model: Path
     shapes: InputShapes = NO_SHAPES
     for_delegate: bool = False
-    """Whether it may have operators that only a delegate knows."""
+    """True where it may have operators that only a delegate knows."""
 
 
 class InspectAnswer(Frozen):
@@ -35,7 +35,7 @@ class CountJob(Frozen):
     do: Literal["count"] = "count"
     model: Path
     shapes: tuple[Shape, ...] | None
-    """What the inputs are resized to; None leaves them as they are."""
+    """Whole shapes that the inputs are resized to; None leaves them as they are."""
 
 
 class CountAnswer(Frozen):

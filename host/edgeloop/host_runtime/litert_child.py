@@ -31,7 +31,7 @@ from edgeloop.processes import json_child
 
 _DEFAULT_SIGNATURE = "serving_default"
 _FLEX = "Flex"
-"""How the names of TensorFlow's own operators begin in a .tflite."""
+"""The names of TensorFlow's own operators begin so in a .tflite."""
 
 
 def _prepare() -> None:

@@ -17,7 +17,7 @@ DESCRIPTION: Final = "artifact.json"
 
 def weights_beside(path: Path) -> Path | None:
     """Where a model of this name keeps its weights, if not in itself; None for a format that never does."""
-    model_format = ModelFormat.named(path)
+    model_format = ModelFormat.from_name(path)
     suffix = model_format.row.weights_suffix if model_format is not None else None
     return path.with_name(f"{path.name}{suffix}") if suffix is not None else None
 

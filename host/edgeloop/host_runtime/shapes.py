@@ -35,7 +35,7 @@ def channels_first(sample: Sequence[int]) -> Shape:
 
 
 def is_channels_first(shape: Sequence[int], sample: Sequence[int]) -> bool:
-    """Whether an input of a shape (with its batch) takes channel-last samples with the channels moved to the front.
+    """Return whether an input of a shape (with its batch) takes channel-last samples with their channels put first.
 
     The shapes alone decide: where they are equal as they are, nothing is moved.
     """

@@ -172,7 +172,7 @@ def count_operators(artifact: Artifact, limits: ProcessLimits = INSPECT_LIMITS) 
 
 
 def is_tflite(path: Path) -> bool:
-    """Whether a file begins as a .tflite does."""
+    """Return whether a file begins as a .tflite does."""
     with path.open("rb") as handle:
         return handle.read(8)[4:] == _IDENTIFIER
 

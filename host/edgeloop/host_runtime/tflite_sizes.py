@@ -107,8 +107,8 @@ class _TfliteCount:
         if name == "FULLY_CONNECTED":
             return self._elements(out) * self._shapes[int(op.inputs[1])][-1]
         if name == "BATCH_MATMUL":
-            left = self._shapes[int(op.inputs[0])]
-            return self._elements(out) * left[-2 if op.builtinOptions.adjX else -1]
+            first = self._shapes[int(op.inputs[0])]
+            return self._elements(out) * first[-2 if op.builtinOptions.adjX else -1]
         return 0
 
     @staticmethod

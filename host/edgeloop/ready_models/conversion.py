@@ -53,7 +53,7 @@ _LOG, _CALIBRATION, _MODEL = "child.log", "calibration.npz", "model.tflite"
 
 @dataclass(frozen=True, slots=True)
 class ConversionOptions:
-    """How a file is converted. Calibration samples are channel-last arrays by the names of the data."""
+    """Options of a conversion. Calibration samples are channel-last arrays by the names of the data."""
 
     form: str = "fp32"
     shapes: InputShapes = NO_SHAPES

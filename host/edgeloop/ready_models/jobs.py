@@ -1,4 +1,4 @@
-"""What is asked of the child processes that convert or compile ready models, and what they answer: shared by both."""
+"""Jobs of the child processes that convert or compile ready models and their answers, shared by both halves."""
 
 from __future__ import annotations
 

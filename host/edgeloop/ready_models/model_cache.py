@@ -1,4 +1,4 @@
-"""What was made of ready models, kept for every run and command of this user.
+"""Models made of other ready models, kept for every run and command of this user.
 
 Below a root lies `<key>/` with a model and `artifact.json`; a folder appears whole or not at all. Other machines may
 share the cache.

@@ -99,10 +99,10 @@ def _refuse_newer(model: Any) -> None:
             f"is of IR version {model.ir_version}, onnx {onnx.__version__} reads up to {onnx.IR_VERSION}",
             next_step=step,
         )
-    for used in model.opset_import:
-        if used.domain in _DOMAINS and used.version > onnx.defs.onnx_opset_version():
+    for opset in model.opset_import:
+        if opset.domain in _DOMAINS and opset.version > onnx.defs.onnx_opset_version():
             raise ModelError(
-                f"is of opset {used.version}, onnx {onnx.__version__} knows up to {onnx.defs.onnx_opset_version()}",
+                f"is of opset {opset.version}, onnx {onnx.__version__} knows up to {onnx.defs.onnx_opset_version()}",
                 next_step=step,
             )
 

@@ -75,8 +75,8 @@ def open_reference_file(network: NetworkSpec, io: NetworkIO, limits: ProcessLimi
             next_step="name a .tflite, .onnx, .keras or .h5 file, or the folder of a SavedModel",
         )
     if model_format.runs_compiled:
-        return _compiled(path, io, host_target(), limits)
-    return _converted(path, io, ConversionOptions(shapes=_sample_shapes(io)), limits)
+        return _compile_reference(path, io, host_target(), limits)
+    return _convert_reference(path, io, ConversionOptions(shapes=_sample_shapes(io)), limits)
 
 
 def count_reference_file(network: NetworkSpec, io: NetworkIO) -> NetworkSizes:
@@ -93,18 +93,18 @@ def count_reference_file(network: NetworkSpec, io: NetworkIO) -> NetworkSizes:
 
 def is_compiled_file(model: Artifact) -> bool:
     """Return whether a model is a library that a file given as M1 was compiled to."""
-    return model.converted_from is not None and ModelFormat.named(model.path) is ModelFormat.TVM_LIBRARY
+    return model.converted_from is not None and ModelFormat.from_name(model.path) is ModelFormat.TVM_LIBRARY
 
 
 def _sample_shapes(io: NetworkIO) -> InputShapes:
     return InputShapes(samples={shape.name: shape.shape for shape in io.inputs})
 
 
-def _converted(path: Path, io: NetworkIO, options: ConversionOptions, limits: ProcessLimits) -> Artifact:
+def _convert_reference(path: Path, io: NetworkIO, options: ConversionOptions, limits: ProcessLimits) -> Artifact:
     return name_as_data(convert(path, options, conversion_cache(), limits), io, path)
 
 
-def _compiled(path: Path, io: NetworkIO, target: TvmTarget, limits: ProcessLimits) -> Artifact:
+def _compile_reference(path: Path, io: NetworkIO, target: TvmTarget, limits: ProcessLimits) -> Artifact:
     return name_as_data(compile_model(path, _sample_shapes(io), target, compilation_cache(), limits), io, path)
 
 
@@ -131,7 +131,7 @@ def _baseline(
         )
     calibration = _by_own_names(data.calibration.x, model, path)
     options = ConversionOptions(form, _sample_shapes(io), calibration)
-    baseline = _converted(path, io, options, limits)
+    baseline = _convert_reference(path, io, options, limits)
     if form == DYNAMIC and count_tflite(baseline)[1] == _FLOAT:
         raise UserError(
             f"{path}: as dynamic it stays float: TFLiteConverter leaves layers of fewer than 1,024 weights as they are",
@@ -176,7 +176,7 @@ class ReferenceFileBuilder:
             return self.others.build(network, lightening)
         io = network_io(self.data, job.task)
         if _runs_compiled(job.network):
-            baseline = _compiled(Path(str(job.network.file)), io, self.processor(), self.limits)
+            baseline = _compile_reference(Path(str(job.network.file)), io, self.processor(), self.limits)
         else:
             model = open_reference_file(job.network, io, self.limits)
             baseline = _baseline(job.network, lightening, io, self.data, model, self.limits)

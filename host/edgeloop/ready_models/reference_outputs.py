@@ -61,7 +61,7 @@ def run_reference_file(
     if "train" in outputs and job.task.kind == "classification" and _are_probabilities(outputs["train"], steps):
         note = PROBABILITIES
         outputs = {name: _logits(of_split, steps) for name, of_split in outputs.items()}
-    trained = TrainedNetwork(
+    network = TrainedNetwork(
         key=key,
         folder=str(networks / key),
         seconds=time.monotonic() - began,
@@ -73,8 +73,8 @@ def run_reference_file(
         arrays = {f"{name}/{n}": y for name, ys in outputs.items() if name != "validation" for n, y in ys.items()}
         if arrays:
             np.savez(folder / _OUTPUTS, **arrays)  # type: ignore[arg-type]
-        write_trained(folder, trained, job, [])
-    return trained
+        write_trained(folder, network, job, [])
+    return network
 
 
 def read_teacher_outputs(folder: Path) -> TeacherOutputs:

@@ -28,7 +28,7 @@ def name_as_data(model: Artifact, io: NetworkIO, path: Path) -> Artifact:
 
 
 def _named_by_data(model: Artifact, io: NetworkIO) -> bool:
-    """Whether outputs are the targets': a custom task's may be its own."""
+    """True where outputs are the targets': a custom task's may be its own."""
     return io.kind != "custom" or len(model.outputs) == len(io.outputs) == 1
 
 

@@ -83,8 +83,8 @@ def _keras(source: Path) -> _Function:
 
     def call(*tensors: Any) -> Sequence[Any]:
         result = model(tf.nest.pack_sequence_as(structure, list(tensors)), training=False)
-        flattened: Sequence[Any] = tf.nest.flatten(result)
-        return flattened
+        outputs: Sequence[Any] = tf.nest.flatten(result)
+        return outputs
 
     inputs = tuple(
         (name, tuple(DYNAMIC if size is None else int(size) for size in tensor.shape), str(tensor.dtype))

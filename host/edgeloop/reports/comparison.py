@@ -43,7 +43,7 @@ class _ComparedReport:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         judged, styled = self.judged, console.is_terminal
         outcome = judged.verdict.outcome
-        head = f"B {self.b.shown} beside A {self.a.shown} on {judged.target}"
+        head = f"B {self.b.origin} beside A {self.a.origin} on {judged.target}"
         if self.limits_given:
             yield Text.assemble((outcome.value, STYLE[outcome] if styled else ""), f"  {head}")
         else:

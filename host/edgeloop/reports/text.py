@@ -109,7 +109,7 @@ class _MeasureReport:
     limits_given: bool
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        head = f"{self.artifact.shown} on {self.judged.target}"
+        head = f"{self.artifact.origin} on {self.judged.target}"
         if self.limits_given:
             outcome = self.judged.verdict.outcome
             style = STYLE[outcome] if console.is_terminal else ""
@@ -180,7 +180,7 @@ def _origin(artifact: Artifact) -> Iterator[tuple[str, str]]:
     if artifact.converted_from is None:
         return
     tools = ", ".join(f"{name} {version}" for name, version in artifact.tools.items())
-    if ModelFormat.named(artifact.path) is ModelFormat.TVM_LIBRARY:
+    if ModelFormat.from_name(artifact.path) is ModelFormat.TVM_LIBRARY:
         yield "compiled", f"by {tools}"
     else:
         yield "converted", f"to float .tflite by {tools}, names left out"

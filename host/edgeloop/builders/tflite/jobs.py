@@ -1,4 +1,4 @@
-"""What the TFLite builder's child process is asked, and what it answers: shared by both halves."""
+"""The job of the TFLite builder's child process and its answer, shared by both halves."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _PRODUCT = "relax.matmul"
 _BIAS = "relax.add"
 _VIEWS = ("relax.reshape", "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.nn.batch_flatten")
 _ACTIVATIONS = ("relax.nn.relu", "relax.nn.relu6", "relax.clip", "relax.tanh", "relax.sigmoid", "relax.nn.leakyrelu")
-"""What a runtime does in the layer before it."""
+"""Done by a runtime in the layer before it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +117,7 @@ class _TvmCount:
         )
 
     def _is_activation(self, step: _Step, before: _Step) -> bool:
-        """Whether it stands right after a layer, or after a layer's bias, and nothing else reads that."""
+        """True where it stands right after a layer, or after a layer's bias, and nothing else reads that."""
         after_layer = _is_layer(before) or before in self._bias.values()
         return step.operator in _ACTIVATIONS and after_layer and self._read_once(before.gives)
 

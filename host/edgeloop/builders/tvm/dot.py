@@ -13,7 +13,7 @@ from typing import Any
 GROUP = 4
 """Pairs of bytes behind one sum."""
 ANNOTATION = "edgeloop.dot"
-"""What a sum that is laid out for one is annotated with: its name."""
+"""The annotation of a sum that is laid out for one: its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ DOTS = {dot.name: dot for dot in (VNNI, SDOT, NEON)}
 
 
 def _description(dot: Dot) -> tuple[Any, Any]:
-    """What it computes as plain loops, and the calls."""
+    """Its plain loops, and its calls."""
     return _loops(dot), _neon(dot) if dot.intrinsic is None else _one_call(dot)
 
 

@@ -1,4 +1,4 @@
-"""What the TVM builder's child process is asked, and what it answers: shared by both halves."""
+"""Jobs of the TVM builder's child process and its answers, shared by both halves."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class BuildLibraryAnswer(Frozen):
 
 
 class TimedSchedules(Frozen):
-    """What is known of one function: every choice that was timed, and the best of them."""
+    """Every choice of one function that was timed, and the best of them."""
 
     best: TileChoice
     choices: tuple[TileChoice, ...]

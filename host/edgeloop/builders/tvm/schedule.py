@@ -38,7 +38,7 @@ class TileChoice(Frozen):
     """Of a tile: whole vectors."""
     positions: int
     padding: Literal["copied", "inside"]
-    """Whether a padded copy of the input is made first, or every load looks whether it is in the padding."""
+    """A padded copy of the input is made first, or every load looks whether it is in the padding."""
 
     def __str__(self) -> str:
         return f"{self.positions} x {self.channels} in {self.lanes} lanes, padding {self.padding}"
@@ -90,7 +90,7 @@ def schedule_with(function: Any, choice: TileChoice | None) -> Any:
 
 
 def choose_by_rule(function: Any, machine: str) -> TileChoice | None:
-    """What is taken where nothing was tuned; None where there is not just one reduction."""
+    """Return the choice where nothing was tuned; None where there is not just one reduction."""
     extents = _extents(function)
     if extents is None:
         return None
@@ -105,7 +105,7 @@ def choose_by_rule(function: Any, machine: str) -> TileChoice | None:
 
 
 def list_choices(function: Any, machine: str) -> list[TileChoice]:
-    """What tuning may try of a function: the rule's choice, then the others from the nearest to the farthest.
+    """Return what tuning may try of a function: the rule's choice, then the others from the nearest to the farthest.
 
     The rule's alone where an instruction is put in: TVM fails at that with most others.
     """
@@ -151,7 +151,7 @@ def _extents(function: Any) -> tuple[int, int, int] | None:
 
 
 def _pads(function: Any) -> bool:
-    """Whether something is copied ahead of the reduction, and changed by it."""
+    """True where something is copied ahead of the reduction, and changed by it."""
     schedule = _begin(function)
     blocks = _blocks(schedule)
     return not all(_only_copies(schedule, block) for block in blocks[: _reduction_at(schedule, blocks)])

@@ -49,7 +49,7 @@ class Tuner:
 
     @property
     def key(self) -> str:
-        """What an artifact's key needs: the budget, and the kind of board that measures."""
+        """The part of an artifact's key that is tuning's: the budget, and the kind of board that measures."""
         return key_of("tuning", self._tuning, self._timer.board.model.name)
 
     def tune(self, source: Artifact, target: TvmTarget, store: ArtifactStore) -> dict[str, TileChoice]:

@@ -1,4 +1,4 @@
-"""What was measured of schedules, kept by what a function computes: a network with the same layers measures nothing."""
+"""Measurements of schedules, kept by what a function computes: a network with the same layers measures nothing."""
 
 from __future__ import annotations
 

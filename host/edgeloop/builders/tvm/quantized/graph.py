@@ -30,7 +30,7 @@ Convert = Callable[["Network", Any], "GraphValue"]
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """How a processor multiplies bytes."""
+    """The way in which a processor multiplies bytes."""
 
     lanes: int
     """Channels that the last axis is filled up to a multiple of."""
@@ -61,12 +61,12 @@ class GraphValue:
     view: Callable[[Index], Index] | None = None
     """From an index of `shape` to one in memory: layouts turned, and nothing copied."""
     whole: bool = True
-    """Whether the last axis is the one in memory, what it is filled up with included."""
+    """True where the last axis is the one in memory, what it is filled up with included."""
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Top, bottom, left, right, not in memory: a convolution pads itself. `shape` is without them."""
 
     def at(self, tensor: Any, index: Index) -> Any:
-        """What is stored there; what is beyond the last axis is anything."""
+        """Return what is stored there; what is beyond the last axis is anything."""
         from tvm import tirx
 
         if not self.whole:

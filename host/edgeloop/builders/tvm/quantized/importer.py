@@ -49,7 +49,7 @@ def import_quantized(content: bytes, core: Core) -> Any:
 
 
 def is_quantized(content: bytes) -> bool:
-    """Whether activations of a .tflite are integers on a grid."""
+    """Return whether activations of a .tflite are integers on a grid."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))

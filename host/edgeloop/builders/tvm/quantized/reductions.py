@@ -24,7 +24,7 @@ from edgeloop.builders.tvm.quantized.requantize import HIGHEST, LOWEST, Steps, f
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """How a kernel moves: positions of the result, steps, and what lies outside."""
+    """A kernel on its way: positions of the result, steps, and what lies outside."""
 
     kernel: tuple[int, int]
     strides: tuple[int, int] = (1, 1)
@@ -33,7 +33,7 @@ class _Window:
     left: int = 0
 
     def extent(self, axis: int, count: int) -> int:
-        """What `count` positions touch along an axis."""
+        """Return what `count` positions touch along an axis."""
         return (count - 1) * self.strides[axis] + (self.kernel[axis] - 1) * self.dilation[axis] + 1
 
 
@@ -121,7 +121,7 @@ def _product(a: Any, b: Any) -> Any:
 
 
 def _onto_grid(net: Network, sums: Any, bias: Any, scale: Any, grid: Steps, bounds: tuple[int, int]) -> Any:
-    """What a layer stores of its sums (n, h, w, channels)."""
+    """Return what a layer stores of its sums (n, h, w, channels)."""
     from tvm import te
 
     return te.compute(

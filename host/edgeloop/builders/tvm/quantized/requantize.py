@@ -43,7 +43,7 @@ class Steps:
 
 
 def multipliers(scale: float, weights: NDArray[Any], result_scale: float) -> NDArray[np.float32]:
-    """What a sum of each channel is multiplied by: float32, in the kernels' own order."""
+    """Return the factor of each channel's sum: float32, in the kernels' own order."""
     return np.float32(scale) * np.asarray(weights, np.float32) / np.float32(result_scale)
 
 
@@ -77,7 +77,7 @@ def addition(a: Steps, b: Steps, grid: Steps, sign: int) -> Addition:
 
 
 def table(function: Callable[[NDArray[Any]], NDArray[Any]], steps: Steps, grid: Steps) -> NDArray[np.int8]:
-    """What a function of one value makes of each stored one, from the lowest on."""
+    """Return what a function of one value makes of each stored one, from the lowest on."""
     return grid.quantize(function(steps.real(np.arange(LOWEST, HIGHEST + 1))))
 
 
