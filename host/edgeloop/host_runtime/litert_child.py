@@ -226,30 +226,18 @@ def _specs(details: list[dict[str, Any]], names: Mapping[int, str], fallback: st
 
     specs = []
     for position, detail in enumerate(details):
-        scale, zero = litert.quantization(detail)
-        shape = tuple(int(d) for d in detail["shape"])
-        specs.append(
-            TensorSpec(
-                name=names.get(int(detail["index"]))
-                or str(detail["name"]).removesuffix(":0")
-                or f"{fallback}{position}",
-                dtype=_dtype_name(detail["dtype"]),
-                shape=shape,
-                layout="channels_last" if len(shape) > 2 else "flat",
-                scale=scale,
-                zero_point=zero,
-            )
-        )
+        _refuse_other_than_numbers(detail["dtype"])
+        own_name = str(detail["name"]).removesuffix(":0")
+        specs.append(litert.tensor_spec(detail, names.get(int(detail["index"])) or own_name or f"{fallback}{position}"))
     return tuple(specs)
 
 
-def _dtype_name(dtype: Any) -> str:
+def _refuse_other_than_numbers(dtype: Any) -> None:
     import numpy as np
 
     kind = np.dtype(dtype)
     if kind.kind not in "biuf":
         raise ModelError(f"takes or gives {kind.name} tensors; edgeloop measures numbers only")
-    return str(kind.name)
 
 
 def _predict(job: PredictJob) -> PredictAnswer:

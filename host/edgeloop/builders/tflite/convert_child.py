@@ -94,21 +94,13 @@ def _work(job: BuildTfliteJob) -> BuildTfliteAnswer:
 def _specs(tensors: Sequence[RecipeInput | RecipeOutput], details: Sequence[dict[str, Any]]) -> tuple[TensorSpec, ...]:
     specs = []
     for tensor, detail in zip(tensors, details, strict=True):
-        shape = tuple(int(d) for d in detail["shape"])
-        if shape != tensor.shape:
-            raise BuildError(f"{tensor.name!r} was built with the shape {shape}, the network has {list(tensor.shape)}")
-        scale, zero = litert.quantization(detail)
-        layout = tensor.layout if isinstance(tensor, RecipeInput) else None
-        specs.append(
-            TensorSpec(
-                name=tensor.name,
-                dtype=np.dtype(detail["dtype"]).name,
-                shape=shape,
-                layout=layout or ("channels_last" if len(shape) > 2 else "flat"),
-                scale=scale,
-                zero_point=zero,
+        spec = litert.tensor_spec(detail, tensor.name)
+        if spec.shape != tensor.shape:
+            raise BuildError(
+                f"{tensor.name!r} was built with the shape {spec.shape}, the network has {list(tensor.shape)}"
             )
-        )
+        layout = tensor.layout if isinstance(tensor, RecipeInput) else None
+        specs.append(spec if layout is None else spec.model_copy(update={"layout": layout}))
     return tuple(specs)
 
 

@@ -261,20 +261,13 @@ def run_library(
     from tvm import relax
 
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
-    tensors = [litert.to_stored(x, _detail(spec)) for x, spec in zip(samples, inputs, strict=True)]
+    tensors = [litert.to_stored(x, spec) for x, spec in zip(samples, inputs, strict=True)]
     rows: list[list[NDArray[Any]]] = []
     for index in range(len(tensors[0])):
         out = machine["main"](*(tvm.runtime.tensor(np.ascontiguousarray(x[index : index + 1])) for x in tensors))
         rows.append([one.numpy() for one in (out if not hasattr(out, "numpy") else [out])])
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
-    return [litert.to_real(column, _detail(spec)) for column, spec in zip(columns, outputs, strict=True)]
-
-
-def _detail(spec: TensorSpec) -> dict[str, Any]:
-    """A tensor as the interpreters describe it."""
-    scales, zeros = ([] if one is None else [one] for one in (spec.scale, spec.zero_point))
-    quantization = {"scales": scales, "zero_points": zeros}
-    return {"name": spec.name, "dtype": spec.dtype, "quantization_parameters": quantization}
+    return [litert.to_real(column, spec) for column, spec in zip(columns, outputs, strict=True)]
 
 
 if __name__ == "__main__":
