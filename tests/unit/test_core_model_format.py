@@ -50,5 +50,5 @@ def test_a_format_is_run_as_a_tflite_or_compiled_or_is_a_program() -> None:
 
 def test_everything_that_a_row_names_has_somebody_who_does_it() -> None:
     assert set(conversion._CONVERTERS) == set(Converter)
-    compiled = {one for one in ModelFormat if one.row.compiler is Compiler.TVM}
-    assert set(compilation._READER_VERSIONS) == set(compile_model_child._OPENERS) == compiled
+    readers = {one.row.reader for one in ModelFormat if one.row.compiler is Compiler.TVM}
+    assert set(compilation._READER_VERSIONS) == set(compile_model_child._OPENERS) == readers

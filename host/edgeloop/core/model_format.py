@@ -115,7 +115,6 @@ class ModelFormat(Enum):
         Reader.ONNX,
         (".onnx",),
         weights_suffix=".data",  # as torch's exporter calls it
-        forms=("fp32",),
         compiler=Compiler.TVM,
         can_be_reference=True,
         packages=(Package("onnx", "onnx"),),

@@ -22,7 +22,7 @@ from edgeloop.builders.tvm.versions import MODEL, TvmTarget
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays
-from edgeloop.core.model_format import ModelFormat
+from edgeloop.core.model_format import Compiler, ModelFormat, Reader
 from edgeloop.core.network import NetworkSizes
 from edgeloop.errors import BuildError, DataError, UserError
 from edgeloop.host_runtime.model_files import digest
@@ -34,10 +34,11 @@ from edgeloop.ready_models.jobs import CompileGraphAnswer, CompileGraphJob, Insp
 from edgeloop.ready_models.model_cache import cache_root, find_or_make
 
 _CHILD = python_module("edgeloop.ready_models.compile_model_child")
-_READER_VERSIONS: Mapping[ModelFormat, Callable[[str], dict[str, str]]] = {
-    ModelFormat.ONNX: versions.onnx_versions,
-    ModelFormat.TORCH_EXPORT: versions.torch_versions,
+_READER_VERSIONS: Mapping[Reader, Callable[[str], dict[str, str]]] = {
+    Reader.ONNX: versions.onnx_versions,
+    Reader.TORCH: versions.torch_versions,
 }
+"""Of a purpose; each raises MissingExtraError."""
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -137,10 +138,10 @@ def _as_model_takes(artifact: Artifact, name: str, inputs: Arrays) -> NDArray[An
 
 def _tools(path: Path) -> dict[str, str]:
     """Versions of what reads and compiles a file. Raises MissingExtraError, UserError for a file of another format."""
-    reader_versions = _READER_VERSIONS.get(model_format) if (model_format := ModelFormat.of(path)) else None
-    if reader_versions is None:
+    model_format = ModelFormat.of(path)
+    if model_format is None or model_format.row.compiler is not Compiler.TVM:
         raise UserError(f"{path}: no model that TVM compiles")
-    return versions.tool_versions() | reader_versions(f"reading {path.name}")
+    return versions.tool_versions() | _READER_VERSIONS[model_format.row.reader](f"reading {path.name}")
 
 
 def _ask(path: Path, job: BaseModel, answer: type[_Answer], folder: Path, limits: ProcessLimits) -> _Answer:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from edgeloop.builders.tvm import counting, layout
 from edgeloop.builders.tvm.compile_child import compile_module, lower, run_library
 from edgeloop.builders.tvm.versions import MODEL, TvmTarget, host_library_name, host_target
-from edgeloop.core.model_format import ModelFormat
+from edgeloop.core.model_format import ModelFormat, Reader
 from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import ModelError, one_line
 from edgeloop.host_runtime.shapes import InputShapes, Shape
@@ -55,9 +55,9 @@ class _GraphModel(Protocol):
         ...
 
 
-_OPENERS: Mapping[ModelFormat, Callable[[Path, InputShapes], _GraphModel]] = {
-    ModelFormat.ONNX: OnnxModel,
-    ModelFormat.TORCH_EXPORT: TorchProgram,
+_OPENERS: Mapping[Reader, Callable[[Path, InputShapes], _GraphModel]] = {
+    Reader.ONNX: OnnxModel,
+    Reader.TORCH: TorchProgram,
 }
 
 
@@ -69,7 +69,7 @@ def _work(job: GraphJob) -> BaseModel:
     """Inspect, or compile. Raises ModelError, UserError."""
     model_format = ModelFormat.of(job.source)
     assert model_format is not None, "the parent looked at the format"
-    model = _OPENERS[model_format](job.source, job.shapes)
+    model = _OPENERS[model_format.row.reader](job.source, job.shapes)
     graph = layout.fold_constants(model.import_graph())
     inputs = _specs(model.inputs, model.dtypes, model.shapes)
     outputs = _outputs(graph["main"], model.outputs)
