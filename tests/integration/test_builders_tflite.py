@@ -417,7 +417,7 @@ def test_a_tasks_own_agreement_is_applied_in_the_parent(trained: Any, tmp_path: 
         assert seen["outputs"]["x"].shape == seen["others"]["x"].shape == (1000, 24)
         answer = 900
         with pytest.raises(ParityError, match=r"90.00% of 1000"):
-            gate.by_task(artifact, Path(trained("squeezed", "w8a8").folder), _with_outputs(seen, tmp_path))
+            gate.judge(artifact, Path(trained("squeezed", "w8a8").folder), _with_outputs(seen, tmp_path))
     finally:
         builder.close()
 
