@@ -112,15 +112,18 @@ class ArtifactStore:
         """
         write_description(folder, artifact)
         final = self._root / artifact.sha256
-        model = final / artifact.path
-        if model.is_file() and sha256_of(model) == artifact.sha256:
-            for file in folder.iterdir():
-                if file.is_file() and not (final / file.name).exists():
-                    move_file(file, final / file.name)
-        else:
-            publish_folder(folder, final)
+
+        def is_whole(other: Path) -> bool:
+            model = other / artifact.path
+            return model.is_file() and sha256_of(model) == artifact.sha256
+
+        if not is_whole(final):
+            publish_folder(folder, final, is_whole)
+        for file in folder.iterdir() if folder.exists() else ():
+            if file.is_file() and not (final / file.name).exists():
+                move_file(file, final / file.name)
         write_whole(self._record(key), json.dumps(_KeyRecord(artifact=artifact).model_dump(mode="json")))
-        return artifact.model_copy(update={"path": str(model.resolve())})
+        return artifact.model_copy(update={"path": str((final / artifact.path).resolve())})
 
     def keep_failure(self, key: str, log: Path) -> Path:
         """Copy the log of a build that did not end well to where it stays; return that."""
