@@ -32,7 +32,7 @@ def test_the_wheel_carries_board_models_templates_and_the_agent(wheel: Path) -> 
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in (
         "edgeloop/targets/raspberry-pi-4.toml",
-        "edgeloop/bootstrap/starter.toml",
+        "edgeloop/config/starter.toml",
         "edgeloop/board/wheels.lock.toml",
         "edgeloop/py.typed",
         "edgeloop_agent/__main__.py",
