@@ -239,21 +239,44 @@ class Trainer(Protocol):
 
 
 class Builder(Protocol):
-    def key(self, trained: TrainedNetwork, lightening: str) -> str: ...
+    """Makes files of trained networks. Several threads may call it; several builders may share one folder.
 
-    def build(self, trained: TrainedNetwork, lightening: str) -> Artifact:
-        """Build and pass the parity gate, or find it built. Raises BuildError, ParityError, StationError."""
+    `edgeloop.testing.contracts.builder` holds this.
+    """
+
+    def key(self, network: TrainedNetwork, lightening: str) -> str:
+        """Name everything that decides the bytes of a file: equal keys give equal files, in this process and later.
+
+        Raises MissingExtraError where the toolchain is not installed.
+        """
+        ...
+
+    def build(self, network: TrainedNetwork, lightening: str) -> Artifact:
+        """Build and pass the parity gate, or find what any builder built here under this key, if it is undamaged.
+
+        Raises BuildError (the toolchain failed, died or took too long; the builder was closed), ParityError,
+        StationError (this machine's disk); for a network that is a file UserError and ModelError too. A build that
+        ends so leaves nothing behind but its log.
+        """
         ...
 
     def warm_up(self) -> None:
-        """Start the toolchain ahead of the next build."""
+        """Start the toolchain ahead of the next build. Changes nothing of what is built; after closing it does
+        nothing."""
         ...
 
     def predict(self, artifact: Artifact, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Outputs of the built model on this host, dequantized, by name."""
+        """Run a model that was built here on this host; return its outputs by name, dequantized, (n, ...) for n
+        samples.
+
+        Raises DataError where an input of the model has no array, HarnessError where running it crashes or takes too
+        long.
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End every child, builds that are running included: they raise BuildError. Closing again does no harm."""
+        ...
 
 
 class FunctionTimer(Protocol):

@@ -43,9 +43,11 @@ from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
 from edgeloop.core.plan import Environment
 from edgeloop.engines.registry import TVM
+from edgeloop.host_runtime.shapes import NO_SHAPES
 from edgeloop.host_runtime.tflite import read_tflite
 from edgeloop.ports import Bench
-from edgeloop.ready_models.tvm_torch_export import TorchProgram
+from edgeloop.processes.limits import ProcessLimits
+from edgeloop.ready_models.torch_program import TorchProgram
 from edgeloop.wiring.benches import open_board
 from edgeloop.wiring.board_timer import BoardTimer
 from edgeloop.wiring.clock import SystemClock
@@ -81,8 +83,8 @@ def tflite_of(family: str, width: float, shape: tuple[int, ...], rung: str, path
 def archived(path: Path, here: TvmTarget, library: Path) -> None:
     """Compiled out of the trained network's own .pt2."""
     artifact = read_tflite(path)
-    graph = layout.folded(TorchProgram(path.with_suffix("") / "network.pt2", {}, {}).imported())
-    lowered = compile_child.lowered(layout.channels_last(graph), here)
+    graph = layout.fold_constants(TorchProgram(path.with_suffix("") / "network.pt2", NO_SHAPES).import_graph())
+    lowered = compile_child.lower(layout.channels_last(graph), here)
     compile_child.compile_module(lowered, here, library, artifact.inputs, artifact.outputs)
 
 
@@ -100,14 +102,16 @@ def files_of(path: Path, tuner: Tuner, rung: str) -> dict[str, tuple[str, Path]]
     """Engine and file by column."""
     artifact, here = read_tflite(path), TvmTarget(machine=platform.machine(), mcpu="native")
     ruled, plain, tuned, archive = (path.with_suffix(f".{kind}.so") for kind in ("ruled", "plain", "tuned", "archive"))
-    chosen = tuner.tuned(artifact, here, ArtifactStore(path.parent / "artifacts", CHILD, 1800))
+    chosen = tuner.tune(artifact, here, ArtifactStore(path.parent / "artifacts", CHILD, ProcessLimits(1800)))
     compile_child.compile_module(
-        compile_child.functions_in(path, here), here, tuned, artifact.inputs, artifact.outputs, chosen
+        compile_child.import_functions(path, here), here, tuned, artifact.inputs, artifact.outputs, chosen
     )
-    compile_child.compile_module(compile_child.functions_in(path, here), here, ruled, artifact.inputs, artifact.outputs)
-    with mock.patch.object(compile_child, "scheduled", lambda module, _machine, _tuned: module):
+    compile_child.compile_module(
+        compile_child.import_functions(path, here), here, ruled, artifact.inputs, artifact.outputs
+    )
+    with mock.patch.object(compile_child, "schedule_module", lambda module, _machine, _tuned: module):
         compile_child.compile_module(
-            compile_child.functions_in(path, here), here, plain, artifact.inputs, artifact.outputs
+            compile_child.import_functions(path, here), here, plain, artifact.inputs, artifact.outputs
         )
     found = {
         "LiteRT": ("litert", path),

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from scipy.optimize import nnls
 from trained_folder import write_calibrated_folder
 
 from edgeloop.builders.tflite import float_model, quantize
+from edgeloop.builders.tflite.recipe_file import read_recipe
 from edgeloop.core.lightening import LADDER, Lightening
 from edgeloop.core.network import NetworkIO, NetworkSizes, NetworkSpec, TensorShape
 from edgeloop.models.build import build_network
@@ -65,12 +65,12 @@ def built_file(spec: NetworkSpec, io_: NetworkIO, rung: Lightening, folder: Path
     network = _as_if_trained(build_network(spec, io_, 4).eval())
     data = np.random.default_rng(0).normal(size=(16, *io_.inputs[0].shape)).astype(np.float32)
     write_calibrated_folder(folder, network, data, rung)
-    recipe = json.loads((folder / "recipe.json").read_text())
-    content = float_model.convert(folder / "network.pt2", recipe["inputs"])
+    recipe = read_recipe(folder)
+    content = float_model.convert(folder / "network.pt2", recipe.inputs)
     model = float_model.prepare(content, 1, len(network.signature.outputs))
-    made = quantize.quantize(model, rung, recipe, [data[:8]], [data])
-    if made.unmatched or made.layers_unmatched:
-        print(f"  not matched: {made.unmatched} {made.layers_unmatched}", file=sys.stderr)
+    made = quantize.quantize(model, recipe, [data[:8]], [data])
+    if made.calibrated_tensors or made.missing_layers:
+        print(f"  not matched: {made.calibrated_tensors} {made.missing_layers}", file=sys.stderr)
     return float_model.strip(made.content, model.origins)[0]
 
 

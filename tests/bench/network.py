@@ -11,6 +11,7 @@ import torch
 
 from edgeloop.builders.tflite import float_model
 from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
+from edgeloop.core.recipe import RecipeInput
 from edgeloop.models.build import build_network
 
 SPEC = NetworkSpec(family="ds_cnn", width=2.0)
@@ -26,7 +27,7 @@ def converted(folder: Path, spec: NetworkSpec, shape: tuple[int, ...]) -> bytes:
     exported = torch.export.export(build_network(spec, io, 4).eval(), (torch.zeros(1, *shape),))
     torch.export.save(exported, folder / "network.pt2")
     with contextlib.redirect_stdout(StringIO()):  # the converter reports on it
-        return float_model.convert(folder / "network.pt2", [{"shape": [1, *shape], "dtype": "float32"}])
+        return float_model.convert(folder / "network.pt2", [RecipeInput(name="x", shape=(1, *shape), dtype="float32")])
 
 
 def write_network(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 
 from edgeloop.core.profile import Parts
 from edgeloop.errors import ModelError
-from edgeloop.host_runtime.tflite import cut_tflite, read_tflite
+from edgeloop.host_runtime.tflite import read_tflite, split_tflite
 from edgeloop_agent import wire
 
 HERE = Path(__file__).parent
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 def profiled(
     board: AgentBoard, folder: Path, model: str, engine: str = "litert", **changes: Any
 ) -> tuple[Parts, wire.Job]:
-    parts = cut_tflite(read_tflite(DATA / model), folder / "parts.zip")
+    parts = split_tflite(read_tflite(DATA / model), folder / "parts.zip")
     sha256 = board.put(Path(parts.path).read_bytes(), ".zip")
     assert sha256 == parts.sha256
     names = read_tflite(DATA / model)
@@ -108,7 +108,7 @@ def test_parts_that_are_no_zip_are_refused_with_one_line(board: AgentBoard, tmp_
 
 def test_equal_models_give_equal_parts(tmp_path: Path) -> None:
     artifact = read_tflite(DATA / "tiny_int8.tflite")
-    first, second = (cut_tflite(artifact, tmp_path / f"{n}.zip") for n in (1, 2))
+    first, second = (split_tflite(artifact, tmp_path / f"{n}.zip") for n in (1, 2))
     assert first.sha256 == second.sha256
     assert [operator.operator for operator in first.operators] == [
         "DEPTHWISE_CONV_2D",
@@ -120,7 +120,7 @@ def test_equal_models_give_equal_parts(tmp_path: Path) -> None:
 
 
 def test_padding_has_a_part_with_its_convolution_and_constants_go_along_with_their_users(tmp_path: Path) -> None:
-    cut = cut_tflite(read_tflite(DATA / "tiny_half.tflite"), tmp_path / "parts.zip")
+    cut = split_tflite(read_tflite(DATA / "tiny_half.tflite"), tmp_path / "parts.zip")
     assert [operator.operator for operator in cut.operators] == [
         "PAD",
         "DEPTHWISE_CONV_2D",
@@ -140,7 +140,7 @@ def test_control_flow_is_refused_before_anything_is_sent(tmp_path: Path) -> None
     path = tmp_path / "two.tflite"
     path.write_bytes(fb.convert_object_to_bytearray(model))
     with pytest.raises(ModelError, match=r"has 2 subgraphs \(control flow\): its operators can't be timed one by one"):
-        cut_tflite(read_tflite(path), tmp_path / "parts.zip")
+        split_tflite(read_tflite(path), tmp_path / "parts.zip")
 
 
 def test_measure_tells_operators_and_memory_in_text_and_json(tmp_path: Path) -> None:

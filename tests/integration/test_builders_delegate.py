@@ -18,6 +18,7 @@ from edgeloop.core.artifact import Artifact, Parity
 from edgeloop.errors import BuildError
 from edgeloop.host_runtime.tflite import read_tflite
 from edgeloop.ports import TrainedNetwork
+from edgeloop.processes.limits import ProcessLimits
 
 MODEL = Path(__file__).parents[1] / "data/tiny_float.tflite"
 TRAINED = TrainedNetwork(key="k", folder="/nowhere", seconds=1, epochs=1, validation={})
@@ -100,7 +101,7 @@ def test_a_compiler_that_fails_is_one_line_with_its_last_words_and_its_log(
     tmp_path: Path, script: str, line: str
 ) -> None:
     late = "sleep" in script
-    made = builder(tmp_path, sys.executable, "-c", script, "{model}", deadline_s=5.0 if late else 60.0)
+    made = builder(tmp_path, sys.executable, "-c", script, "{model}", limits=ProcessLimits(5.0 if late else 60.0))
     with pytest.raises(BuildError) as caught:
         made.build(TRAINED, "fp32")
     begin = (
@@ -136,7 +137,7 @@ def test_a_compiler_that_is_running_ends_with_the_run(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can")
 def test_a_compiler_is_held_to_the_memory_of_the_campaign(tmp_path: Path) -> None:
     script = "held = bytearray(1 << 30)"
-    made = builder(tmp_path, sys.executable, "-c", script, "{model}", memory_max_bytes=512 << 20)
+    made = builder(tmp_path, sys.executable, "-c", script, "{model}", limits=ProcessLimits(60.0, 512 << 20))
     with pytest.raises(BuildError, match="ended with status 1: MemoryError"):
         made.build(TRAINED, "fp32")
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from trained_folder import write_calibrated_folder, write_trained_folder
 
-from edgeloop.builders.parity import Gate
+from edgeloop.builders.parity import Gate, Rule
 from edgeloop.builders.tflite.builder import TfliteBuilder
+from edgeloop.builders.tflite.jobs import BuildTfliteAnswer, BuildTfliteJob
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Task
 from edgeloop.core.lightening import Lightening
@@ -22,6 +23,7 @@ from edgeloop.errors import BuildError, ParityError
 from edgeloop.host_runtime.litert import open_model
 from edgeloop.models.channel_last import ChannelLast, adapt
 from edgeloop.ports import TrainedNetwork
+from edgeloop.processes.limits import ProcessLimits
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("litert_torch", reason="needs the tflite extra")
@@ -156,13 +158,13 @@ def _converted_once() -> Any:
         yield
 
 
-def _built_here(trained: TrainedNetwork, target: Path, rule: str) -> tuple[Artifact, dict[str, Any]]:
+def _built_here(trained: TrainedNetwork, target: Path, rule: Rule) -> tuple[Artifact, BuildTfliteAnswer]:
     """The child's work in this process: its imports are paid once for all tests."""
     from edgeloop.builders.tflite import convert_child
 
     target.mkdir()
-    answer = convert_child._work({"source": trained.folder, "target": str(target), "rule": rule})
-    return Artifact.model_validate_json((target / "artifact.json").read_text()), answer
+    answer = convert_child._work(BuildTfliteJob(network=Path(trained.folder), folder=target, rule=rule))
+    return answer.artifact, answer
 
 
 def _operators(artifact: Artifact, target: Path) -> list[str]:
@@ -199,7 +201,7 @@ def test_every_rung_is_built_agrees_and_weighs_what_it_should(
         assert artifact.ranges_matched == (8, 8)
         assert artifact.parity.steps_max is not None
         assert artifact.parity.steps_max <= (64 if rung == "w8a16" else 3)  # 64 of 16 bit are a quarter of one of 8 bit
-    assert answer["unmatched"] == answer["layers_unmatched"] == []
+    assert answer.calibrated_tensors == answer.missing_layers == ()
 
 
 def test_no_layout_copy_is_left_of_a_channels_first_network(trained: Any, tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def test_residuals_gates_and_several_inputs_and_outputs_keep_their_names_order_a
     assert matched[0] == matched[1] > 10
     assert artifact.parity is not None
     assert artifact.parity.agreement >= 0.995
-    assert answer["unmatched"] == []
+    assert answer.calibrated_tensors == ()
 
 
 def test_an_autoencoder_is_judged_in_output_steps(trained: Any, tmp_path: Path) -> None:
@@ -266,7 +268,7 @@ def test_a_layer_that_is_used_twice_is_stored_once_with_a_bias_for_each_input_an
     data = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
     trained = write_calibrated_folder(tmp_path / "trained", network, data, Lightening.parse(rung))
     artifact, answer = _built_here(trained, tmp_path / "out", "steps")
-    assert answer["unmatched"] == answer["layers_unmatched"] == []
+    assert answer.calibrated_tensors == answer.missing_layers == ()
     assert artifact.parity is not None
     assert artifact.parity.steps_mean is not None
     assert artifact.parity.steps_mean < 0.005
@@ -313,8 +315,8 @@ def test_a_tensor_without_a_trained_range_is_calibrated_counted_and_named(traine
     partial = _with_recipe(trained("separable", "w8a8"), tmp_path / "partial", forget_one)
     artifact, answer = _built_here(partial, tmp_path / "out", "custom")  # the child leaves this gate to the parent
     assert artifact.ranges_matched == (7, 8)
-    assert len(answer["unmatched"]) == 1
-    assert "MEAN" in answer["unmatched"][0]
+    assert len(answer.calibrated_tensors) == 1
+    assert "MEAN" in answer.calibrated_tensors[0]
 
 
 def test_equal_networks_give_equal_bytes_from_a_cold_and_a_warmed_child_and_are_kept_once(
@@ -370,7 +372,9 @@ def _predicted(builder: TfliteBuilder, artifact: Artifact, trained: TrainedNetwo
 def test_a_build_that_ends_badly_is_an_error_with_its_log_and_leaves_no_folder(
     trained: Any, tmp_path: Path, code: str, said: str
 ) -> None:
-    builder = TfliteBuilder(tmp_path / "artifacts", Gate(Task()), deadline_s=1, command=(sys.executable, "-c", code))
+    builder = TfliteBuilder(
+        tmp_path / "artifacts", Gate(Task()), limits=ProcessLimits(1), command=(sys.executable, "-c", code)
+    )
     with pytest.raises(BuildError, match=said) as caught:
         builder.build(trained("squeezed", "fp32"), "fp32")
     assert caught.value.exit_code == 3
@@ -413,7 +417,7 @@ def test_a_tasks_own_agreement_is_applied_in_the_parent(trained: Any, tmp_path: 
         assert seen["outputs"]["x"].shape == seen["others"]["x"].shape == (1000, 24)
         answer = 900
         with pytest.raises(ParityError, match=r"90.00% of 1000"):
-            gate.by_task(artifact, Path(trained("squeezed", "w8a8").folder), _with_outputs(seen, tmp_path))
+            gate.judge(artifact, Path(trained("squeezed", "w8a8").folder), _with_outputs(seen, tmp_path))
     finally:
         builder.close()
 

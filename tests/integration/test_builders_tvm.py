@@ -16,11 +16,12 @@ from trained_folder import write_trained_folder
 from edgeloop.builders.parity import Gate
 from edgeloop.builders.tflite.builder import TfliteBuilder
 from edgeloop.builders.tvm.builder import TvmBuilder
-from edgeloop.builders.tvm.versions import TvmTarget, on_host
+from edgeloop.builders.tvm.versions import TvmTarget, host_library_name
 from edgeloop.core.campaign import Task
 from edgeloop.errors import BuildError, ModelError
 from edgeloop.host_runtime.tflite import read_library
 from edgeloop.ports import TrainedNetwork
+from edgeloop.processes.limits import ProcessLimits
 from edgeloop_agent.engines import load_engine
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
@@ -102,7 +103,7 @@ def test_for_another_processor_it_is_cross_built_and_what_runs_here_lies_beside_
     header = Path(artifact.path).read_bytes()[:20]
     assert header[:4] == b"\x7fELF"
     assert int.from_bytes(header[18:20], "little") == 183  # EM_AARCH64
-    assert Path(artifact.path).with_name(on_host()).is_file()
+    assert Path(artifact.path).with_name(host_library_name()).is_file()
     assert artifact.tools["processor"] == "aarch64-linux-gnu cortex-a72"
     assert builder(store, target).build(trained, "fp32") == artifact  # found, not built
 
@@ -124,7 +125,7 @@ def test_a_toolchain_that_crashes_is_an_error_with_its_last_line(
     trained: TrainedNetwork, store: Path, code: str, says: str
 ) -> None:
     other = TvmTarget(machine=HERE.machine, mcpu="x86-64")
-    broken = builder(store, other, command=(sys.executable, "-c", code), deadline_s=3)
+    broken = builder(store, other, command=(sys.executable, "-c", code), limits=ProcessLimits(3))
     with pytest.raises(BuildError, match="fp32 with TVM for") as caught:
         broken.build(trained, "fp32")
     assert says in str(caught.value)

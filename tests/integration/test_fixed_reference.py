@@ -17,11 +17,14 @@ import pytest
 
 from edgeloop.config.campaign_file import load_campaign
 from edgeloop.core.campaign import Data
+from edgeloop.core.model_format import ModelFormat
 from edgeloop.data.load import load
 from edgeloop.errors import EdgeloopError, UserError
+from edgeloop.host_runtime.shapes import InputShapes
 from edgeloop.host_runtime.tflite import count_tflite, predict_tflite, read_tflite
-from edgeloop.ready_models.converted import FORMS, Conversion, converted
-from edgeloop.ready_models.reference_file import PROBABILITIES, check_fixed
+from edgeloop.ready_models.conversion import AS_FLOAT, ConversionOptions, convert
+from edgeloop.ready_models.reference_file import check_reference_file
+from edgeloop.ready_models.reference_outputs import PROBABILITIES
 from edgeloop.testing.sshd import LoopbackSshd
 
 pytestmark = [
@@ -29,6 +32,7 @@ pytestmark = [
     pytest.mark.tensorflow,
     pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs edgeloop[tensorflow]"),
 ]
+SAMPLES = InputShapes(samples={"x": (8, 8, 1)})
 QUICK = ("--profile", "quick", "--sessions", "2", "--time-s-min", "0.05")
 BIG = """
 from torch import nn
@@ -110,8 +114,8 @@ def test_a_keras_file_is_baseline_and_teacher_of_a_campaign_over_ssh(
 @pytest.mark.full
 def test_a_tflite_is_measured_as_it_is_beside_networks_of_a_list(models: Path, tmp_path: Path) -> None:
     x = load(Data(provider="digits")).calibration.x
-    asked = Conversion("w8a8", samples={"x": (8, 8, 1)}, calibration=x)
-    file = shutil.copy(converted(models / "m1.keras", asked, tmp_path / "cache").path, tmp_path / "m1.tflite")
+    asked = ConversionOptions("w8a8", SAMPLES, x)
+    file = shutil.copy(convert(models / "m1.keras", asked, tmp_path / "cache").path, tmp_path / "m1.tflite")
     (tmp_path / "big.py").write_text(BIG)
     path = campaign(
         tmp_path, 'file = "m1.tflite"\nlarger = ["big.py:build"]', training='teacher = "m1"\nschedule = "patent3"'
@@ -129,14 +133,14 @@ def test_a_tflite_is_measured_as_it_is_beside_networks_of_a_list(models: Path, t
 def test_every_form_is_made_and_agrees_with_the_float_one(models: Path, tmp_path: Path) -> None:
     data = load(Data(provider="digits"))
     labels, outputs, sizes = data.validation.y["y"], {}, {}
-    for form in FORMS:
-        asked = Conversion(form, samples={"x": (8, 8, 1)}, calibration=data.calibration.x)
-        artifact = converted(models / "m1.keras", asked, tmp_path)
+    for form in ModelFormat.KERAS.row.forms:
+        asked = ConversionOptions(form, SAMPLES, data.calibration.x)
+        artifact = convert(models / "m1.keras", asked, tmp_path)
         outputs[form] = predict_tflite(artifact, {artifact.inputs[0].name: data.validation.x["x"]})["output_0"]
         sizes[form] = artifact.deployed_bytes
         assert count_tflite(artifact)[1] == form
     assert np.mean(outputs["fp32"].argmax(1) == labels) > 0.7
-    for form in FORMS:
+    for form in ModelFormat.KERAS.row.forms:
         assert np.mean(outputs[form].argmax(1) == outputs["fp32"].argmax(1)) > 0.97, form
     assert max(sizes["dynamic"], sizes["w8a8"], sizes["w8a16"]) < sizes["fp16"] < sizes["fp32"]
 
@@ -144,15 +148,15 @@ def test_every_form_is_made_and_agrees_with_the_float_one(models: Path, tmp_path
 @pytest.mark.full
 def test_the_three_formats_of_one_network_are_one_file_and_converted_once(models: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(0).random((5, 8, 8, 1), np.float32)
-    made = [converted(models / name, Conversion(), tmp_path) for name in ("m1.keras", "m1.h5", "m1_saved")]
+    made = [convert(models / name, AS_FLOAT, tmp_path) for name in ("m1.keras", "m1.h5", "m1_saved")]
     for artifact in made:
         first, again = (predict_tflite(a, {a.inputs[0].name: x})["output_0"] for a in (made[0], artifact))
         np.testing.assert_allclose(again, first, atol=1e-6)
         assert artifact.inputs[0].shape == (1, 8, 8, 1)
     stamp = Path(made[0].path).stat().st_mtime_ns
-    assert Path(converted(models / "m1.keras", Conversion(), tmp_path).path).stat().st_mtime_ns == stamp
+    assert Path(convert(models / "m1.keras", AS_FLOAT, tmp_path).path).stat().st_mtime_ns == stamp
     Path(made[0].path).write_bytes(b"damaged")
-    assert read_tflite(Path(converted(models / "m1.keras", Conversion(), tmp_path).path)).sha256 == made[0].sha256
+    assert read_tflite(Path(convert(models / "m1.keras", AS_FLOAT, tmp_path).path)).sha256 == made[0].sha256
 
 
 @pytest.mark.full
@@ -187,7 +191,7 @@ def test_measure_takes_keras_files_and_says_that_it_converted(models: Path, tmp_
 def test_what_can_t_be_converted_is_one_line(models: Path, tmp_path: Path, name: str, said: str) -> None:
     (models / "broken.keras").write_bytes(b"no archive")
     with pytest.raises(EdgeloopError, match=said) as caught:
-        converted(models / name, Conversion(), tmp_path)
+        convert(models / name, AS_FLOAT, tmp_path)
     assert caught.value.exit_code == 2
     (line,) = caught.value.lines()
     assert "\n" not in line
@@ -211,5 +215,5 @@ def test_a_file_that_does_not_go_with_the_data_is_refused_before_anything_is_tra
         shutil.copy(models / file, tmp_path)
     loaded = load_campaign(campaign(tmp_path, f'{reference}\nfamily = "ds_cnn"'))
     with pytest.raises(UserError) as caught:
-        check_fixed(loaded, load(loaded.data))
+        check_reference_file(loaded, load(loaded.data))
     assert said in caught.value.lines()[0]

@@ -13,6 +13,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from edgeloop.errors import DataError, EdgeloopError, ModelError, UserError
 from edgeloop.host_runtime.tflite import predict_tflite, read_tflite
+from edgeloop.processes.limits import ProcessLimits
 
 
 def _tensor(name: str | None, shape: list[int], buffer: int) -> Any:
@@ -177,4 +178,4 @@ def test_a_file_that_keeps_the_runtime_busy_forever_ends_at_the_deadline(
 
     monkeypatch.setattr(tflite, "_RUNTIME", (sys.executable, "-c", "while True: pass"))
     with pytest.raises(ModelError, match="was not done after 1 s"):
-        read_tflite(write_model(tmp_path / "m.tflite"), deadline_s=1)
+        read_tflite(write_model(tmp_path / "m.tflite"), limits=ProcessLimits(1))

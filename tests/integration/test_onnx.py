@@ -14,18 +14,20 @@ import numpy as np
 import pytest
 
 from edgeloop.app.request import ModelOptions, RequestChecks
-from edgeloop.builders.tvm.versions import TvmTarget, this_host
+from edgeloop.builders.tvm.versions import TvmTarget, host_target
 from edgeloop.config.campaign_file import load_campaign
 from edgeloop.core.campaign import Data
 from edgeloop.data.load import load
 from edgeloop.engines.registry import TVM
 from edgeloop.errors import EdgeloopError, ModelError, UserError
 from edgeloop.host_runtime.model_files import digest
+from edgeloop.host_runtime.shapes import NO_SHAPES, InputShapes
 from edgeloop.host_runtime.tflite import read_library
-from edgeloop.ready_models.converted import Conversion
-from edgeloop.ready_models.reference_file import PROBABILITIES, check_fixed
-from edgeloop.ready_models.tvm import compiled, inspected, predict_compiled
-from edgeloop.ready_models.tvm_child import _compare
+from edgeloop.ready_models.compilation import compile_model, inspect_model, predict_compiled
+from edgeloop.ready_models.compile_model_child import _compare
+from edgeloop.ready_models.jobs import CompileGraphJob
+from edgeloop.ready_models.reference_file import check_reference_file
+from edgeloop.ready_models.reference_outputs import PROBABILITIES
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("tvm_ffi", reason="needs the tvm extra")
@@ -85,7 +87,7 @@ def test_a_file_is_measured_on_a_board_as_torch_computes_it(digits: Any, test_da
     assert document["engine"].startswith("tvm 0.27"), "which needs not be said"
     assert (document["accuracy"]["metric"], document["accuracy"]["value"]) == ("top1", 1.0)
     assert (document["model"]["path"], document["model"]["converted_by"]["onnx"]) == (str(path), onnx.__version__)
-    found, sizes = inspected(path, Conversion())
+    found, sizes = inspect_model(path, NO_SHAPES)
     assert [(s.name, s.shape) for s in (*found.inputs, *found.outputs)] == [
         ("image", (1, 1, 8, 8)),
         ("scores", (1, 10)),
@@ -102,14 +104,14 @@ def test_a_file_is_measured_on_a_board_as_torch_computes_it(digits: Any, test_da
 def test_it_is_cross_built_once_and_what_runs_here_lies_beside_it(digits: Any, test_data: Any, tmp_path: Path) -> None:
     path = onnx_models.write_digits(tmp_path / "m.onnx", digits)
     target = TvmTarget(machine="aarch64", mcpu="cortex-a72")
-    artifact = compiled(path, Conversion(), target, tmp_path / "cache")
+    artifact = compile_model(path, NO_SHAPES, target, tmp_path / "cache")
     library = Path(artifact.path)
     assert int.from_bytes(library.read_bytes()[18:20], "little") == 183  # EM_AARCH64
     x = test_data.x["x"][:20]
     made = predict_compiled(artifact, {"image": x})["scores"]
     np.testing.assert_allclose(made, scores_of(digits, x), atol=1e-5)
     stamp = library.stat().st_mtime_ns
-    assert compiled(path, Conversion(), target, tmp_path / "cache") == artifact
+    assert compile_model(path, NO_SHAPES, target, tmp_path / "cache") == artifact
     assert library.stat().st_mtime_ns == stamp
     assert read_library(library).sha256 == artifact.sha256, "it is a ready library like any other"
     assert "left" not in library.with_name("build.log").read_text(), "no function as plain loops, no way left out"
@@ -140,7 +142,8 @@ import sys
 from pathlib import Path
 from edgeloop.builders.tvm import layout
 from edgeloop.ready_models.onnx import OnnxModel
-graph = layout.channels_last(layout.folded(OnnxModel(Path(sys.argv[1]), {}, {}).imported()))
+from edgeloop.host_runtime.shapes import NO_SHAPES
+graph = layout.channels_last(layout.fold_constants(OnnxModel(Path(sys.argv[1]), NO_SHAPES).import_graph()))
 calls = [binding.value.op.name for block in graph["main"].body.blocks for binding in block.bindings
          if hasattr(binding.value, "op")]
 print(calls.count("relax.permute_dims"), calls.count("relax.minimum"))
@@ -149,7 +152,7 @@ print(calls.count("relax.permute_dims"), calls.count("relax.minimum"))
 
 def test_operators_of_networks_of_images_keep_their_meaning_with_channels_last(tmp_path: Path) -> None:
     path = write_many(tmp_path / "many.onnx")
-    artifact = compiled(path, Conversion(), this_host(), tmp_path / "cache")
+    artifact = compile_model(path, NO_SHAPES, host_target(), tmp_path / "cache")
     random = np.random.default_rng(0)
     image, facts = random.random((3, 12, 12, 3), np.float32), random.random((3, 2), np.float32)
     made = predict_compiled(artifact, {"image": image, "facts": facts})
@@ -166,14 +169,14 @@ def test_operators_of_networks_of_images_keep_their_meaning_with_channels_last(t
 
 
 FORCED = """
-import json, sys
-from pathlib import Path
-from edgeloop.builders.tvm import layout, ready_child
+import sys
+from edgeloop.builders.tvm import layout
+from edgeloop.ready_models import compile_model_child
+from edgeloop.ready_models.jobs import CompileGraphJob
 def wrong(graph):
     raise ValueError("no such layout")
 layout.channels_last = wrong
-job = json.loads(sys.argv[1])
-print(json.dumps(ready_child._work(job)))
+print(compile_model_child._work(CompileGraphJob.model_validate_json(sys.argv[1])).model_dump_json())
 """
 
 
@@ -182,11 +185,11 @@ def test_a_graph_whose_layout_can_t_be_changed_is_compiled_as_it_is(
     digits: Any, test_data: Any, tmp_path: Path
 ) -> None:
     path = onnx_models.write_digits(tmp_path / "m.onnx", digits)
-    job = {"do": "compile", "source": str(path), "shapes": {}, "samples": {}, "target": str(tmp_path)}
-    told = json.dumps(job | {"processor": this_host().model_dump()})
-    done = subprocess.run([sys.executable, "-c", FORCED, told], capture_output=True, text=True, check=True, timeout=100)
+    job = CompileGraphJob(source=path, shapes=NO_SHAPES, target=host_target(), folder=tmp_path)
+    words = [sys.executable, "-c", FORCED, job.model_dump_json()]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=100)
     assert "left out: ValueError: no such layout" in done.stdout
-    artifact = inspected(path, Conversion())[0].model_copy(update={"path": str(tmp_path / "model.so")})
+    artifact = inspect_model(path, NO_SHAPES)[0].model_copy(update={"path": str(tmp_path / "model.so")})
     x = test_data.x["x"][:5]
     np.testing.assert_allclose(predict_compiled(artifact, {"image": x})["scores"], scores_of(digits, x), atol=1e-5)
 
@@ -205,13 +208,13 @@ def test_an_archive_of_torch_is_compiled_with_open_dimensions_told(digits: Any, 
     program = torch.export.export(digits, (torch.zeros(1, 1, 8, 8),), dynamic_shapes=({2: height},))
     torch.export.save(program, path)
     with pytest.raises(ModelError, match="leaves dimensions open"):
-        inspected(path, Conversion())
-    asked = Conversion(samples={"x": (8, 8, 1)})
-    artifact = compiled(path, asked, this_host(), tmp_path / "cache")
+        inspect_model(path, NO_SHAPES)
+    asked = InputShapes(samples={"x": (8, 8, 1)})
+    artifact = compile_model(path, asked, host_target(), tmp_path / "cache")
     x = test_data.x["x"][:20]
     made = predict_compiled(artifact, {"x": x})["output_0"]
     np.testing.assert_allclose(made, scores_of(digits, x), atol=1e-5)
-    assert inspected(path, asked)[1].macs == 64 * 8 * 9 + 16 * 16 * 72 + 160
+    assert inspect_model(path, asked)[1].macs == 64 * 8 * 9 + 16 * 16 * 72 + 160
 
 
 def small(path: Path, operator: str = "Relu", **more: Any) -> Path:
@@ -263,7 +266,7 @@ def test_what_can_t_be_compiled_is_one_line(tmp_path: Path, name: str) -> None:
     make, said = BAD[name]
     make(tmp_path / f"{name}.onnx")
     with pytest.raises(EdgeloopError) as caught:
-        inspected(tmp_path / f"{name}.onnx", Conversion())
+        inspect_model(tmp_path / f"{name}.onnx", NO_SHAPES)
     assert caught.value.exit_code == 2
     (line,) = caught.value.lines()
     assert said in line
@@ -278,7 +281,7 @@ def test_a_quantized_file_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"quantized \(DequantizeLinear, QuantizeLinear\): TVM would compute it in float"
     ):
-        inspected(path, Conversion())
+        inspect_model(path, NO_SHAPES)
 
 
 def test_faults_of_the_command_line_are_one_line_and_exit_2(tmp_path: Path) -> None:
@@ -308,7 +311,7 @@ def test_weights_beside_the_file_are_a_part_of_it(tmp_path: Path) -> None:
     before, beside = digest(path), tmp_path / "m.onnx.data"
     beside.write_bytes(np.full(4, 2, np.float32).tobytes())
     assert digest(path) != before
-    artifact = compiled(path, Conversion(), this_host(), tmp_path / "cache")
+    artifact = compile_model(path, NO_SHAPES, host_target(), tmp_path / "cache")
     x = np.zeros((2, 4), np.float32)
     np.testing.assert_allclose(predict_compiled(artifact, {"x": x})["y"], x + 2)
 
@@ -392,4 +395,4 @@ def test_m1_that_does_not_go_with_the_data_is_refused_before_anything_is_trained
     small(tmp_path / "m1.onnx")
     loaded = load_campaign(campaign(tmp_path))
     with pytest.raises(UserError, match=r"input x takes the shape \(1, 4\), the data have samples of \(8, 8, 1\)"):
-        check_fixed(loaded, load(loaded.data))
+        check_reference_file(loaded, load(loaded.data))

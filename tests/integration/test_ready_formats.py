@@ -24,10 +24,11 @@ from edgeloop.data.shapes import network_io
 from edgeloop.engines.registry import LITERT
 from edgeloop.errors import EdgeloopError, ModelError, UserError
 from edgeloop.host_runtime.model_files import digest
+from edgeloop.host_runtime.shapes import InputShapes
 from edgeloop.host_runtime.tflite import count_tflite, predict_tflite, read_tflite
-from edgeloop.ready_models import converted as conversions
-from edgeloop.ready_models.converted import Conversion, converted
-from edgeloop.ready_models.reference_file import fixed_sizes, open_fixed
+from edgeloop.ready_models.conversion import AS_FLOAT, ConversionOptions, convert
+from edgeloop.ready_models.model_cache import find_or_make
+from edgeloop.ready_models.reference_file import count_reference_file, open_reference_file
 from edgeloop.wiring.host_engines import ModelFile, open_tflite
 
 QUICK = ("--profile", "quick", "--sessions", "2", "--time-s-min", "0.05")
@@ -103,8 +104,8 @@ def test_open_dimensions_are_told_or_taken_from_the_data(tmp_path: Path) -> None
     path = write_open(tmp_path / "m.tflite")
     x = np.random.default_rng(0).random((4, 6, 5, 1), np.float32)
     for artifact in (
-        read_tflite(path, shapes={"image": (1, 6, 5, 1)}),
-        read_tflite(path, samples={"x": (6, 5, 1)}),
+        read_tflite(path, InputShapes(inputs={"image": (1, 6, 5, 1)})),
+        read_tflite(path, InputShapes(samples={"x": (6, 5, 1)})),
     ):
         assert artifact.resized
         assert artifact.inputs[0].shape == (1, 6, 5, 1)
@@ -153,13 +154,13 @@ def test_a_shape_that_is_missing_or_wrong_is_one_line(tmp_path: Path, more: tupl
 def test_the_default_signature_is_taken_of_several_and_others_are_refused(tmp_path: Path) -> None:
     shapes = {"photo": (1, 6, 5, 1)}
     several = write_open(tmp_path / "s.tflite", signatures={"other": 0, "serving_default": 0})
-    assert read_tflite(several, shapes=shapes).outputs[0].name == "mark"
+    assert read_tflite(several, InputShapes(inputs=shapes)).outputs[0].name == "mark"
     for signatures, said in (
         ({"f": 0, "g": 0}, "has the signatures f, g, and none is serving_default"),
         ({"f": 0, "serving_default": 1}, "is graph 1 of the file, and runtimes run the first"),
     ):
         with pytest.raises(ModelError, match=said):
-            read_tflite(write_open(tmp_path / "s.tflite", signatures=signatures), shapes=shapes)
+            read_tflite(write_open(tmp_path / "s.tflite", signatures=signatures), InputShapes(inputs=shapes))
 
 
 def test_a_tensorflow_operator_in_a_tflite_is_one_line(tmp_path: Path) -> None:
@@ -219,12 +220,12 @@ def test_an_archive_of_torch_export_is_converted_and_takes_channel_last_data(tmp
     program = torch.export.export(net, samples, dynamic_shapes=({0: batch, 2: height},))
     torch.export.save(program, path)
     with pytest.raises(ModelError) as caught:
-        converted(path, Conversion(), tmp_path / "cache")
+        convert(path, AS_FLOAT, tmp_path / "cache")
     assert "shapes=['image=1,3,32,6']" in caught.value.lines()[0]
     assert "--shape image=1,3,32,6" in caught.value.lines(spell)[0]
     with pytest.raises(UserError, match="no input 'x'"):
-        converted(path, Conversion(shapes={"x": (1, 3, 8, 6)}), tmp_path / "cache")
-    artifact = converted(path, Conversion(shapes={"image": (1, 3, 8, 6)}), tmp_path / "cache")
+        convert(path, ConversionOptions(shapes=InputShapes(inputs={"x": (1, 3, 8, 6)})), tmp_path / "cache")
+    artifact = convert(path, ConversionOptions(shapes=InputShapes(inputs={"image": (1, 3, 8, 6)})), tmp_path / "cache")
     x = np.random.default_rng(0).random((40, 8, 6, 3), np.float32)
     with torch.no_grad():
         wanted = net(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
@@ -245,21 +246,23 @@ def test_a_channel_first_file_can_be_m1_and_gets_the_data_turned(tmp_path: Path)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 10)).eval()
     torch.export.save(torch.export.export(net, (torch.zeros(1, 1, 8, 8),)), tmp_path / "net.pt2")
-    file = converted(tmp_path / "net.pt2", Conversion(), tmp_path / "cache").path
+    file = convert(tmp_path / "net.pt2", AS_FLOAT, tmp_path / "cache").path
     data = load(Data(provider="digits"))
     io = network_io(data, Task())
-    m1 = open_fixed(NetworkSpec(file=file), io)
+    m1 = open_reference_file(NetworkSpec(file=file), io)
     assert [(spec.name, spec.layout) for spec in m1.inputs] == [("x", "channels_first")]
     x = data.validation.x["x"][:20]
     with torch.no_grad():
         wanted = net(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
     np.testing.assert_allclose(predict_tflite(m1, {"x": x})["y"], wanted, atol=1e-5)
-    sizes = fixed_sizes(NetworkSpec(file=file), io)
+    sizes = count_reference_file(NetworkSpec(file=file), io)
     assert (sizes.parameters, sizes.macs) == (6 * 10 + 10 * 217, 36 * 6 * 9 + 2160)
     with pytest.raises(ModelError, match=r"is a file: no channels are removed from it"):
-        fixed_sizes(NetworkSpec(file=file).without_channels(25), io)
+        count_reference_file(NetworkSpec(file=file).without_channels(25), io)
     with pytest.raises(UserError, match=r"takes the shape \(1, 1, 8, 8\), the data have samples of \(9, 8, 1\)"):
-        open_fixed(NetworkSpec(file=file), io.model_copy(update={"inputs": (TensorShape(name="x", shape=(9, 8, 1)),)}))
+        open_reference_file(
+            NetworkSpec(file=file), io.model_copy(update={"inputs": (TensorShape(name="x", shape=(9, 8, 1)),)})
+        )
 
 
 def test_what_a_killed_conversion_left_long_ago_goes_with_the_next_one(tmp_path: Path) -> None:
@@ -273,5 +276,5 @@ def test_what_a_killed_conversion_left_long_ago_goes_with_the_next_one(tmp_path:
         (folder / "m.tflite").write_bytes(b"m")
         return Artifact(path="m.tflite", sha256=digest(tmp_path / "m.tflite"), deployed_bytes=1, inputs=(), outputs=())
 
-    conversions.kept(tmp_path / "m.tflite", tmp_path / "key", make)
+    find_or_make(tmp_path / "m.tflite", tmp_path / "key", make)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".making-young", "key", "m.tflite"]

@@ -17,6 +17,7 @@ from edgeloop.core.campaign import Data, Task, Training
 from edgeloop.core.network import NetworkSpec
 from edgeloop.errors import HarnessError, TrainingError, UserError
 from edgeloop.ports import TrainingJob
+from edgeloop.processes.limits import ProcessLimits
 from edgeloop.training.pool import TrainingPool
 
 pytest.importorskip("torch")  # its version is a part of every key
@@ -111,7 +112,7 @@ def test_a_crash_is_told_with_its_signal_and_the_next_training_gets_a_fresh_proc
 
 
 def test_an_endless_training_is_stopped_at_its_deadline_and_the_next_one_gets_a_fresh_process(entry, networks):
-    pool = TrainingPool(networks, entry=entry, threads=1, training_deadline_s=2)
+    pool = TrainingPool(networks, entry=entry, threads=1, training_limits=ProcessLimits(2))
     with pytest.raises(TrainingError, match=r"not done after 2 s and was stopped; .*round and round") as told:
         pool.submit(job("endless"), quiet).result(30)
     assert "toolchain.training_minutes_max gives it more" in told.value.next_step
@@ -122,7 +123,7 @@ def test_an_endless_training_is_stopped_at_its_deadline_and_the_next_one_gets_a_
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone holds a process to an amount of memory")
 def test_a_training_is_held_to_its_memory(entry, networks):
-    pool = TrainingPool(networks, entry=entry, threads=1, memory_max_bytes=1 << 30)
+    pool = TrainingPool(networks, entry=entry, threads=1, training_limits=ProcessLimits(60, 1 << 30))
     with pytest.raises(HarnessError, match="MemoryError"):
         pool.submit(job("hungry"), quiet).result(30)
     pool.close()

@@ -77,7 +77,7 @@ def seen(child):
 def struck(child, work):
     @functools.wraps(work)
     def wrapped(*arguments):
-        job = arguments[0].get("do", "build") if isinstance(arguments[0], dict) else ""
+        job = getattr(arguments[0], "do", "")
         name = child if job in ("", "build") else child + " " + job
         strike(name, job)
         try:
@@ -89,9 +89,9 @@ def struck(child, work):
 words = sys.orig_argv
 module = words[words.index("-m") + 1] if "-m" in words else ""
 if module in BUILDERS:
-    from edgeloop.builders import child
-    serve = child.serve
-    child.serve = lambda work, **more: serve(struck(BUILDERS[module], work), **more)
+    from edgeloop.processes import json_child
+    serve = json_child.serve
+    json_child.serve = lambda work, *jobs, **more: serve(struck(BUILDERS[module], work), *jobs, **more)
 if module == "edgeloop.training.training_child":
     from edgeloop.wiring import training_worker as worker
     worker.train, worker.describe = struck("training", worker.train), struck("describing", worker.describe)

@@ -21,7 +21,7 @@ def test_where_every_margin_is_too_small_to_judge_nothing_is_refused() -> None:
     ties = np.zeros((10, 4), np.float32)
     judged = parity.compare({"y": ties}, {"y": ties}, CLASSES, "top1")
     assert (judged.n, judged.ties_left_out, judged.agreement_upper) == (0, 10, 1.0)
-    parity.gate(judged)
+    parity.refuse_disagreement(judged)
 
 
 def test_margins_under_one_step_and_ties_are_left_out() -> None:
@@ -44,7 +44,7 @@ def test_a_model_that_is_surely_under_99_percent_is_refused_with_the_numbers() -
     built[:100] = -built[:100]
     judged = parity.compare({"y": built}, {"y": expected}, FLOATS, "top1")
     with pytest.raises(ParityError, match=r"agrees .* on 9\d\.\d+% of 1000 inputs"):
-        parity.gate(judged)
+        parity.refuse_disagreement(judged)
 
 
 def test_a_model_whose_interval_reaches_99_percent_passes() -> None:
@@ -53,7 +53,7 @@ def test_a_model_whose_interval_reaches_99_percent_passes() -> None:
     built[:11] = np.roll(built[:11], 1, axis=1)
     judged = parity.compare({"y": built}, {"y": expected}, FLOATS, "top1")
     assert judged.agreement < 0.99
-    parity.gate(judged)
+    parity.refuse_disagreement(judged)
 
 
 def test_values_are_compared_in_output_steps() -> None:

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeloop.builders.tvm.dot import NEON, SDOT, VNNI
-from edgeloop.builders.tvm.quantized.graph import core_of
+from edgeloop.builders.tvm.quantized.graph import core_for
 from edgeloop.builders.tvm.quantized.requantize import (
     HIGHEST,
     LOWEST,
     Addition,
     Steps,
     addition,
-    folded,
-    moved,
+    fold_zero_point,
     multipliers,
+    regrid_table,
     table,
 )
 
@@ -45,7 +45,7 @@ def test_a_zero_point_folded_into_the_bias_gives_the_same_sum(data: st.DataObjec
     x = random.integers(LOWEST, HIGHEST + 1, depth)
     bias = random.integers(-(1 << 20), 1 << 20, channels).astype(np.int32)
     wanted = weights.astype(np.int64) @ (x - zero) + bias
-    assert (weights.astype(np.int64) @ x + folded(bias, weights, zero) == wanted).all()
+    assert (weights.astype(np.int64) @ x + fold_zero_point(bias, weights, zero) == wanted).all()
 
 
 def sum_of(how: Addition, made: Steps, a: int, b: int) -> int:
@@ -88,16 +88,16 @@ def test_a_fused_activation_is_a_bound_on_what_is_stored(activation: str, bounds
 
 
 def test_a_core_takes_the_best_instruction_that_llvm_knows_of_it() -> None:
-    assert core_of("x86_64", {"avx512vnni"}.__contains__).dot is VNNI
-    assert core_of("x86_64", lambda _: False).dot is None
-    assert core_of("aarch64", {"dotprod"}.__contains__).dot is SDOT
-    assert core_of("aarch64", lambda _: False).dot is NEON
+    assert core_for("x86_64", {"avx512vnni"}.__contains__).dot is VNNI
+    assert core_for("x86_64", lambda _: False).dot is None
+    assert core_for("aarch64", {"dotprod"}.__contains__).dot is SDOT
+    assert core_for("aarch64", lambda _: False).dot is NEON
 
 
 @given(grids, st.floats(0.3, 3.0), stored)
 def test_from_one_grid_to_another_is_within_a_step(before: Steps, ratio: float, zero: int) -> None:
     behind = Steps(float(np.float32(before.scale / ratio)), zero)
-    found = moved(before, behind)
+    found = regrid_table(before, behind)
     for value in (LOWEST, before.zero, HIGHEST):
         # 8 fractional bits of the ratio, over up to 255 steps
         assert steps_apart(behind, int(found[value - LOWEST]), exact(before, value)) < Fraction(105, 100)

@@ -20,9 +20,11 @@ def campaign(**tables: Any) -> Campaign:
 
 
 def test_a_training_may_take_the_runs_own_time_unless_the_toolchain_says_less() -> None:
-    assert campaign(budget={"wall_minutes": 30}).training_deadline_s == 1800
-    assert campaign(budget={"wall_minutes": 30}, toolchain={"training_minutes_max": 2}).training_deadline_s == 120
-    assert campaign(toolchain={"memory_max_mib": 2}).toolchain.memory_max_bytes == 2 << 20
+    assert campaign(budget={"wall_minutes": 30}).training_limits.deadline_s == 1800
+    assert (
+        campaign(budget={"wall_minutes": 30}, toolchain={"training_minutes_max": 2}).training_limits.deadline_s == 120
+    )
+    assert campaign(toolchain={"memory_max_mib": 2}).toolchain.build_limits.memory_max_bytes == 2 << 20
 
 
 @pytest.mark.skipif(importlib.util.find_spec("litert_torch") is None, reason="asks for extras first")

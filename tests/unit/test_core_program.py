@@ -47,7 +47,7 @@ def test_a_pack_holds_what_the_agent_reads_and_equal_contents_have_one_hash(tmp_
     packs = [pack_program(path, read_program(path), tmp_path / name) for name in ("a", "b")]
     assert packs[0].sha256 == packs[1].sha256
     assert packs[0].deployed_bytes == len(b"program") + len(b"weights")
-    assert packs[0].shown == str(path)
+    assert packs[0].origin == str(path)
     assert (packs[0].inputs[0].shape, packs[0].outputs[0].shape) == ((1, 2, 3), (1,))
     with zipfile.ZipFile(packs[0].path) as archive:
         told = wire.decode(wire.WireProgram, archive.read(wire.PROGRAM_FILE))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 schema: Any = pytest.importorskip("ai_edge_litert.schema_py_generated", exc_type=ImportError)
 flatbuffer_utils: Any = pytest.importorskip("ai_edge_litert.tools.flatbuffer_utils", exc_type=ImportError)
-from edgeloop.host_runtime.tflite_pack import packed  # noqa: E402 -- it needs the packages above
+from edgeloop.host_runtime.tflite_pack import pack  # noqa: E402 -- it needs the packages above
 
 CHANNELS = st.integers(0, 3).map(lambda n: 4 * n)
 
@@ -52,13 +52,13 @@ def test_reading_it_gives_the_same_model_as_the_usual_file_and_it_is_no_longer(d
     weights = data.draw(st.lists(st.binary(max_size=8), min_size=len(channels), max_size=len(channels)))
     operators = data.draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=4))
     model = model_of(channels, weights, operators)
-    usual, ours = bytes(flatbuffer_utils.convert_object_to_bytearray(model)), packed(model)
+    usual, ours = bytes(flatbuffer_utils.convert_object_to_bytearray(model)), pack(model)
     read = [plain(flatbuffer_utils.read_model_from_bytearray(bytearray(file))) for file in (usual, ours)]
     assert read[0] == read[1]
     assert len(ours) <= len(usual)
 
 
 def test_zero_points_of_layers_of_one_width_are_stored_once() -> None:
-    one, two = (packed(model_of([64] * n, [bytes([n, k]) * 20 for k in range(n)], [])) for n in (1, 2))
+    one, two = (pack(model_of([64] * n, [bytes([n, k]) * 20 for k in range(n)], [])) for n in (1, 2))
     assert len(two) - len(one) < 64 * 4  # a second layer of 64 channels adds neither scales nor zero points of its own
-    assert packed(model_of([64], [b"a"], [])) == packed(model_of([64], [b"a"], []))
+    assert pack(model_of([64], [b"a"], [])) == pack(model_of([64], [b"a"], []))

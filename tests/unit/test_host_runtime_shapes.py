@@ -7,7 +7,7 @@ import re
 import pytest
 
 from edgeloop.errors import EdgeloopError, ModelError, UserError
-from edgeloop.host_runtime.shapes import by_input, channels_first, concrete, is_channels_first, shown
+from edgeloop.host_runtime.shapes import channels_first, format_shape, is_channels_first, match_inputs, resolve_shape
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from edgeloop.host_runtime.shapes import by_input, channels_first, concrete, is_
 def test_a_shape_is_what_is_told_then_what_the_data_have_and_an_untold_batch_is_one(
     declared: tuple[int, ...], told: tuple[int, ...] | None, samples: tuple[int, ...] | None, found: tuple[int, ...]
 ) -> None:
-    assert concrete("x", declared, told, samples) == found
+    assert resolve_shape("x", declared, told, samples) == found
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_what_stays_open_or_does_not_fit_is_one_line_with_what_was_found(
     said: str,
 ) -> None:
     with pytest.raises(kind) as caught:
-        concrete("x", declared, told, samples)
+        resolve_shape("x", declared, told, samples)
     (line,) = caught.value.lines()
     assert re.search(said, line), line
 
@@ -61,9 +61,9 @@ def test_channels_are_moved_only_where_the_shapes_tell_it() -> None:
 
 
 def test_the_only_array_belongs_to_the_only_input_and_a_strange_name_is_refused() -> None:
-    assert by_input(["image"], {"x": (8, 8, 1)}, "samples") == {"image": (8, 8, 1)}
+    assert match_inputs(["image"], {"x": (8, 8, 1)}, "samples") == {"image": (8, 8, 1)}
     with pytest.raises(UserError, match="no input 'x'"):
-        by_input(["image"], {"x": (1, 8, 8, 1)}, "shapes")
+        match_inputs(["image"], {"x": (1, 8, 8, 1)}, "shapes")
     with pytest.raises(UserError, match="its inputs are left, right, those of the data left, up"):
-        by_input(["left", "right"], {"left": (4,), "up": (4,)}, "samples")
-    assert shown((3,)) == "(3,)"
+        match_inputs(["left", "right"], {"left": (4,), "up": (4,)}, "samples")
+    assert format_shape((3,)) == "(3,)"

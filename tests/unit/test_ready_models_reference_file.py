@@ -11,15 +11,17 @@ from pydantic import ValidationError
 
 from edgeloop.builders.tvm.versions import TvmTarget
 from edgeloop.core.artifact import Artifact
-from edgeloop.core.campaign import Campaign, Data, Reference, Task, Toolchain, Training
+from edgeloop.core.campaign import Campaign, Data, Reference, Task, Training
 from edgeloop.core.lightening import LADDER, Lightening
 from edgeloop.core.limits import LimitSet
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.errors import ConfigError
 from edgeloop.loop.training_phases import phases
 from edgeloop.ports import TrainedNetwork, TrainingJob
+from edgeloop.processes.limits import DEFAULT_LIMITS
 from edgeloop.ready_models import reference_file
-from edgeloop.ready_models.reference_file import ReferenceFileBuilder, _are_probabilities, _logits
+from edgeloop.ready_models.reference_file import ReferenceFileBuilder
+from edgeloop.ready_models.reference_outputs import _are_probabilities, _logits
 from edgeloop.search.size_model import predicted_bytes
 from edgeloop.training.summary import write_trained
 
@@ -143,16 +145,16 @@ def test_a_quantized_softmax_is_known_and_what_it_stores_as_zero_is_half_a_step(
 
 def test_a_file_with_open_dimensions_is_given_to_no_delegate(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Artifact(path="/m/m1.tflite", sha256="0" * 64, deployed_bytes=1, inputs=(), outputs=(), resized=True)
-    monkeypatch.setattr(reference_file, "open_fixed", lambda *_: opened)
+    monkeypatch.setattr(reference_file, "open_reference_file", lambda *_: opened)
     monkeypatch.setattr(reference_file, "count_tflite", lambda _: (None, "fp32"))
     monkeypatch.setattr(reference_file, "network_io", lambda *_: None)
     reference = {**FILE, "file": "/m/m1.tflite"}
     plain = {"schema": 1, "name": "c", "targets": ["local"], "limits": LimitSet()}
     nothing: Any = None
-    reference_file.check_fixed(Campaign.model_validate(plain | {"reference": reference}), nothing)
+    reference_file.check_reference_file(Campaign.model_validate(plain | {"reference": reference}), nothing)
     delegated = Campaign.model_validate(plain | {"reference": {**reference, "delegate": "coral"}})
     with pytest.raises(ConfigError, match=r"reference.delegate: /m/m1.tflite leaves dimensions open"):
-        reference_file.check_fixed(delegated, nothing)
+        reference_file.check_reference_file(delegated, nothing)
 
 
 @pytest.mark.parametrize(("file", "one_for_all"), [("/m/m1.onnx", False), ("/m/m1.tflite", True)])
@@ -165,6 +167,6 @@ def test_a_file_that_is_compiled_has_a_key_for_each_processor(file: str, one_for
 
     def key(mcpu: str) -> str:
         target = TvmTarget(machine="aarch64", mcpu=mcpu)
-        return ReferenceFileBuilder(nothing, nothing, tmp_path, Toolchain(), lambda: target).key(trained, "fp32")
+        return ReferenceFileBuilder(nothing, nothing, tmp_path, DEFAULT_LIMITS, lambda: target).key(trained, "fp32")
 
     assert (key("cortex-a72") == key("cortex-a53")) is one_for_all

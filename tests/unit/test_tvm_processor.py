@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from edgeloop.builders.store import ArtifactStore
 from edgeloop.builders.tvm import builder as tvm_builder
-from edgeloop.builders.tvm.builder import TvmBuilder, running
+from edgeloop.builders.tvm.builder import TvmBuilder, host_library
 from edgeloop.builders.tvm.processor import processor_in
-from edgeloop.builders.tvm.versions import TvmTarget, on_host, this_host
+from edgeloop.builders.tvm.versions import TvmTarget, host_library_name, host_target
 from edgeloop.core.artifact import Artifact
 from edgeloop.errors import BuildError
 from edgeloop.ports import TrainedNetwork
+from edgeloop.processes.limits import ProcessLimits
 
 CORE = "processor : {}\nmodel name : Xeon\nflags : {}\ncpu MHz : {}\n"
 BIG, LITTLE = (
@@ -37,7 +39,7 @@ def test_cores_of_two_kinds_are_another_processor_than_cores_of_one() -> None:
     assert processor_in(BIG + LITTLE, "aarch64") != processor_in(BIG, "aarch64")
 
 
-@pytest.mark.parametrize("target", [this_host(), TvmTarget(machine="aarch64", mcpu="cortex-a72")])
+@pytest.mark.parametrize("target", [host_target(), TvmTarget(machine="aarch64", mcpu="cortex-a72")])
 def test_what_is_built_on_another_machine_has_another_key(
     target: TvmTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,20 +54,22 @@ def test_what_is_built_on_another_machine_has_another_key(
 
 
 def test_a_build_that_goes_on_after_its_run_was_closed_starts_nothing_more(tmp_path: Path) -> None:
-    store = ArtifactStore(tmp_path, ("/nowhere",), 1.0)
+    store = ArtifactStore(tmp_path, ("/nowhere",), ProcessLimits(1.0))
     store.close()
     store.warm_up()
-    with pytest.raises(BuildError, match="building it: the run was closed"), store.building() as folder:
-        store.run("key", "it", {}, folder)
+    with pytest.raises(BuildError, match="building it: the run was closed"), store.new_folder() as folder:
+        store.run("key", "it", TRAINED, TrainedNetwork, folder)
 
 
 def test_of_equal_files_each_machine_keeps_the_library_that_runs_on_it(tmp_path: Path) -> None:
-    store = ArtifactStore(tmp_path, (), 1.0)
-    artifact = Artifact(path="model.so", sha256="0" * 64, deployed_bytes=1, inputs=(), outputs=())
-    for key, beside in (("there", "host-there.so"), ("here", on_host())):
-        with store.building() as folder:
+    store = ArtifactStore(tmp_path, (), ProcessLimits(1.0))
+    artifact = Artifact(
+        path="model.so", sha256=hashlib.sha256(b"1").hexdigest(), deployed_bytes=1, inputs=(), outputs=()
+    )
+    for key, beside in (("there", "host-there.so"), ("here", host_library_name())):
+        with store.new_folder() as folder:
             (folder / "model.so").write_bytes(b"1")
             (folder / beside).write_bytes(key.encode())
             kept = store.keep(key, folder, artifact)
-    assert cast("str", running(kept)["model"]) == str(Path(kept.path).with_name(on_host()))
+    assert host_library(kept) == Path(kept.path).with_name(host_library_name())
     assert Path(kept.path).with_name("host-there.so").read_bytes() == b"there"

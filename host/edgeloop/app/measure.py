@@ -27,7 +27,7 @@ from edgeloop.core.limits import LimitSet, parse_limits
 from edgeloop.core.profile import Parts
 from edgeloop.core.verdict import Outcome
 from edgeloop.errors import ConfigError, Fault, kept_on_disk, raise_faults
-from edgeloop.host_runtime.tflite import cut_tflite
+from edgeloop.host_runtime.tflite import split_tflite
 from edgeloop.ports import Bench, Watch
 from edgeloop.reports import document, text
 from edgeloop.reports.plan_cost import PlanCost
@@ -257,7 +257,7 @@ def _cut(artifact: Artifact) -> Parts:
     path = user_cache_path("edgeloop") / "parts" / f"{artifact.sha256}.zip"
     with kept_on_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    return cut_tflite(artifact, path)
+    return split_tflite(artifact, path)
 
 
 def _limits(words: tuple[str, ...], scorer: Scorer | None) -> LimitSet:

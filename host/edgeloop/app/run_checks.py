@@ -16,13 +16,12 @@ from edgeloop.config.pipeline_file import read_pipeline
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet
+from edgeloop.core.model_format import ModelFormat
 from edgeloop.data.load import load
 from edgeloop.data.shapes import network_io
 from edgeloop.engines.registry import DEFAULT, ENGINES
 from edgeloop.errors import ConfigError, Fault, MissingExtraError, MissingExtrasError
-from edgeloop.host_runtime.model_files import ONNX
-from edgeloop.ready_models.converted import is_tensorflow
-from edgeloop.ready_models.reference_file import check_fixed
+from edgeloop.ready_models.reference_file import check_reference_file
 from edgeloop.wiring.controller import CheckedRun
 from edgeloop.wiring.processors import check_processors
 
@@ -43,7 +42,7 @@ def check_run(campaign: Campaign, beside: Path) -> CheckedRun:
     pipeline = None if campaign.plan.pipeline is None else read_pipeline(campaign.plan.pipeline)
     data, scorer = load(campaign.data), Scorer(campaign.task)
     network_io(data, campaign.task)
-    campaign, baseline = check_fixed(campaign, data)
+    campaign, baseline = check_reference_file(campaign, data)
     return CheckedRun(
         campaign=campaign,
         boards=boards,
@@ -81,10 +80,10 @@ def needed_packages(campaign: Campaign) -> Iterator[MissingExtraError]:
             if package not in DEFAULT.packages:
                 yield MissingExtraError(package, str(row.extra), purpose)
     file = campaign.reference.file
-    if file is not None and Path(file).suffix == ONNX:
-        yield MissingExtraError("onnx", "onnx", f"reading {Path(file).name}")
-    if file is not None and is_tensorflow(Path(file)):
-        yield MissingExtraError("tensorflow", "tensorflow", f"reading {Path(file).name}")
+    model_format = ModelFormat.of(Path(file)) if file is not None else None
+    if file is not None and model_format is not None:
+        for reader in model_format.row.packages:
+            yield MissingExtraError(reader.name, reader.extra, f"reading {Path(file).name}")
     if campaign.prunes:
         yield MissingExtraError("torch-pruning", "train", "a lightening that ends in -p")
     if campaign.search.strategy == "optuna":

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import ArtifactBuilt, Entry, RunFinished, Trial, fold
 from edgeloop.core.verdict import Outcome
+from edgeloop.processes.folders import clear_abandoned, folder_to_fill, publish_folder
 from edgeloop.reports import document
 
 BEST, FRONT = "best", "front"
@@ -48,24 +49,32 @@ def write_best(entries: Sequence[Entry], folder: Path) -> Written:
 
 def _write_models(final: Path, places: Sequence[tuple[Path, Trial]], end: RunFinished) -> list[Path]:
     """Make the folder `final` of models with their proofs."""
-    making = final.with_name(f"{final.name}.making")
-    shutil.rmtree(making, ignore_errors=True)
+    prefix = f".making-{final.name}-"
+    clear_abandoned(final.parent, prefix, lambda _path: True)  # one process writes to a run's folder at a time
+    with folder_to_fill(final.parent, prefix) as folder:
+        models = _fill(folder, final, places, end)
+        if models:
+            publish_folder(folder, final)
+        else:
+            shutil.rmtree(final, ignore_errors=True)
+    return models
+
+
+def _fill(folder: Path, final: Path, places: Sequence[tuple[Path, Trial]], end: RunFinished) -> list[Path]:
+    """Copy the models; return where each is going to be."""
     models = []
     for place, trial in places:
         if trial.build is None:
             continue
-        (making / place).mkdir(parents=True)
+        (folder / place).mkdir(parents=True, exist_ok=True)
         for inner, artifact in by_processor(trial.build).items():
-            (making / place / inner).mkdir(exist_ok=True)
+            (folder / place / inner).mkdir(exist_ok=True)
             model = Path(artifact.path)
-            shutil.copyfile(model, making / place / inner / model.name)
+            shutil.copyfile(model, folder / place / inner / model.name)
             description = artifact.model_dump(mode="json") | {"path": model.name}
-            _write_json(making / place / inner / "artifact.json", description)
+            _write_json(folder / place / inner / "artifact.json", description)
             models.append(final / place / inner / model.name)
-        _write_json(making / place / "proof.json", _proof(trial, end))
-    shutil.rmtree(final, ignore_errors=True)
-    if models:
-        making.replace(final)
+        _write_json(folder / place / "proof.json", _proof(trial, end))
     return models
 
 

@@ -124,7 +124,7 @@ class BoardBench:
         programs = {s.artifact.sha256: s.artifact for s in request.subjects if ENGINES[s.engine].unpacks}
         absent = self.agent.missing((), sorted(programs))[1] if programs else frozenset[str]()
         for sha256 in sorted(absent):
-            name = Path(programs[sha256].shown).name
+            name = Path(programs[sha256].origin).name
             watch(Progress(f"unpacking {name}", Activity.PUSHING, total=len(request.schedule)))
             self.agent.unpack([cache_name(sha256, Path(programs[sha256].path))], sha256)
 

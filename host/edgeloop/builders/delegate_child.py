@@ -7,9 +7,8 @@ bound on its memory, a temporary folder that goes with it. What it prints is the
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
-from typing import Any
 
+from edgeloop.builders.delegate_jobs import CompilerAnswer, CompilerJob
 from edgeloop.processes import json_child
 
 
@@ -17,16 +16,16 @@ def _prepare() -> None:
     """Nothing: a compiler brings its own."""
 
 
-def _work(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the command in the folder. Says how it failed, None where it did not."""
+def _work(job: CompilerJob) -> CompilerAnswer:
+    """Run the command in the folder."""
     try:
-        status = subprocess.call(job["words"], cwd=job["folder"], stdin=subprocess.DEVNULL)
+        status = subprocess.call(job.words, cwd=job.folder, stdin=subprocess.DEVNULL)
     except OSError as error:
-        return {"problem": f"can't be run: {error.strerror or error}"}
+        return CompilerAnswer(problem=f"can't be run: {error.strerror or error}")
     if status < 0:
-        return {"problem": f"was ended by signal {-status}"}
-    return {"problem": f"ended with status {status}" if status else None}
+        return CompilerAnswer(problem=f"was ended by signal {-status}")
+    return CompilerAnswer(problem=f"ended with status {status}" if status else None)
 
 
 if __name__ == "__main__":
-    json_child.serve(_work, prepare=_prepare)
+    json_child.serve(_work, CompilerJob, prepare=_prepare)

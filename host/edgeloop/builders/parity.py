@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ AGREEMENT_MIN = 0.99
 STEPS_MAX = 3
 ELEMENTS_MIN = 0.99
 CONFIDENCE = 0.95
+OUTPUTS = "outputs.npz"
+"""Outputs of the built model on the parity inputs by name: a child leaves them where the task's own function judges."""
 
 Outputs = Mapping[str, NDArray[Any]]
 Agreement = Callable[[Mapping[str, Any], Mapping[str, Any]], NDArray[np.bool_]]
@@ -31,7 +32,7 @@ Agreement = Callable[[Mapping[str, Any], Mapping[str, Any]], NDArray[np.bool_]]
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What counts as agreement in a task. Its own function runs in the controller, never in a builder's child."""
+    """Agreement as a task defines it. Its own function runs in the controller, never in a builder's child."""
 
     task: Task
     agreement: Agreement | None = None
@@ -43,47 +44,46 @@ class Gate:
             return "custom"
         return "top1" if self.task.kind == "classification" else "steps"
 
-    def by_task(self, artifact: Artifact, trained: Path, target: Path) -> Artifact:
-        """The artifact judged by the task's own agreement where it has one, from the child's `outputs.npz`.
+    def judge(self, artifact: Artifact, network_folder: Path, folder: Path) -> Artifact:
+        """Return the artifact judged by the task's own agreement where it has one, from the OUTPUTS of the child that
+        built it in `folder`.
 
         Raises ParityError.
         """
         if self.agreement is None:
             return artifact
         assert artifact.parity is not None
-        with np.load(target / "outputs.npz") as arrays:
-            built = {spec.name: arrays[spec.name] for spec in artifact.outputs}
-        with np.load(trained / "probe.npz") as arrays:
-            expected = {spec.name: arrays[f"parity/y/{spec.name}"] for spec in artifact.outputs}
-        agrees = self.agreement(built, expected)
-        judged = from_agreement(agrees, artifact.parity, str(self.task.agreement).rpartition("/")[2])
-        gate(judged)
-        artifact = artifact.model_copy(update={"parity": judged})
-        (target / "artifact.json").write_text(json.dumps(artifact.model_dump(mode="json"), indent=1))
-        (target / "outputs.npz").unlink()
-        return artifact
+        with np.load(folder / OUTPUTS) as arrays:
+            outputs = {spec.name: arrays[spec.name] for spec in artifact.outputs}
+        with np.load(network_folder / "probe.npz") as arrays:
+            targets = {spec.name: arrays[f"parity/y/{spec.name}"] for spec in artifact.outputs}
+        agrees = self.agreement(outputs, targets)
+        parity = from_agreement(agrees, artifact.parity, str(self.task.agreement).rpartition("/")[2])
+        refuse_disagreement(parity)
+        (folder / OUTPUTS).unlink()
+        return artifact.model_copy(update={"parity": parity})
 
 
-def compare(built: Outputs, expected: Outputs, specs: Sequence[TensorSpec], rule: Rule) -> Parity:
+def compare(outputs: Outputs, targets: Outputs, specs: Sequence[TensorSpec], rule: Rule) -> Parity:
     """Compare dequantized outputs (n, ...) of the built model with the network's own.
 
     `top1` needs one output with more than one class and falls back to `steps` where there is none. Raises BuildError
     for outputs of another shape or with values that are not numbers.
     """
     for spec in specs:
-        is_shape, want_shape = built[spec.name].shape, expected[spec.name].shape
+        is_shape, want_shape = outputs[spec.name].shape, targets[spec.name].shape
         if is_shape != want_shape:
             raise BuildError(f"output {spec.name!r} has the shape {is_shape}, the network's has {want_shape}")
-        if not np.isfinite(built[spec.name]).all():
+        if not np.isfinite(outputs[spec.name]).all():
             raise BuildError(f"output {spec.name!r} of the built model is not finite on the parity inputs")
-    mean, most = _steps(built, expected, specs)
-    only = expected[specs[0].name]
+    mean, most = _steps(outputs, targets, specs)
+    only = targets[specs[0].name]
     ties = 0
     if rule == "top1" and len(specs) == 1 and only.ndim == 2 and only.shape[1] > 1:
-        agrees, ties = _top1(built[specs[0].name], only, specs[0].scale or 0.0)
+        agrees, ties = _top1(outputs[specs[0].name], only, specs[0].scale or 0.0)
         text = "top-1 class; ties and margins under one quantization step left out"
     else:
-        agrees = _within(built, expected, specs)
+        agrees = _within(outputs, targets, specs)
         text = (
             f"at least {ELEMENTS_MIN:.0%} of a sample's output elements within {STEPS_MAX} steps; a step is the"
             " output's scale or 1/255 of its range, whichever is larger"
@@ -96,7 +96,7 @@ def from_agreement(agrees: NDArray[np.bool_], base: Parity, name: str) -> Parity
     return _parity(np.asarray(agrees, bool), f"the task's own agreement, {name}", 0, base.steps_mean, base.steps_max)
 
 
-def gate(parity: Parity) -> None:
+def refuse_disagreement(parity: Parity) -> None:
     """Raise ParityError where the agreement is surely under 99 %."""
     if parity.agreement_upper < AGREEMENT_MIN:
         raise ParityError(
@@ -120,30 +120,30 @@ def _parity(agrees: NDArray[np.bool_], text: str, ties: int, mean: float | None,
     )
 
 
-def _top1(built: NDArray[Any], expected: NDArray[Any], step: float) -> tuple[NDArray[np.bool_], int]:
-    top = np.sort(expected, axis=1)
+def _top1(outputs: NDArray[Any], targets: NDArray[Any], step: float) -> tuple[NDArray[np.bool_], int]:
+    top = np.sort(targets, axis=1)
     # An exact tie is left out too; float outputs have no step.
     clear = top[:, -1] - top[:, -2] > step * (1 - 1e-6)
-    agrees = built.argmax(1) == expected.argmax(1)
+    agrees = outputs.argmax(1) == targets.argmax(1)
     return agrees[clear], int((~clear).sum())
 
 
-def _within(built: Outputs, expected: Outputs, specs: Sequence[TensorSpec]) -> NDArray[np.bool_]:
+def _within(outputs: Outputs, targets: Outputs, specs: Sequence[TensorSpec]) -> NDArray[np.bool_]:
     near = []
     for spec in specs:
-        want = expected[spec.name].astype(np.float64)
+        want = targets[spec.name].astype(np.float64)
         step = max(spec.scale or 0.0, float(want.max() - want.min()) / 255, 1e-9)
-        near.append((np.abs(built[spec.name] - want) <= STEPS_MAX * step * (1 + 1e-6)).reshape(len(want), -1))
+        near.append((np.abs(outputs[spec.name] - want) <= STEPS_MAX * step * (1 + 1e-6)).reshape(len(want), -1))
     return np.asarray(np.concatenate(near, axis=1).mean(axis=1) >= ELEMENTS_MIN, bool)
 
 
-def _steps(built: Outputs, expected: Outputs, specs: Sequence[TensorSpec]) -> tuple[float | None, float | None]:
-    apart = [
-        np.abs(built[s.name].astype(np.float64) - expected[s.name]).ravel() / s.scale
+def _steps(outputs: Outputs, targets: Outputs, specs: Sequence[TensorSpec]) -> tuple[float | None, float | None]:
+    differences = [
+        np.abs(outputs[s.name].astype(np.float64) - targets[s.name]).ravel() / s.scale
         for s in specs
         if s.scale is not None
     ]
-    if not apart:
+    if not differences:
         return None, None
-    joined = np.concatenate(apart)
-    return float(joined.mean()), float(joined.max())
+    steps = np.concatenate(differences)
+    return float(steps.mean()), float(steps.max())

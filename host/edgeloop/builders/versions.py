@@ -8,7 +8,7 @@ from importlib import metadata
 from edgeloop.errors import MissingExtraError
 
 
-def installed(packages: Sequence[str], extra: str, purpose: str) -> dict[str, str]:
+def installed_versions(packages: Sequence[str], extra: str, purpose: str) -> dict[str, str]:
     """Return versions by package. Raises MissingExtraError where one is absent, which `purpose` needs."""
     try:
         return {package: metadata.version(package) for package in packages}

@@ -1,4 +1,4 @@
-"""What is pushed to a board: a model file named by its hash, and what is known of it."""
+"""A model file that goes to a board: named by its hash, with what is known of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Parity(Frozen):
     n: int
     """Inputs compared."""
     rule: str
-    """What counts as agreement, in words."""
+    """The rule of agreement, in words."""
     agreement: float
     agreement_upper: float
     """Upper end of the interval of the agreement; under 0.99 the build is refused."""
@@ -40,7 +40,7 @@ class Artifact(Frozen):
     """Quantized activation tensors that got their trained range, of how many."""
     parity: Parity | None = None
     resized: bool = False
-    """Whether the runtime resizes the inputs to these shapes, since the file's own leave dimensions open."""
+    """True where the runtime resizes the inputs to these shapes, since the file's own leave dimensions open."""
     declared_by: str | None = None
     """The .toml that declares a program of the user's own; None for a model."""
     compiled_operators: int | None = None
@@ -55,6 +55,6 @@ class Artifact(Frozen):
         return [list(spec.shape) for spec in self.inputs] if self.resized else None
 
     @property
-    def shown(self) -> str:
-        """What people know it by."""
+    def origin(self) -> str:
+        """The file that people know it by."""
         return self.declared_by or self.converted_from or self.path

@@ -20,6 +20,7 @@ from edgeloop.core.limits import LimitSet
 from edgeloop.core.network import Engine, Setting, Teacher
 from edgeloop.core.plan import Environment, Plan
 from edgeloop.engines.registry import DEFAULT, ENGINES, engine_for, engines_that_run
+from edgeloop.processes.limits import ProcessLimits
 
 
 def _form(name: str) -> str:
@@ -302,7 +303,14 @@ class Toolchain(Frozen):
     """Of one process, its private memory (RLIMIT_DATA); None: what there is."""
 
     @property
-    def memory_max_bytes(self) -> int | None:
+    def build_limits(self) -> ProcessLimits:
+        return ProcessLimits(self.build_deadline_s, self._memory_max_bytes)
+
+    def training_limits(self, deadline_s: float) -> ProcessLimits:
+        return ProcessLimits(deadline_s, self._memory_max_bytes)
+
+    @property
+    def _memory_max_bytes(self) -> int | None:
         return None if self.memory_max_mib is None else self.memory_max_mib * 1024 * 1024
 
 
@@ -387,9 +395,9 @@ class Campaign(Frozen):
         return any(Lightening.parse(name).pruned_pct for name in self.search.lightenings)
 
     @property
-    def training_deadline_s(self) -> float:
+    def training_limits(self) -> ProcessLimits:
         minutes = self.toolchain.training_minutes_max
-        return 60 * (self.budget.wall_minutes if minutes is None else minutes)
+        return self.toolchain.training_limits(60 * (self.budget.wall_minutes if minutes is None else minutes))
 
     @property
     def confirmation(self) -> Plan:

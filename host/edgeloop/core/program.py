@@ -40,7 +40,7 @@ class ProgramTensor(Frozen):
     zero_point: int | None = None
 
     @model_validator(mode="after")
-    def _quantized(self) -> Self:
+    def _scale_and_zero_point(self) -> Self:
         if (self.scale is None) != (self.zero_point is None):
             raise ValueError("scale and zero_point go together")
         if self.scale is not None and self.dtype not in _INTEGERS:
@@ -56,18 +56,18 @@ class ProgramTensor(Frozen):
 
 
 class ProgramSpec(Frozen):
-    """What runs on the board, what it needs beside it, and what it can do."""
+    """The program that runs on the board, the files it needs beside it, and what it can do."""
 
     schema_: Literal[1] = Field(alias="schema")
     program: FileInside
     """The executable file; one that ends in .py is run by the board's Python."""
     files: tuple[FileInside, ...] = ()
-    """What it needs beside it, under the same names on the board."""
+    """Files that it needs beside it, under the same names on the board."""
     arguments: tuple[str, ...] = ()
     timings: tuple[ProgramTiming, ...] = Field(default=("invoke",), min_length=1)
-    """What it can time."""
+    """The timings that it can do."""
     period: bool = False
-    """Whether it can start one inference every so often."""
+    """True where it can start one inference every so often."""
     threads_max: int = Field(default=1, ge=1)
     """Threads that it can be told to use."""
     input: tuple[ProgramTensor, ...] = Field(min_length=1)

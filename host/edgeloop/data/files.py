@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ from edgeloop.core.dataset import DataSplit
 from edgeloop.data.checks import sides_of
 from edgeloop.data.encoded import join_encoded, split_encoded
 from edgeloop.errors import DataError, Fault
+from edgeloop.processes.files import whole_file
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -89,14 +88,8 @@ def write_board_npz(split: DataSplit, n: int, path: Path, *, for_pipeline: bool 
 def write_npz(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
     """Write arrays under a name that is there whole or not at all; equal arrays give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for key, array in arrays.items():
-                entry = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-                with archive.open(entry, "w", force_zip64=True) as out:
-                    np.lib.format.write_array(out, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for key, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            with archive.open(entry, "w", force_zip64=True) as out:
+                np.lib.format.write_array(out, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)

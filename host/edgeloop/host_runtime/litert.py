@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeloop.core.tensors import TensorSpec
 from edgeloop.host_runtime.shapes import is_channels_first
 
 
@@ -35,38 +36,44 @@ def open_model(content: bytes, shapes: Sequence[Sequence[int]] | None = None, *,
     return interpreter
 
 
-def quantization(detail: Mapping[str, Any]) -> tuple[float | None, int | None]:
-    """Return scale and zero point of a whole tensor, (None, None) for floats."""
+def tensor_spec(detail: Mapping[str, Any], name: str | None = None) -> TensorSpec:
+    """Return a tensor as an interpreter describes it, under its own name where none is given."""
+    shape = tuple(int(size) for size in detail["shape"])
     scales = detail["quantization_parameters"]["scales"]
-    if len(scales) == 0:
-        return None, None
-    return float(scales[0]), int(detail["quantization_parameters"]["zero_points"][0])
+    zero_points = detail["quantization_parameters"]["zero_points"]
+    return TensorSpec(
+        name=name or str(detail["name"] or detail["index"]),
+        dtype=str(np.dtype(detail["dtype"]).name),
+        shape=shape,
+        layout="channels_last" if len(shape) > 2 else "flat",
+        scale=float(scales[0]) if len(scales) else None,
+        zero_point=int(zero_points[0]) if len(scales) else None,
+    )
 
 
-def to_stored(values: NDArray[Any], detail: Mapping[str, Any]) -> NDArray[Any]:
+def to_stored(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     """Return values as the tensor stores them: same dtype goes in raw, float is quantized by the tensor's scale.
 
     Raises ValueError for anything else.
     """
-    dtype = np.dtype(detail["dtype"])
+    dtype = np.dtype(spec.dtype)
     if values.dtype == dtype:
         return values
-    scale, zero = quantization(detail)
-    if scale is not None and zero is not None and values.dtype.kind == "f":
+    if spec.scale is not None and spec.zero_point is not None and values.dtype.kind == "f":
         limits = np.iinfo(dtype)
-        stored: NDArray[Any] = np.clip(np.rint(values / np.float32(scale)) + zero, limits.min, limits.max).astype(dtype)
-        return stored
-    if scale is None and dtype.kind == "f" and values.dtype.kind == "f":
+        steps = np.rint(values / np.float32(spec.scale)) + spec.zero_point
+        in_range: NDArray[Any] = np.clip(steps, limits.min, limits.max).astype(dtype)
+        return in_range
+    if spec.scale is None and dtype.kind == "f" and values.dtype.kind == "f":
         return values.astype(dtype)
-    raise ValueError(f"input {detail['name'] or detail['index']} takes {dtype.name}, the data are {values.dtype.name}")
+    raise ValueError(f"input {spec.name} takes {dtype.name}, the data are {values.dtype.name}")
 
 
-def to_real(values: NDArray[Any], detail: Mapping[str, Any]) -> NDArray[Any]:
+def to_real(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     """Return dequantized float32 values; integers without a scale stay as they are."""
-    scale, zero = quantization(detail)
-    if scale is None or zero is None:
+    if spec.scale is None or spec.zero_point is None:
         return values
-    return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+    return (values.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
 
 
 def run(interpreter: Any, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
@@ -77,21 +84,21 @@ def run(interpreter: Any, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     sources, sinks = interpreter.get_input_details(), interpreter.get_output_details()
     if len(inputs) != len(sources):
         raise ValueError(f"the model takes {len(sources)} inputs, {len(inputs)} were given")
-    stored = []
-    for values, detail in zip(inputs, sources, strict=True):
-        shape = tuple(int(d) for d in detail["shape"])
-        if is_channels_first(shape, values.shape[1:]):
-            values = np.moveaxis(values, -1, 1)
-        if values.shape[1:] != shape[1:]:
-            raise ValueError(
-                f"input {detail['name'] or detail['index']} takes samples of shape {shape[1:]}, not {values.shape[1:]}"
-            )
-        stored.append(np.ascontiguousarray(to_stored(values, detail)))
+    tensors = [_as_model_takes(values, tensor_spec(detail)) for values, detail in zip(inputs, sources, strict=True)]
     raw: list[list[NDArray[Any]]] = [[] for _ in sinks]
-    for index in range(len(stored[0])):
-        for values, detail in zip(stored, sources, strict=True):
+    for index in range(len(tensors[0])):
+        for values, detail in zip(tensors, sources, strict=True):
             interpreter.set_tensor(detail["index"], values[index : index + 1])
         interpreter.invoke()
-        for kept, detail in zip(raw, sinks, strict=True):
-            kept.append(interpreter.get_tensor(detail["index"]))
-    return [to_real(np.concatenate(kept), detail) for kept, detail in zip(raw, sinks, strict=True)]
+        for samples, detail in zip(raw, sinks, strict=True):
+            samples.append(interpreter.get_tensor(detail["index"]))
+    specs = map(tensor_spec, sinks)
+    return [to_real(np.concatenate(samples), spec) for samples, spec in zip(raw, specs, strict=True)]
+
+
+def _as_model_takes(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
+    if is_channels_first(spec.shape, values.shape[1:]):
+        values = np.moveaxis(values, -1, 1)
+    if values.shape[1:] != spec.shape[1:]:
+        raise ValueError(f"input {spec.name} takes samples of shape {spec.shape[1:]}, not {values.shape[1:]}")
+    return np.ascontiguousarray(to_stored(values, spec))

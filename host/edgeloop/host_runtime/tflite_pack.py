@@ -16,21 +16,21 @@ _IDENTIFIER = b"TFL3"
 _LENGTH_BYTES = 4
 
 
-def packed(model: Any) -> bytes:
-    """The file of a `ModelT`."""
+def pack(model: Any) -> bytes:
+    """Return the file of a `ModelT`."""
     builder = _SharingBuilder(1024)
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
 
 
-def stripped(content: bytes) -> bytes:
-    """The same model without names, signatures and metadata. Its inputs and outputs keep their order."""
+def strip(content: bytes) -> bytes:
+    """Return the same model without names, signatures and metadata. Its inputs and outputs keep their order."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     flatbuffer_utils.strip_strings(model)
     model.metadata = None
-    return packed(model)
+    return pack(model)
 
 
 class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
@@ -38,8 +38,8 @@ class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        self._written: dict[tuple[int, bytes], int] = {}
-        """Offsets by alignment and hash."""
+        self._offsets: dict[tuple[int, bytes], int] = {}
+        """By alignment and hash."""
         self._before = 0
         self._element_bytes = self._alignment = 1
         self._plain = False
@@ -47,8 +47,8 @@ class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
     def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:  # noqa: N802, N803 -- the base class's
         self._before, self._plain = self.Offset(), True
         self._element_bytes, self._alignment = elemSize, alignment
-        started: int = super().StartVector(elemSize, numElems, alignment)
-        return started
+        start: int = super().StartVector(elemSize, numElems, alignment)
+        return start
 
     def PrependUOffsetTRelative(self, off: int) -> None:  # noqa: N802
         self._plain = False  # offsets count from where they stand, so equal bytes are not equal references
@@ -56,14 +56,14 @@ class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
 
     def EndVector(self, numElems: int | None = None) -> int:  # noqa: N802, N803
         elements = self.vectorNumElems
-        ended: int = super().EndVector(numElems)
+        end: int = super().EndVector(numElems)
         if not self._plain or not elements:
-            return ended
+            return end
         self._plain = False
-        written = slice(self.Head(), self.Head() + _LENGTH_BYTES + elements * self._element_bytes)
+        vector = slice(self.Head(), self.Head() + _LENGTH_BYTES + elements * self._element_bytes)
         with memoryview(self.Bytes) as content:
-            key = self._alignment, hashlib.sha256(content[written]).digest()
-        first = self._written.setdefault(key, ended)
-        if first != ended:
+            key = self._alignment, hashlib.sha256(content[vector]).digest()
+        first = self._offsets.setdefault(key, end)
+        if first != end:
             self.head = len(self.Bytes) - self._before
         return first

@@ -1,4 +1,4 @@
-"""What a .tflite costs, counted on its own graph as a network's is on the exported one: for child processes.
+"""The cost of a .tflite, counted on its own graph as a network's is on the exported one: for child processes.
 
 MACs are those of convolutions, linear layers and matrix products; parameters are all weights and biases, in elements.
 """
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+from edgeloop.core.network import LayerSize, NetworkSizes
 from edgeloop.errors import ModelError
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D")
@@ -20,14 +21,14 @@ _STORED = frozenset(_BITS)
 """Types that weights are stored in; shapes and axes are int32, and are no parameters."""
 
 
-def counted(content: bytes, shapes: Mapping[int, tuple[int, ...]]) -> dict[str, Any]:
-    """Return `sizes` as core.network.NetworkSizes has them, and `lightening`, the form that most of it is stored in.
+def count(content: bytes, shapes: Mapping[int, tuple[int, ...]]) -> tuple[NetworkSizes, str]:
+    """Return what a model costs, and the lightening that most of it is stored in.
 
     `shapes` are those of the first graph's tensors, for a batch of 1. Raises ModelError for a model without operators.
     """
     from ai_edge_litert.tools import flatbuffer_utils
 
-    return _TfliteCount(flatbuffer_utils.read_model_from_bytearray(bytearray(content)), shapes).told()
+    return _TfliteCount(flatbuffer_utils.read_model_from_bytearray(bytearray(content)), shapes).result()
 
 
 class _TfliteCount:
@@ -53,43 +54,41 @@ class _TfliteCount:
             if name in ("DEQUANTIZE", *_VIEWS) and int(op.inputs[0]) in self._source:
                 self._source[int(op.outputs[0])] = self._source[int(op.inputs[0])]
 
-    def told(self) -> dict[str, Any]:
+    def result(self) -> tuple[NetworkSizes, str]:
         layers, weights, biases, macs = [], set[int](), set[int](), 0
         for place, (name, op) in enumerate(self._operators):
             macs += self._macs(name, op)
-            stored = self._stored(op, 1)
-            if name not in _WITH_WEIGHTS or stored is None:
+            weight = self._constant(op, 1)
+            if name not in _WITH_WEIGHTS or weight is None:
                 continue
-            bias = self._stored(op, 3 if name == "TRANSPOSE_CONV" else 2)
+            bias = self._constant(op, 3 if name == "TRANSPOSE_CONV" else 2)
             layers.append(
-                {
-                    "name": f"{place} {name}",
-                    "weights": 0 if stored in weights else self._elements(stored),
-                    "bias": 0 if bias is None or bias in biases else self._elements(bias),
-                    "out_channels": self._shapes[int(op.outputs[0])][-1],
-                    "depthwise": name == "DEPTHWISE_CONV_2D",
-                    "linear": name == "FULLY_CONNECTED",
-                }
+                LayerSize(
+                    name=f"{place} {name}",
+                    weights=0 if weight in weights else self._elements(weight),
+                    bias=0 if bias is None or bias in biases else self._elements(bias),
+                    out_channels=self._shapes[int(op.outputs[0])][-1],
+                    depthwise=name == "DEPTHWISE_CONV_2D",
+                    linear=name == "FULLY_CONNECTED",
+                )
             )
-            weights.add(stored)
+            weights.add(weight)
             biases |= set() if bias is None else {bias}
         read = {self._source[int(t)] for _, op in self._operators for t in op.inputs if int(t) in self._source}
         others = {t for t in read - weights - biases if self._types[t] in _STORED}
         other = sum(map(self._elements, others))
         activations = self._activations()
-        return {
-            "sizes": {
-                "parameters": sum(map(self._elements, weights | biases)) + other,
-                "macs": macs,
-                "layers": layers,
-                "other_parameters": other,
-                "activations": [self._elements(t) for t in activations],
-                "peak_activation_elements": self._peak(activations),
-            },
-            "lightening": self._lightening(weights, activations),
-        }
+        sizes = NetworkSizes(
+            parameters=sum(map(self._elements, weights | biases)) + other,
+            macs=macs,
+            layers=tuple(layers),
+            other_parameters=other,
+            activations=tuple(self._elements(t) for t in activations),
+            peak_activation_elements=self._peak(activations),
+        )
+        return sizes, self._lightening(weights, activations)
 
-    def _stored(self, op: Any, place: int) -> int | None:
+    def _constant(self, op: Any, place: int) -> int | None:
         tensor = int(op.inputs[place]) if len(op.inputs) > place else -1
         return self._source.get(tensor)
 
@@ -108,31 +107,31 @@ class _TfliteCount:
         if name == "FULLY_CONNECTED":
             return self._elements(out) * self._shapes[int(op.inputs[1])][-1]
         if name == "BATCH_MATMUL":
-            left = self._shapes[int(op.inputs[0])]
-            return self._elements(out) * left[-2 if op.builtinOptions.adjX else -1]
+            first = self._shapes[int(op.inputs[0])]
+            return self._elements(out) * first[-2 if op.builtinOptions.adjX else -1]
         return 0
 
     @staticmethod
     def _taps(name: str, kernel: tuple[int, ...]) -> tuple[int, ...]:
-        """What one output element sums over: of [out, h, w, in] or of [d, h, w, in, out]."""
+        """Axes that one output element sums over: of [out, h, w, in] or of [d, h, w, in, out]."""
         return kernel[1:] if name == "CONV_2D" else kernel[:-1]
 
     def _activations(self) -> list[int]:
         """Inputs, and what operators fill; what is made of constants alone is none, and a view is none."""
-        made = [int(t) for name, op in self._operators if name not in _VIEWS for t in op.outputs]
-        return [t for t in dict.fromkeys([*map(int, self._graph.inputs), *made]) if t not in self._source]
+        outputs = [int(t) for name, op in self._operators if name not in _VIEWS for t in op.outputs]
+        return [t for t in dict.fromkeys([*map(int, self._graph.inputs), *outputs]) if t not in self._source]
 
     def _peak(self, activations: list[int]) -> int:
         """The most elements alive at once, a tensor living from its operator to the last one that reads it."""
-        held = {
+        view_of = {
             int(op.outputs[0]): int(op.inputs[0])
             for name, op in self._operators
             if name in _VIEWS and int(op.inputs[0]) not in self._source
         }
 
         def root(tensor: int) -> int:
-            while tensor in held:
-                tensor = held[tensor]
+            while tensor in view_of:
+                tensor = view_of[tensor]
             return tensor
 
         last = len(self._operators)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgeloop.core.profile import Operator, OperatorOutput
 from edgeloop.errors import ModelError
 from edgeloop.sentences import Argument, Sentence
 
@@ -28,9 +29,9 @@ _STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE", "HASHTA
 _NEXT = Sentence("measure it without {}", Argument("per_op"))
 
 
-def cut(content: bytes, path: Path) -> dict[str, Any]:
-    """Write the parts of a model as a .zip, equal bytes from equal models; return `operators` and `parts` as
-    `core.profile.Parts` has them.
+def split(content: bytes, path: Path) -> tuple[tuple[Operator, ...], tuple[tuple[int, ...], ...]]:
+    """Write the parts of a model as a .zip, equal bytes from equal models; return the operators, and those of each
+    part.
 
     Raises ModelError for models that can't be run operator by operator: control flow, variables shared by operators.
     """
@@ -45,22 +46,22 @@ def cut(content: bytes, path: Path) -> dict[str, Any]:
     graph.check()
     parts: list[tuple[int, ...]] = [(i,) for i in range(len(graph.operators)) if not graph.is_folded(i)]
     parts += [(before, i) for i, *_ in list(parts) if (before := graph.padding_before(i)) is not None]
-    files, told = {}, []
+    files, entries = {}, []
     for number, operators in enumerate(parts):
-        name, reads = f"{number:03d}.tflite", graph.fed(operators[0])
+        name, reads = f"{number:03d}.tflite", graph.activations_into(operators[0])
         writes = [int(tensor) for tensor in graph.operators[operators[-1]].outputs]
         files[name] = bytes(fb.convert_object_to_bytearray(graph.part(operators, reads, writes)))
-        told.append({"file": name, "reads": reads, "writes": writes})
+        entries.append({"file": name, "reads": reads, "writes": writes})
     manifest = {
         "schema": 1,
         "inputs": [int(tensor) for tensor in graph.graph.inputs],
         "outputs": [int(tensor) for tensor in graph.graph.outputs],
         "tensors": len(graph.tensors),
         "activations": graph.activations(),
-        "parts": told,
+        "parts": entries,
     }
     _write(path, {PARTS_FILE: json.dumps(manifest, sort_keys=True).encode(), **files})
-    return {"operators": [graph.described(i) for i in range(len(graph.operators))], "parts": parts}
+    return tuple(graph.operator(i) for i in range(len(graph.operators))), tuple(parts)
 
 
 class _OperatorGraph:
@@ -77,7 +78,7 @@ class _OperatorGraph:
             for i, tensor in enumerate(self.tensors)
             if i not in self._maker and i not in set(map(int, self.graph.inputs)) and not tensor.isVariable
         }
-        self._stored = frozenset(constant)
+        self._file_constants = frozenset(constant)
         for operator in self.operators:  # in an order in which each runs after those it reads from
             if operator.outputs and all(int(t) in constant for t in operator.inputs if t >= 0):
                 constant.update(map(int, operator.outputs))
@@ -104,14 +105,15 @@ class _OperatorGraph:
 
     def padding_before(self, index: int) -> int | None:
         """The padding that feeds a convolution and nothing else."""
-        if self.name_of(index) not in _CONVOLUTIONS or len(fed := self.fed(index)) != 1:
+        if self.name_of(index) not in _CONVOLUTIONS or len(reads := self.activations_into(index)) != 1:
             return None
-        maker = self._maker.get(fed[0])
-        if maker is None or self.name_of(maker) not in _PADDING or fed[0] in map(int, self.graph.outputs):
+        maker = self._maker.get(reads[0])
+        if maker is None or self.name_of(maker) not in _PADDING or reads[0] in map(int, self.graph.outputs):
             return None
-        return maker if [i for i in range(len(self.operators)) if fed[0] in self.fed(i)] == [index] else None
+        readers = [i for i in range(len(self.operators)) if reads[0] in self.activations_into(i)]
+        return maker if readers == [index] else None
 
-    def fed(self, index: int) -> list[int]:
+    def activations_into(self, index: int) -> list[int]:
         """The activations that an operator reads, once each, in its own order."""
         read = [int(t) for t in self.operators[index].inputs if t >= 0 and not self.tensors[t].isVariable]
         return [t for t in dict.fromkeys(read) if t not in self._constant]
@@ -120,16 +122,16 @@ class _OperatorGraph:
         """A model of these operators, and of those that make their constants."""
         from ai_edge_litert import schema_py_generated as schema
 
-        chosen = sorted({*indices, *(maker for index in indices for maker in self._makers_of_constants(index))})
+        together = sorted({*indices, *(maker for index in indices for maker in self._makers_of_constants(index))})
         numbers: dict[int, int] = {}
         operators, codes = [], []
-        for number in chosen:
+        for number in together:
             old = self.operators[number]
             new = schema.OperatorT()
             new.__dict__.update(old.__dict__)
-            new.inputs = [self._renumbered(int(t), numbers) for t in old.inputs]
-            new.outputs = [self._renumbered(int(t), numbers) for t in old.outputs]
-            new.intermediates = [self._renumbered(int(t), numbers) for t in old.intermediates or []] or None
+            new.inputs = [self._renumber(int(t), numbers) for t in old.inputs]
+            new.outputs = [self._renumber(int(t), numbers) for t in old.outputs]
+            new.intermediates = [self._renumber(int(t), numbers) for t in old.intermediates or []] or None
             if old.opcodeIndex not in codes:
                 codes.append(old.opcodeIndex)
             new.opcodeIndex = codes.index(old.opcodeIndex)
@@ -139,7 +141,7 @@ class _OperatorGraph:
             tensor = schema.TensorT()
             tensor.__dict__.update(self.tensors[number].__dict__)
             tensor.buffer = 0
-            if number in self._stored:
+            if number in self._file_constants:
                 tensor.buffer = len(buffers)
                 buffers.append(self.model.buffers[self.tensors[number].buffer])
             tensors.append(tensor)
@@ -147,31 +149,31 @@ class _OperatorGraph:
         graph.tensors, graph.operators = tensors, operators
         graph.inputs = [numbers[t] for t in reads]
         graph.outputs = [numbers[t] for t in writes]
-        made = schema.ModelT()
-        made.version = self.model.version
-        made.operatorCodes = [self.model.operatorCodes[code] for code in codes]
-        made.subgraphs, made.buffers = [graph], buffers
-        return made
+        model = schema.ModelT()
+        model.version = self.model.version
+        model.operatorCodes = [self.model.operatorCodes[code] for code in codes]
+        model.subgraphs, model.buffers = [graph], buffers
+        return model
 
     def _makers_of_constants(self, index: int) -> list[int]:
-        needed: set[int] = set()
-        left = [index]
-        while left:
-            for tensor in map(int, self.operators[left.pop()].inputs):
+        makers: set[int] = set()
+        queue = [index]
+        while queue:
+            for tensor in map(int, self.operators[queue.pop()].inputs):
                 maker = self._maker.get(tensor)
-                if tensor in self._constant and maker is not None and maker not in needed:
-                    needed.add(maker)
-                    left.append(maker)
-        return sorted(needed)
+                if tensor in self._constant and maker is not None and maker not in makers:
+                    makers.add(maker)
+                    queue.append(maker)
+        return sorted(makers)
 
     @staticmethod
-    def _renumbered(tensor: int, numbers: dict[int, int]) -> int:
+    def _renumber(tensor: int, numbers: dict[int, int]) -> int:
         return -1 if tensor < 0 else numbers.setdefault(tensor, len(numbers))
 
     def activations(self) -> list[int]:
-        return [i for i in range(len(self.tensors)) if i not in self._constant and i in set(self._touched())]
+        return [i for i in range(len(self.tensors)) if i not in self._constant and i in set(self._all_tensors())]
 
-    def _touched(self) -> Iterator[int]:
+    def _all_tensors(self) -> Iterator[int]:
         for operator in self.operators:
             yield from (int(t) for t in (*operator.inputs, *operator.outputs) if t >= 0)
 
@@ -184,19 +186,18 @@ class _OperatorGraph:
             return str(custom.decode("utf-8", "replace") if isinstance(custom, bytes) else custom)[:64]
         return str(fb.opcode_to_name(self.model, number))
 
-    def described(self, index: int) -> dict[str, Any]:
-        """An operator as `core.profile` has it."""
+    def operator(self, index: int) -> Operator:
         from ai_edge_litert.tools import flatbuffer_utils as fb
 
         outputs = []
-        for tensor in self.operators[index].outputs:
-            held = self.tensors[tensor]
-            shape = [int(n) for n in (held.shape if held.shape is not None else [])]
-            outputs.append({"dtype": fb.type_to_name(held.type).lower(), "shape": shape})
+        for number in self.operators[index].outputs:
+            tensor = self.tensors[number]
+            shape = tuple(int(n) for n in (tensor.shape if tensor.shape is not None else []))
+            outputs.append(OperatorOutput(dtype=fb.type_to_name(tensor.type).lower(), shape=shape))
         users = None
         if self.is_folded(index):
-            users = [i for i in range(len(self.operators)) if index in self._makers_of_constants(i)]
-        return {"index": index, "operator": self.name_of(index), "outputs": outputs, "folded_into": users}
+            users = tuple(i for i in range(len(self.operators)) if index in self._makers_of_constants(i))
+        return Operator(index=index, operator=self.name_of(index), outputs=tuple(outputs), folded_into=users)
 
 
 def _write(path: Path, files: dict[str, bytes]) -> None:

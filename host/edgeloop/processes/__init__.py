@@ -1,1 +1,1 @@
-"""Child processes of this host: a job in, a result out, a deadline, an amount of memory."""
+"""Child processes of this host, bounded in time and memory, and files and folders that appear whole."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,3 +13,6 @@ class ProcessLimits:
     deadline_s: float = 900.0
     memory_max_bytes: int | None = None
     """RLIMIT_DATA, which Linux alone holds a process to; None: as much as there is."""
+
+
+DEFAULT_LIMITS: Final = ProcessLimits()

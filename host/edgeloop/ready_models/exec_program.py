@@ -5,10 +5,8 @@ The pack is a .zip with equal bytes for equal contents, so that its hash names i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -16,13 +14,15 @@ from edgeloop.core.artifact import Artifact
 from edgeloop.core.parse import parse_as, parse_toml
 from edgeloop.core.program import ProgramSpec
 from edgeloop.errors import ConfigError, Fault, UserError, kept_on_disk
+from edgeloop.processes.files import move_file, sha256_of
+from edgeloop.processes.folders import folder_to_fill
 
 _STAMP = (1980, 1, 1, 0, 0, 0)
 _SCHEMA = 1
 
 
 def read_program(path: Path) -> ProgramSpec:
-    """Return what a program's .toml declares. Raises UserError where it can't be read, ConfigError with every fault."""
+    """Return what a .toml declares. Raises UserError where it can't be read, ConfigError with every fault."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -45,7 +45,7 @@ def pack_program(path: Path, program: ProgramSpec, packs: Path) -> Artifact:
     """
     names = (program.program, *program.files)
     inputs, outputs = (tuple(tensor.spec for tensor in tensors) for tensors in (program.input, program.output))
-    told = {
+    declaration = {
         "schema": _SCHEMA,
         "path": program.program,
         "arguments": program.arguments,
@@ -54,20 +54,20 @@ def pack_program(path: Path, program: ProgramSpec, packs: Path) -> Artifact:
     }
     with kept_on_disk(packs):
         packs.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=packs, prefix=".part-") as folder:
-            part = Path(folder) / "pack.zip"
+        with folder_to_fill(packs, ".part-") as folder:
+            part = folder / "pack.zip"
             with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(zipfile.ZipInfo("program.json", _STAMP), json.dumps(told, sort_keys=True))
+                archive.writestr(zipfile.ZipInfo("program.json", _STAMP), json.dumps(declaration, sort_keys=True))
                 for name in sorted(names):
                     member = zipfile.ZipInfo(f"program/{name}", _STAMP)
                     member.external_attr = (0o100755 if name == program.program else 0o100644) << 16
                     with (path.parent / name).open("rb") as source, archive.open(member, "w", force_zip64=True) as sink:
                         shutil.copyfileobj(source, sink)
-            with part.open("rb") as packed:
-                sha256 = hashlib.file_digest(packed, "sha256").hexdigest()
-            kept = part.replace(packs / f"{sha256}.zip")
+            sha256 = sha256_of(part)
+            pack = packs / f"{sha256}.zip"
+            move_file(part, pack)
     return Artifact(
-        path=str(kept),
+        path=str(pack),
         sha256=sha256,
         deployed_bytes=sum((path.parent / name).stat().st_size for name in names),
         inputs=inputs,

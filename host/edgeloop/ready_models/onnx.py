@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop.errors import ModelError
-from edgeloop.host_runtime import shapes
-from edgeloop.host_runtime.model_files import beside
-from edgeloop.processes import json_child
+from edgeloop.errors import ModelError, one_line, translated
+from edgeloop.host_runtime.model_files import weights_beside
+from edgeloop.host_runtime.shapes import DYNAMIC, InputShapes, resolve_shapes
 
 _DOMAINS = ("", "ai.onnx")
 _QUANTIZED = (
@@ -28,51 +27,50 @@ _AS_FLOAT = "export it as float32"
 
 
 class OnnxModel:
-    """An ONNX model with the shapes of its inputs settled. All raise ModelError; shapes that are told, UserError."""
+    """An ONNX model with the shapes of its inputs settled. All raise ModelError; shapes of a user's own, UserError."""
 
-    def __init__(self, path: Path, told: Mapping[str, Sequence[int]], samples: Mapping[str, Sequence[int]]) -> None:
-        self._model = _opened(path)
+    def __init__(self, path: Path, shapes: InputShapes) -> None:
+        self._model = _open(path)
         graph = self._model.graph
-        stored = {tensor.name for tensor in graph.initializer}
-        taken = [value for value in graph.input if value.name not in stored]
-        self.inputs = [value.name for value in taken]
+        weights = {tensor.name for tensor in graph.initializer}
+        inputs = [value for value in graph.input if value.name not in weights]
+        self.inputs = [value.name for value in inputs]
         self.outputs = [value.name for value in graph.output]
-        self.dtypes = [_dtype(value) for value in taken]
+        self.dtypes = [_dtype(value) for value in inputs]
         for value in graph.output:
             _dtype(value)
-        self.shapes = shapes.settled(self.inputs, [_declared(value) for value in taken], told, samples)
+        self.shapes = resolve_shapes(self.inputs, [_declared_shape(value) for value in inputs], shapes)
 
-    def imported(self) -> Any:
-        """TVM's graph of it. Raises ModelError for operators that its importer lacks."""
+    def import_graph(self) -> Any:
+        """Return TVM's graph of it. Raises ModelError for operators that its importer lacks."""
         import tvm
         from tvm.relax.frontend.onnx import from_onnx
 
         _extend_importer()
-        wanted = {name: list(shape) for name, shape in zip(self.inputs, self.shapes, strict=True)}
-        try:
-            return from_onnx(self._model, wanted, dtype_dict={}, sanitize_input_names=False)
-        except tvm.error.OpNotImplemented as error:
-            lacking = ", ".join(sorted(str(error).strip().rpartition(": ")[2].split(", ")))
-            raise ModelError(
-                f"needs operators that TVM's importer does not have: {lacking}",
-                next_step="convert it to a .tflite, or export it with other operators",
-            ) from error
-        except Exception as error:
-            raise ModelError(f"TVM's importer: {json_child.one_line(error)}") from error
+        shapes = {name: list(shape) for name, shape in zip(self.inputs, self.shapes, strict=True)}
+        with translated(ModelError, "TVM's importer"):
+            try:
+                return from_onnx(self._model, shapes, dtype_dict={}, sanitize_input_names=False)
+            except tvm.error.OpNotImplemented as error:
+                missing = ", ".join(sorted(str(error).strip().rpartition(": ")[2].split(", ")))
+                raise ModelError(
+                    f"needs operators that TVM's importer does not have: {missing}",
+                    next_step="convert it to a .tflite, or export it with other operators",
+                ) from error
 
-    def run(self, given: Sequence[NDArray[Any]]) -> list[NDArray[Any]] | None:
-        """What ONNX's own reference makes of one sample; None where it has no such operator."""
+    def run(self, sample: Sequence[NDArray[Any]]) -> list[NDArray[Any]] | None:
+        """Run ONNX's own reference on one sample; None where it has no such operator."""
         from onnx.reference import ReferenceEvaluator
 
         try:
-            made = ReferenceEvaluator(self._model).run(None, dict(zip(self.inputs, given, strict=True)))
+            outputs = ReferenceEvaluator(self._model).run(None, dict(zip(self.inputs, sample, strict=True)))
         except (NotImplementedError, RuntimeError, ValueError, TypeError, ImportError) as error:
-            print(f"not compared with ONNX's reference: {json_child.one_line(error)}")  # noqa: T201 -- the child's log
+            print(f"not compared with ONNX's reference: {one_line(error)}")  # noqa: T201 -- the child's log
             return None
-        return [np.asarray(one) for one in made]
+        return [np.asarray(one) for one in outputs]
 
 
-def _opened(path: Path) -> Any:
+def _open(path: Path) -> Any:
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -88,7 +86,7 @@ def _opened(path: Path) -> Any:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise ModelError(f"ONNX's own checker refuses it: {json_child.one_line(error)}") from error
+        raise ModelError(f"ONNX's own checker refuses it: {one_line(error)}") from error
     return model
 
 
@@ -101,10 +99,10 @@ def _refuse_newer(model: Any) -> None:
             f"is of IR version {model.ir_version}, onnx {onnx.__version__} reads up to {onnx.IR_VERSION}",
             next_step=step,
         )
-    for used in model.opset_import:
-        if used.domain in _DOMAINS and used.version > onnx.defs.onnx_opset_version():
+    for opset in model.opset_import:
+        if opset.domain in _DOMAINS and opset.version > onnx.defs.onnx_opset_version():
             raise ModelError(
-                f"is of opset {used.version}, onnx {onnx.__version__} knows up to {onnx.defs.onnx_opset_version()}",
+                f"is of opset {opset.version}, onnx {onnx.__version__} knows up to {onnx.defs.onnx_opset_version()}",
                 next_step=step,
             )
 
@@ -117,10 +115,10 @@ def _refuse_operators(model: Any) -> None:
             f"needs custom operators, which TVM does not have: {', '.join(own)}",
             next_step="export it with ONNX's own operators only",
         )
-    quantized = sorted({node.op_type for node in nodes} & set(_QUANTIZED))
-    if quantized:
+    quantizing = sorted({node.op_type for node in nodes} & set(_QUANTIZED))
+    if quantizing:
         raise ModelError(
-            f"is quantized ({', '.join(quantized)}): TVM would compute it in float, slower than float as it is",
+            f"is quantized ({', '.join(quantizing)}): TVM would compute it in float, slower than float as it is",
             next_step=f"{_AS_FLOAT}, or measure an int8 .tflite with LiteRT",
         )
 
@@ -146,21 +144,27 @@ def _read_weights(model: Any, path: Path) -> None:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    strange = sorted(elsewhere - {beside(path).name})
+    strange = sorted(elsewhere - {_weights_name(path)})
     if strange:
         raise ModelError(
-            f"keeps weights in {', '.join(strange[:3])}, and only {beside(path).name} is read beside it",
+            f"keeps weights in {', '.join(strange[:3])}, and only {_weights_name(path)} is read beside it",
             next_step="save it in one file: onnx.save_model(onnx.load(FILE), OTHER)",
         )
     try:
         load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(
-            f"its weights are in {beside(path).name}, which can't be read: {json_child.one_line(error)}",
+            f"its weights are in {_weights_name(path)}, which can't be read: {one_line(error)}",
             next_step="keep both files together",
         ) from error
     for tensor in model.graph.initializer:
         _numeric(tensor.name, tensor.data_type)
+
+
+def _weights_name(path: Path) -> str:
+    weights = weights_beside(path)
+    assert weights is not None, "an .onnx may have its weights beside it"
+    return weights.name
 
 
 def _dtype(value: Any) -> str:
@@ -173,17 +177,18 @@ def _numeric(name: str, kind: int) -> str:
     """numpy's name of a type. Raises ModelError for text, and for floats of other bits, which have no schedule."""
     import onnx
 
-    told = onnx.TensorProto.DataType.Name(kind)
-    if ("FLOAT" in told and told != "FLOAT") or told in ("DOUBLE", "STRING", "UNDEFINED") or "COMPLEX" in told:
-        raise ModelError(f"{name} is of type {told.lower()}, which is not compiled here", next_step=_AS_FLOAT)
+    type_name = onnx.TensorProto.DataType.Name(kind)
+    other_float = "FLOAT" in type_name and type_name != "FLOAT"
+    if other_float or type_name in ("DOUBLE", "STRING", "UNDEFINED") or "COMPLEX" in type_name:
+        raise ModelError(f"{name} is of type {type_name.lower()}, which is not compiled here", next_step=_AS_FLOAT)
     return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name)
 
 
-def _declared(value: Any) -> list[int]:
+def _declared_shape(value: Any) -> list[int]:
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         raise ModelError(f"input {value.name} has no shape", next_step="export it with the shapes of its inputs")
-    return [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else shapes.DYNAMIC for d in tensor.shape.dim]
+    return [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else DYNAMIC for d in tensor.shape.dim]
 
 
 def _extend_importer() -> None:
@@ -197,16 +202,16 @@ def _extend_importer() -> None:
 def _clip(frontend: Any) -> Any:
     from tvm import relax
 
-    def number(bound: Any) -> float | None:
-        return float(bound.value.numpy()) if type(bound).__name__ == "GenericConst" else None
+    def number(limit: Any) -> float | None:
+        return float(limit.value.numpy()) if type(limit).__name__ == "GenericConst" else None
 
     class Clip(frontend.Clip):  # type: ignore[misc]
         @classmethod
         def _impl_v1(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
-            given = [attr.get("min"), attr.get("max")]
-            if None in given:
+            bounds = [attr.get("min"), attr.get("max")]
+            if None in bounds:
                 return super()._impl_v1(bb, inputs, attr, params)
-            return relax.op.clip(inputs[0], *map(float, given))
+            return relax.op.clip(inputs[0], *map(float, bounds))
 
         @classmethod
         def _impl_v13(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeloop.builders.versions import installed
+from edgeloop.builders.versions import installed_versions
 
 PACKAGES = ("tensorflow", "keras")
 
@@ -12,4 +12,4 @@ FORMAT = 1
 
 def tool_versions(purpose: str) -> dict[str, str]:
     """Return installed versions by package. Raises MissingExtraError where one is absent; `purpose` needs it."""
-    return installed(PACKAGES, "tensorflow", purpose)
+    return installed_versions(PACKAGES, "tensorflow", purpose)

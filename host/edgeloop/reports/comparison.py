@@ -47,7 +47,7 @@ class _ComparedReport:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         judgement, in_colour = self.judgement, console.is_terminal
         outcome = judgement.verdict.outcome
-        head = f"B {self.b.shown} beside A {self.a.shown} on {judgement.target}"
+        head = f"B {self.b.origin} beside A {self.a.origin} on {judgement.target}"
         if self.limits_given:
             yield Text.assemble((outcome.value, STYLE[outcome] if in_colour else ""), f"  {head}")
         else:

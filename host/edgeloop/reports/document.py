@@ -111,7 +111,7 @@ def _subject(summary: Summary | None, artifact: Artifact) -> dict[str, Any]:
         "threads": summary.threads if summary else None,
         "delegate": _delegate(summary) if summary and summary.delegate else None,
         "model": {
-            "path": artifact.shown,
+            "path": artifact.origin,
             "sha256": artifact.sha256,
             "deployed_bytes": artifact.deployed_bytes,
             "converted_by": artifact.tools if artifact.converted_from is not None else None,

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import Entry, Judgement
+from edgeloop.core.model_format import ModelFormat
 from edgeloop.core.units import number
 from edgeloop.core.verdict import Finding, Outcome
 from edgeloop.reports.conditions import conditions_line, environment_line
@@ -97,7 +98,7 @@ class _MeasureReport:
     limits_given: bool
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        head = f"{self.artifact.shown} on {self.judgement.target}"
+        head = f"{self.artifact.origin} on {self.judgement.target}"
         if self.limits_given:
             outcome = self.judgement.verdict.outcome
             style = STYLE[outcome] if console.is_terminal else ""
@@ -145,7 +146,7 @@ def _origin(artifact: Artifact) -> Iterator[tuple[str, str]]:
     if artifact.converted_from is None:
         return
     tools = ", ".join(f"{name} {version}" for name, version in artifact.tools.items())
-    if artifact.path.endswith(".so"):
+    if ModelFormat.from_name(artifact.path) is ModelFormat.TVM_LIBRARY:
         yield "compiled", f"by {tools}"
     else:
         yield "converted", f"to float .tflite by {tools}, names left out"

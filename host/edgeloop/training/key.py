@@ -8,10 +8,9 @@ from pathlib import Path
 from edgeloop.core.campaign import Data, Task, Training
 from edgeloop.core.frozen import key_of
 from edgeloop.core.lightening import Lightening
+from edgeloop.core.model_format import ModelFormat
 from edgeloop.core.network import NetworkSpec
-from edgeloop.engines.registry import engine_for
 from edgeloop.errors import MissingExtraError, UserError
-from edgeloop.host_runtime.model_files import ONNX
 from edgeloop.ports import TrainingJob
 from edgeloop.processes.files import sha256_of
 
@@ -73,10 +72,9 @@ def _fixed_key(job: TrainingJob, file: str) -> str:
 
 
 def _runner_of(file: str) -> list[str]:
-    """Versions of the packages that run M1's file on this host. Raises MissingExtraError."""
-    suffix = Path(file).suffix
-    row = engine_for(suffix)
-    extras = {row.wheels[0].distribution: str(row.extra)} | ({"onnx": "onnx"} if suffix == ONNX else {})
+    """Versions of what runs M1's file on this host. Raises MissingExtraError."""
+    model_format = ModelFormat.of(Path(file)) or ModelFormat.TFLITE
+    extras = {package.name: package.extra for package in model_format.row.runtime}
     try:
         return [metadata.version(package) for package in extras]
     except metadata.PackageNotFoundError as error:

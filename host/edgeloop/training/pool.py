@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -27,11 +28,14 @@ from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.errors import EdgeloopError, HarnessError, TrainingError
 from edgeloop.ports import TrainedNetwork, TrainingJob
 from edgeloop.processes.files import write_whole
+from edgeloop.processes.limits import ProcessLimits
 from edgeloop.processes.memory_limit import apply_limit, describe_limit
 from edgeloop.training.key import sizes_key, training_key
 from edgeloop.training.messages import Abandon, DescribeCall, Progress, Progressed, Raised, Request, Returned, TrainCall
 from edgeloop.training.summary import read_trained
 
+_TRAINING_LIMITS: Final = ProcessLimits(deadline_s=8 * 3600.0)
+_DESCRIBE_LIMITS: Final = ProcessLimits(deadline_s=600.0)
 _LOG_LINES = 3
 _TICK_S = 0.5
 _ABANDONED_S = 60.0
@@ -47,17 +51,16 @@ class TrainingPool:
         *,
         entry: str = "edgeloop.wiring.training_worker",
         threads: int | None = None,
-        training_deadline_s: float = 8 * 3600.0,
-        describe_deadline_s: float = 600.0,
-        memory_max_bytes: int | None = None,
+        training_limits: ProcessLimits = _TRAINING_LIMITS,
+        describe_limits: ProcessLimits = _DESCRIBE_LIMITS,
     ) -> None:
         """`networks` is the folder of finished trainings; `entry` the module that the process works with.
 
-        `memory_max_bytes` bounds the private memory of a process; Linux alone can.
+        A process that looks at networks while another trains is held to `describe_limits`; the one that trains looks at
+        them too while it is idle, within the deadline of those and its own memory.
         """
         self._networks = networks
-        self._deadlines_s = {"train": training_deadline_s, "describe": describe_deadline_s}
-        self._memory_max_bytes = memory_max_bytes
+        self._limits = {"train": training_limits, "describe": describe_limits}
         self._entry = entry
         # One core is left to the controller and to a builder that warms up: with every core taken, threads that wait
         # for each other made steps of small networks 4 to 40 times slower on two cores.
@@ -180,8 +183,9 @@ class TrainingPool:
             worker = self._workers.get(role)
             if worker is None or not worker.alive:
                 log = self._networks / "logs" / f"{role}.log"
-                worker = self._workers[role] = _Worker(self._entry, self._threads, log, self._memory_max_bytes)
-            worker.send(call, self._deadlines_s["train" if isinstance(call, TrainCall) else "describe"])
+                memory_max_bytes = self._limits[role].memory_max_bytes
+                worker = self._workers[role] = _Worker(self._entry, self._threads, log, memory_max_bytes)
+            worker.send(call, self._limits["train" if isinstance(call, TrainCall) else "describe"].deadline_s)
             if task is not None and task.is_abandoned:
                 worker.abandon()
         return worker.answer(progress)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pickle
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,9 @@ from torch.fx import GraphModule, Interpreter, Node
 from edgeloop.core.dataset import DataSet
 from edgeloop.core.lightening import Lightening
 from edgeloop.core.network import NetworkSignature
+from edgeloop.core.recipe import Fingerprint, Recipe, RecipeActivation, RecipeInput, RecipeLayer, RecipeOutput
 from edgeloop.errors import HarnessError, kept_on_disk
+from edgeloop.processes.folders import clear_abandoned, folder_to_fill, publish_folder
 from edgeloop.training.fake_quantize import Activation, Layer
 from edgeloop.training.graph import constant, single_sample_program
 
@@ -85,41 +85,40 @@ def write_result(
     torch.save(dict(weights), folder / "weights.pt")
     activations = tuple(activations)
     marks = _activation_fingerprints(module, samples, {a.name for a in activations})
-    recipe = {
-        "schema": 1,
-        "lightening": lightening.model_dump(mode="json"),
-        "inputs": [
-            {
-                "name": name,
-                "shape": [1, *probe.inputs[name].shape[1:]],
-                "dtype": str(probe.inputs[name].dtype),
-                "layout": "channels_last" if probe.inputs[name].ndim > 2 else "flat",
-            }
+    recipe = Recipe(
+        lightening=lightening,
+        inputs=tuple(
+            RecipeInput(
+                name=name,
+                shape=(1, *probe.inputs[name].shape[1:]),
+                dtype=str(probe.inputs[name].dtype),
+                layout="channels_last" if probe.inputs[name].ndim > 2 else "flat",
+            )
             for name in signature.inputs
-        ],
-        "outputs": [{"name": name, "shape": [1, *outputs[name].shape[1:]]} for name in signature.outputs],
-        "activations": [
-            {
-                "name": a.name,
-                "low": a.quantizer.low,
-                "high": a.quantizer.high,
-                "fixed": a.quantizer.is_fixed,
-                "fingerprint": marks[a.name],
-            }
+        ),
+        outputs=tuple(RecipeOutput(name=name, shape=(1, *outputs[name].shape[1:])) for name in signature.outputs),
+        activations=tuple(
+            RecipeActivation(
+                name=a.name,
+                low=a.quantizer.low,
+                high=a.quantizer.high,
+                fixed=a.quantizer.fixed,
+                fingerprint=marks[a.name],
+            )
             for a in activations
-        ],
-        "layers": [
-            {
-                "name": layer.name,
-                "bits": layer.bits,
-                "depthwise": layer.depthwise,
-                "fingerprint": fingerprint([constant(module, layer.node).detach()]),
-            }
+        ),
+        layers=tuple(
+            RecipeLayer(
+                name=layer.name,
+                bits=layer.bits,
+                depthwise=layer.depthwise,
+                fingerprint=fingerprint([constant(module, layer.node).detach()]),
+            )
             for layer in layers
-        ],
-        "n_validation": probe.n_validation,
-    }
-    (folder / "recipe.json").write_text(json.dumps(recipe, indent=1))
+        ),
+        n_validation=probe.n_validation,
+    )
+    (folder / "recipe.json").write_text(json.dumps(recipe.model_dump(mode="json"), indent=1))
     arrays = {f"fingerprint/{n}": x[:FINGERPRINT_SAMPLES] for n, x in probe.inputs.items()}
     arrays |= {f"parity/x/{n}": x for n, x in probe.inputs.items()}
     arrays |= {f"parity/y/{n}": y for n, y in outputs.items()}
@@ -138,21 +137,18 @@ def read_master(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def fingerprint(values: Iterable[torch.Tensor]) -> list[float]:
-    """Return [elements of one sample, min, max, mean, root mean square, mean magnitude] over the samples' tensors.
-
-    The layout does not matter; computed in float64.
-    """
+def fingerprint(values: Iterable[torch.Tensor]) -> Fingerprint:
+    """Return the fingerprint over the samples' tensors, computed in float64."""
     parts = [v.reshape(-1) for v in values]
     flat = torch.cat(parts).double()
-    return [
+    return (
         flat.numel() / len(parts),
         float(flat.min()),
         float(flat.max()),
         float(flat.mean()),
         float(flat.square().mean().sqrt()),
         float(flat.abs().mean()),
-    ]
+    )
 
 
 @contextlib.contextmanager
@@ -161,23 +157,18 @@ def new_training_folder(networks: Path, key: str) -> Iterator[Path]:
 
     The remains of a killed process of the same training are removed. Raises StationError where the disk refuses.
     """
-    for stale in networks.glob(f".making-{key}-*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    partial, folder = networks / f".making-{key}-{os.getpid()}", networks / key
-    try:
-        with kept_on_disk(folder):
-            partial.mkdir(parents=True)
-            yield partial
-            if folder.exists():  # without a summary, or it would have been read as finished
-                shutil.rmtree(folder)
-            partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    prefix = f".making-{key}-"
+    with kept_on_disk(networks / key):
+        networks.mkdir(parents=True, exist_ok=True)
+        clear_abandoned(networks, prefix, lambda _path: True)  # a run trains a network once at a time
+        with folder_to_fill(networks, prefix) as folder:
+            yield folder
+            publish_folder(folder, networks / key)
 
 
 def _activation_fingerprints(
     module: GraphModule, samples: list[torch.Tensor], names: set[str]
-) -> dict[str, list[float]]:
+) -> dict[str, Fingerprint]:
     values: dict[str, list[torch.Tensor]] = {name: [] for name in names}
 
     class Watch(Interpreter):

@@ -98,10 +98,7 @@ class BuilderSet:
 
 def tflite_builder(site: BuilderSite) -> Builder:
     """Make the builder of .tflite files."""
-    limits = site.campaign.toolchain
-    return TfliteBuilder(
-        site.store, site.gate, deadline_s=limits.build_deadline_s, memory_max_bytes=limits.memory_max_bytes
-    )
+    return TfliteBuilder(site.store, site.gate, limits=site.campaign.toolchain.build_limits)
 
 
 def tvm_builder(site: BuilderSite) -> Builder:
@@ -113,8 +110,7 @@ def tvm_builder(site: BuilderSite) -> Builder:
         site.builder_of(DEFAULT.name),
         functools.partial(tvm_target, site.bench),
         tuner=_tuner(site) if campaign.tuning.trials else None,
-        deadline_s=campaign.toolchain.build_deadline_s,
-        memory_max_bytes=campaign.toolchain.memory_max_bytes,
+        limits=campaign.toolchain.build_limits,
     )
 
 
@@ -122,18 +118,8 @@ def delegate_builders(
     site: Path, tflite: Builder, commands: Mapping[str, Sequence[str]], campaign: Campaign
 ) -> dict[str, Builder]:
     """Return the builders of delegates that have a compiler, by the delegates' names, in the same store as `tflite`."""
-    limits = campaign.toolchain
-    return {
-        name: DelegateBuilder(
-            site,
-            tflite,
-            name,
-            command,
-            deadline_s=limits.build_deadline_s,
-            memory_max_bytes=limits.memory_max_bytes,
-        )
-        for name, command in commands.items()
-    }
+    limits = campaign.toolchain.build_limits
+    return {name: DelegateBuilder(site, tflite, name, command, limits=limits) for name, command in commands.items()}
 
 
 def _tuner(site: BuilderSite) -> Tuner:

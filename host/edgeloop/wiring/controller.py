@@ -21,6 +21,7 @@ from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.events import RunStarted
 from edgeloop.core.measurement import PipelineFile
+from edgeloop.core.model_format import ModelFormat
 from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.data.files import write_board_npz
 from edgeloop.engines.registry import DEFAULT, ENGINES
@@ -30,7 +31,6 @@ from edgeloop.loop.controller import Controller
 from edgeloop.loop.measure_and_judge import MeasurementPolicy
 from edgeloop.loop.replay import EventReplay
 from edgeloop.ports import Bench, Builder, Observer, Strategy, Trainer
-from edgeloop.ready_models.converted import is_tensorflow
 from edgeloop.ready_models.reference_file import ReferenceFileBuilder
 from edgeloop.records import external_reference
 from edgeloop.search.larger_networks import grid
@@ -136,9 +136,8 @@ def training_pool(campaign: Campaign, folder: Path) -> TrainingPool:
     """Return the process that trains and describes networks, within the campaign's bounds."""
     return TrainingPool(
         folder,
-        training_deadline_s=campaign.training_deadline_s,
-        describe_deadline_s=campaign.toolchain.build_deadline_s,
-        memory_max_bytes=campaign.toolchain.memory_max_bytes,
+        training_limits=campaign.training_limits,
+        describe_limits=campaign.toolchain.build_limits,
     )
 
 
@@ -196,7 +195,9 @@ def _builders(run: CheckedRun, folder: Path, observer: Observer, others: Mapping
 
     def with_reference(builder: Builder, bench: Bench) -> Builder:
         store = folder / "artifacts"
-        return ReferenceFileBuilder(builder, run.data, store, campaign.toolchain, partial(tvm_target, bench))
+        return ReferenceFileBuilder(
+            builder, run.data, store, campaign.toolchain.build_limits, partial(tvm_target, bench)
+        )
 
     task = campaign.task
     return BuilderSet(
@@ -229,6 +230,8 @@ def tool_packages(campaign: Campaign) -> list[str]:
     """Return the packages beside the ordinary ones that a campaign uses."""
     packages = [package for engine in campaign.engines for package in ENGINES[engine].packages]
     packages += ["optuna"] if campaign.search.strategy == "optuna" else []
-    if campaign.reference.file is not None and is_tensorflow(Path(campaign.reference.file)):
-        packages.append("tensorflow")
+    if campaign.reference.file is not None:
+        model_format = ModelFormat.of(Path(campaign.reference.file))
+        if model_format is not None and model_format.row.converter is not None:
+            packages += [package.name for package in model_format.row.packages]
     return [*packages, *([_PRUNER] if campaign.prunes else [])]

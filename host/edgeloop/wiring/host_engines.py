@@ -13,14 +13,16 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from edgeloop.core.artifact import Artifact
+from edgeloop.core.model_format import Compiler, ModelFormat
 from edgeloop.core.program import ProgramSpec
 from edgeloop.engines.registry import ENGINES, EXEC, LITERT, TFLITE_RUNTIME, TVM
 from edgeloop.errors import Fault, ModelError
+from edgeloop.host_runtime.shapes import InputShapes
 from edgeloop.host_runtime.tflite import read_library, read_tflite
 from edgeloop.ports import Bench, Progress, Watch
-from edgeloop.ready_models.converted import Conversion, converted, converted_root, is_convertible
+from edgeloop.ready_models.compilation import compilation_cache, compile_model, inspect_model
+from edgeloop.ready_models.conversion import ConversionOptions, conversion_cache, convert
 from edgeloop.ready_models.exec_program import pack_program, read_program
-from edgeloop.ready_models.tvm import compiled, compiled_root, inspected, is_compilable
 from edgeloop.sentences import Argument
 from edgeloop.wiring.builders import BuilderFactory, tflite_builder, tvm_builder
 from edgeloop.wiring.processors import tvm_target
@@ -38,6 +40,10 @@ class ModelFile:
     """For inputs that leave dimensions open."""
     for_delegate: bool = False
     """A delegate may know operators that this host doesn't, so it need not run here."""
+
+    @property
+    def input_shapes(self) -> InputShapes:
+        return InputShapes(inputs=dict(self.shapes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +76,11 @@ class HostEngine:
 
 def open_tflite(file: ModelFile) -> OpenModel:
     """A .tflite as it is, or one that another format is converted to."""
-    if is_convertible(file.path):
-        artifact = converted(file.path, Conversion(shapes=file.shapes), converted_root())
+    model_format = ModelFormat.of(file.path)
+    if model_format is not None and model_format.row.converter is not None:
+        artifact = convert(file.path, ConversionOptions(shapes=file.input_shapes), conversion_cache())
     else:
-        artifact = read_tflite(file.path, shapes=file.shapes, delegated=file.for_delegate)
+        artifact = read_tflite(file.path, file.input_shapes, for_delegate=file.for_delegate)
     if not (artifact.resized and file.for_delegate):
         return OpenModel(artifact)
     raise ModelError(
@@ -84,9 +91,10 @@ def open_tflite(file: ModelFile) -> OpenModel:
 
 def open_for_tvm(file: ModelFile) -> OpenModel:
     """A library that was compiled before, or a file that is compiled once the board is known."""
-    if is_compilable(file.path):
-        return OpenModel(inspected(file.path, Conversion(shapes=file.shapes))[0])
-    if file.path.suffix != TVM.runs:
+    model_format = ModelFormat.from_name(file.path)
+    if model_format is not None and model_format.row.compiler is Compiler.TVM:
+        return OpenModel(inspect_model(file.path, file.input_shapes)[0])
+    if model_format is not ModelFormat.TVM_LIBRARY:
         raise ModelError(
             f"{file.path}: {TVM.name} compiles no such file",
             next_step="give an .onnx, a .pt2 or a model.so that edgeloop built, or say another engine",
@@ -96,10 +104,10 @@ def open_for_tvm(file: ModelFile) -> OpenModel:
 
 def compile_with_tvm(artifact: Artifact, bench: Bench, where: str, watch: Watch) -> Artifact:
     """Compile a file that was opened for the processor of a board, or find it compiled."""
-    shapes = {spec.name: spec.shape for spec in artifact.inputs}
+    shapes = InputShapes(inputs={spec.name: spec.shape for spec in artifact.inputs})
     path, target = Path(artifact.path), tvm_target(bench, where)
     watch(Progress(f"compiling {path.name} for {target}", total=1))
-    return compiled(path, Conversion(shapes=shapes), target, compiled_root())
+    return compile_model(path, shapes, target, compilation_cache())
 
 
 def open_program(file: ModelFile) -> OpenModel:

@@ -17,7 +17,8 @@ from edgeloop.core.dataset import DataSet
 from edgeloop.core.network import NetworkIO, NetworkSizes, NetworkSpec
 from edgeloop.errors import DataError, HarnessError
 from edgeloop.ports import TrainedNetwork, TrainingJob
-from edgeloop.ready_models.reference_file import fixed_sizes, read_opinions, run_fixed
+from edgeloop.ready_models.reference_file import count_reference_file
+from edgeloop.ready_models.reference_outputs import read_teacher_outputs, run_reference_file
 from edgeloop.training.key import training_key
 from edgeloop.training.summary import read_trained
 from edgeloop.training.train import TeacherOutputs, TrainableNetwork
@@ -52,7 +53,7 @@ def train(job: TrainingJob, networks: Path, report: Callable[[str, float], None]
     if data.sha256 != job.data_sha256:
         raise DataError("the data changed since this run began", next_step="start a new run, or put the old data back")
     if job.network.file is not None:
-        return run_fixed(job, key, data, networks, report)
+        return run_reference_file(job, key, data, networks, report)
     subject = _subject(job.network, job, data, job.parent)
     if job.widened_from is not None:
         small = _trained_subject(job.widened_from, data)
@@ -76,7 +77,7 @@ def describe(network: NetworkSpec, task: Task, data: Data, channel_multiple: int
 
     io = network_io(_data(data), task)
     if network.file is not None:
-        return fixed_sizes(network, io)
+        return count_reference_file(network, io)
 
     def change(whole: BuiltNetwork) -> BuiltNetwork:
         if network.widened_from is not None:  # with any weights: a refusal is known before M1 is trained
@@ -118,7 +119,7 @@ def _teacher(folder: str, data: DataSet) -> TrainableNetwork | TeacherOutputs:
     """The network that was trained in a folder, or the outputs of an M1 that is a file."""
     earlier = read_trained(Path(folder))
     if earlier is not None and earlier[1].network.file is not None:
-        return read_opinions(Path(folder))
+        return read_teacher_outputs(Path(folder))
     return _trained_subject(folder, data)
 
 

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop.builders.tflite.layout_copies import operator_name, straighten
-from edgeloop.builders.tflite.matching import Fingerprint, Op, fingerprint
+from edgeloop.builders.tflite.layout_copies import operator_name, remove_layout_copies
+from edgeloop.builders.tflite.matching import Op, fingerprint
+from edgeloop.core.recipe import Fingerprint, RecipeInput
 from edgeloop.errors import BuildError
 from edgeloop.host_runtime.litert import open_model
-from edgeloop.host_runtime.tflite_pack import packed
+from edgeloop.host_runtime.tflite_pack import pack
 
 _NUMBERED = re.compile(r"_(\d+)$")
 
@@ -34,17 +35,17 @@ class FloatModel:
     """Float tensors that are computed or fed, not stored."""
     constants: Mapping[int, NDArray[Any]]
     origins: Mapping[int, str]
-    """What the converter called each tensor: for the log."""
+    """The converter's name of each tensor: for the log."""
 
 
-def convert(network: Path, inputs: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return the float .tflite of a `network.pt2`; `inputs` are the recipe's entries. Raises BuildError."""
+def convert(network: Path, inputs: Sequence[RecipeInput]) -> bytes:
+    """Return the float .tflite of a `network.pt2`; `inputs` are the recipe's. Raises BuildError."""
     import litert_torch
     import torch
 
-    exported = torch.export.load(network)
-    samples = tuple(torch.zeros(i["shape"], dtype=getattr(torch, i["dtype"])) for i in inputs)
-    model = litert_torch.convert(exported.module(), samples)
+    program = torch.export.load(network)
+    samples = tuple(torch.zeros(i.shape, dtype=getattr(torch, i.dtype)) for i in inputs)
+    model = litert_torch.convert(program.module(), samples)
     content = model.model_content()
     return bytes(content)
 
@@ -57,7 +58,7 @@ def prepare(content: bytes, input_count: int, output_count: int) -> FloatModel:
     if len(model.subgraphs) != 1:
         raise BuildError(f"the converter wrote {len(model.subgraphs)} subgraphs; control flow is not supported")
     graph = model.subgraphs[0]
-    straighten(model, graph)
+    remove_layout_copies(model, graph)
     _order_by_signature(model, graph, input_count, output_count)
     origins = {}
     for index, tensor in enumerate(graph.tensors):
@@ -71,8 +72,8 @@ def prepare(content: bytes, input_count: int, output_count: int) -> FloatModel:
     ops = tuple(
         Op(operator_name(model, op), tuple(i for i in op.inputs if i >= 0), tuple(op.outputs)) for op in graph.operators
     )
-    touched = dict.fromkeys([*graph.inputs, *(t for op in ops for t in op.outputs)])
-    floats = tuple(int(t) for t in touched if graph.tensors[t].type == 0 and t not in constants)
+    tensors = dict.fromkeys([*graph.inputs, *(t for op in ops for t in op.outputs)])
+    floats = tuple(int(t) for t in tensors if graph.tensors[t].type == 0 and t not in constants)
     return FloatModel(
         content=bytes(flatbuffer_utils.convert_object_to_bytearray(model)),
         ops=ops,
@@ -92,13 +93,13 @@ def strip(content: bytes, origins: Mapping[int, str]) -> tuple[bytes, int]:
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     for tensor in model.subgraphs[0].tensors:
-        numbered = re.match(rb"t(\d+)", tensor.name or b"")
-        if numbered:
-            tensor.name = origins[int(numbered[1])].encode() + tensor.name[numbered.end() :]
-    named = len(flatbuffer_utils.convert_object_to_bytearray(model))
+        number = re.match(rb"t(\d+)", tensor.name or b"")
+        if number:
+            tensor.name = origins[int(number[1])].encode() + tensor.name[number.end() :]
+    bytes_with_names = len(flatbuffer_utils.convert_object_to_bytearray(model))
     flatbuffer_utils.strip_strings(model)
     model.metadata = None
-    return packed(model), named
+    return pack(model), bytes_with_names
 
 
 def watch(
@@ -109,7 +110,7 @@ def watch(
     Arrays are (n, ...) in the model's order; n of `inputs` is small, since every tensor is kept.
     """
     interpreter = open_model(model.content, keep_all=True)
-    seen: dict[int, list[NDArray[Any]]] = {t: [] for t in model.activations}
+    arrays_of: dict[int, list[NDArray[Any]]] = {t: [] for t in model.activations}
     extremes: dict[int, tuple[float, float]] = {}
 
     def step(arrays: Sequence[NDArray[Any]], index: int) -> dict[int, NDArray[Any]]:
@@ -127,11 +128,11 @@ def watch(
         values = step(inputs, index)
         widen(values)
         for tensor, array in values.items():
-            seen[tensor].append(array)
+            arrays_of[tensor].append(array)
     if extremes_of is not None:
         for index in range(len(extremes_of[0])):
             widen(step(extremes_of, index))
-    return {t: fingerprint(arrays) for t, arrays in seen.items()}, extremes
+    return {t: fingerprint(arrays) for t, arrays in arrays_of.items()}, extremes
 
 
 def _constant(model: Any, tensor: Any) -> NDArray[Any]:
@@ -144,10 +145,10 @@ def _order_by_signature(model: Any, graph: Any, input_count: int, output_count: 
     """Put inputs and outputs in the order of the network's arguments and results; the converter may have moved them."""
     signature = model.signatureDefs[0]
     for what, count, maps in (("inputs", input_count, signature.inputs), ("outputs", output_count, signature.outputs)):
-        numbered = [(int(match[1]), int(m.tensorIndex)) for m in maps if (match := _NUMBERED.search(m.name.decode()))]
-        if len(numbered) != count or len(maps) != count:
+        places = [(int(match[1]), int(m.tensorIndex)) for m in maps if (match := _NUMBERED.search(m.name.decode()))]
+        if len(places) != count or len(maps) != count:
             raise BuildError(
                 f"the converted model has {len(maps)} {what}, the network has {count}",
                 next_step="an input that the network does not use, or one array returned twice, can't be built",
             )
-        setattr(graph, what, [tensor for _, tensor in sorted(numbered)])
+        setattr(graph, what, [tensor for _, tensor in sorted(places)])

@@ -22,32 +22,32 @@ def operator_name(model: Any, op: Any) -> str:
     return str(flatbuffer_utils.opcode_to_name(model, op.opcodeIndex))
 
 
-def straighten(model: Any, graph: Any) -> None:
+def remove_layout_copies(model: Any, graph: Any) -> None:
     """Take out copies that only turn the layout around: on a board each is time, and none changes a value.
 
     A channels-first network leaves them behind: MEAN behind TRANSPOSE and RESHAPE is MEAN along other axes, and a
     chain of them that keeps the order of the elements is one RESHAPE, or nothing.
     """
-    dropped: set[int] = set()
+    copies: set[int] = set()
     for op in graph.operators:
         if operator_name(model, op) == "MEAN" and not op.builtinOptions.keepDims:
             chain = _chain_before(model, graph, op.inputs[0])
             axes = _axes_before(model, graph, chain, op) if chain else None
             if axes is not None:
                 op.inputs = [chain[0].inputs[0], _add_constant(model, graph, op.inputs[1], axes)]
-                dropped |= {id(c) for c in chain}
+                copies |= {id(c) for c in chain}
     for op in graph.operators:
-        if id(op) in dropped or operator_name(model, op) in _MOVES:
+        if id(op) in copies or operator_name(model, op) in _MOVES:
             continue
         for position, tensor in enumerate(op.inputs):
             chain = _chain_before(model, graph, int(tensor))
             if len(chain) > 1 and _keeps_order(model, graph, chain):
                 if _shape(graph, chain[0].inputs[0]) == _shape(graph, tensor):
                     op.inputs[position] = chain[0].inputs[0]
-                    dropped |= {id(c) for c in chain}
+                    copies |= {id(c) for c in chain}
                 elif _as_reshape(model, graph, chain):
-                    dropped |= {id(c) for c in chain[:-1]}
-    graph.operators = [op for op in graph.operators if id(op) not in dropped]
+                    copies |= {id(c) for c in chain[:-1]}
+    graph.operators = [op for op in graph.operators if id(op) not in copies]
     _drop_unused(model, graph)
 
 
@@ -72,8 +72,8 @@ def _chain_before(model: Any, graph: Any, tensor: int) -> list[Any]:
         tensor = int(makers[0].inputs[0])
 
 
-def _moved(model: Any, graph: Any, chain: Sequence[Any], values: NDArray[Any]) -> NDArray[Any]:
-    """What a chain does to values of its source's shape."""
+def _apply_chain(model: Any, graph: Any, chain: Sequence[Any], values: NDArray[Any]) -> NDArray[Any]:
+    """Do to values of its source's shape what a chain does."""
     for op in chain:
         if operator_name(model, op) == "TRANSPOSE":
             order = _stored_int32(model, graph, op.inputs[1])
@@ -87,7 +87,7 @@ def _moved(model: Any, graph: Any, chain: Sequence[Any], values: NDArray[Any]) -
 def _keeps_order(model: Any, graph: Any, chain: Sequence[Any]) -> bool:
     shape = _shape(graph, chain[0].inputs[0])
     order = np.arange(int(np.prod(shape)))
-    return bool((_moved(model, graph, chain, order.reshape(shape)).ravel() == order).all())
+    return bool((_apply_chain(model, graph, chain, order.reshape(shape)).ravel() == order).all())
 
 
 def _axes_before(model: Any, graph: Any, chain: Sequence[Any], mean: Any) -> NDArray[np.int32] | None:
@@ -97,13 +97,13 @@ def _axes_before(model: Any, graph: Any, chain: Sequence[Any], mean: Any) -> NDA
         return None
     shape = _shape(graph, chain[0].inputs[0])
     values = np.random.default_rng(0).integers(0, 1 << 40, size=shape)
-    moved = _moved(model, graph, chain, values)
-    wanted = moved.sum(axis=tuple(int(a) % moved.ndim for a in axes))
+    behind_chain = _apply_chain(model, graph, chain, values)
+    sums = behind_chain.sum(axis=tuple(int(a) % behind_chain.ndim for a in axes))
     for count in range(1, len(shape) + 1):
-        for tried in itertools.combinations(range(len(shape)), count):
-            found = values.sum(axis=tried)
-            if found.shape == wanted.shape and (found == wanted).all():
-                return np.asarray(tried, np.int32)
+        for own_axes in itertools.combinations(range(len(shape)), count):
+            own_sums = values.sum(axis=own_axes)
+            if own_sums.shape == sums.shape and (own_sums == sums).all():
+                return np.asarray(own_axes, np.int32)
     return None
 
 
@@ -148,7 +148,7 @@ def _add_constant(model: Any, graph: Any, like: int, values: NDArray[np.int32]) 
 
 def _drop_unused(model: Any, graph: Any) -> None:
     """Take tensors out that nothing reads or writes, and number the rest anew."""
-    used = sorted(
+    tensors = sorted(
         {
             int(t)
             for t in (
@@ -159,13 +159,13 @@ def _drop_unused(model: Any, graph: Any) -> None:
             if t >= 0
         }
     )
-    new = {old: index for index, old in enumerate(used)} | {-1: -1}
-    graph.tensors = [graph.tensors[t] for t in used]
+    new = {old: index for index, old in enumerate(tensors)} | {-1: -1}
+    graph.tensors = [graph.tensors[t] for t in tensors]
     graph.inputs = [new[int(t)] for t in graph.inputs]
     graph.outputs = [new[int(t)] for t in graph.outputs]
     for op in graph.operators:
         op.inputs = [new[int(t)] for t in op.inputs]
         op.outputs = [new[int(t)] for t in op.outputs]
     for signature in model.signatureDefs or []:
-        for named in (*signature.inputs, *signature.outputs):
-            named.tensorIndex = new[int(named.tensorIndex)]
+        for entry in (*signature.inputs, *signature.outputs):
+            entry.tensorIndex = new[int(entry.tensorIndex)]

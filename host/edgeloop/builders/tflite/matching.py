@@ -1,4 +1,4 @@
-"""Which tensor of a .tflite is which tensor of the trained network: told by their values, not by their names.
+"""Tensors of a .tflite matched with those of the trained network, by their values and not by their names.
 
 The converter renames, fuses and reorders; the values that flow through the float model are the same on both sides.
 Training writes a fingerprint of each tensor over a few samples, and the same is computed here. Numpy only.
@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeloop.core.recipe import Fingerprint
+
 TOLERANCE = 1e-3
 """Largest difference of any statistic, as a share of the tensor's range."""
-
-Fingerprint = tuple[float, float, float, float, float, float]
-"""Elements a sample, min, max, mean, root mean square, mean magnitude: the layout does not matter."""
 
 
 def fingerprint(values: Sequence[NDArray[Any]]) -> Fingerprint:
@@ -41,13 +40,13 @@ def distance(a: Fingerprint, b: Fingerprint) -> float:
     return max(abs(x - y) for x, y in zip(a[1:], b[1:], strict=True)) / span
 
 
-def nearest(wanted: Fingerprint, known: Mapping[str, Fingerprint], tolerance: float = TOLERANCE) -> str | None:
-    """Return the name of the nearest known fingerprint within the tolerance; the first of equals."""
+def nearest(mark: Fingerprint, candidates: Mapping[str, Fingerprint], tolerance: float = TOLERANCE) -> str | None:
+    """Return the name of the nearest candidate within the tolerance; the first of equals."""
     best, best_distance = None, tolerance
-    for name, candidate in known.items():
-        found = distance(wanted, candidate)
-        if found < best_distance or (best is None and found <= best_distance):
-            best, best_distance = name, found
+    for name, candidate in candidates.items():
+        apart = distance(mark, candidate)
+        if apart < best_distance or (best is None and apart <= best_distance):
+            best, best_distance = name, apart
     return best
 
 
@@ -99,36 +98,36 @@ def assign_ranges(
     ops: Iterable[Op],
     inputs: Sequence[int],
     fingerprints: Mapping[int, Fingerprint],
-    trained: Mapping[str, tuple[Fingerprint, Range]],
+    learned_ranges: Mapping[str, tuple[Fingerprint, Range]],
 ) -> tuple[dict[int, Range], set[int]]:
     """Return the trained range of every tensor that has one, and the tensors whose scale the kernels fix.
 
     `fingerprints` covers all float activations; one that is in neither result has to be calibrated.
     """
-    known = {name: mark for name, (mark, _) in trained.items()}
+    candidates = {name: mark for name, (mark, _) in learned_ranges.items()}
     ranges: dict[int, Range] = {}
-    fixed: set[int] = set()
+    fixed_by_kernel: set[int] = set()
 
     def find(tensor: int) -> None:
-        name = nearest(fingerprints[tensor], known) if tensor in fingerprints else None
+        name = nearest(fingerprints[tensor], candidates) if tensor in fingerprints else None
         if name is not None:
-            ranges[tensor] = trained[name][1]
+            ranges[tensor] = learned_ranges[name][1]
 
     for tensor in inputs:
         find(tensor)
     for op in ops:
         for tensor in op.outputs:
             if op.kind in FIXED:
-                fixed.add(tensor)
+                fixed_by_kernel.add(tensor)
                 continue
             source = _source(op) if op.kind in INHERITING else None
             if source in ranges:
                 ranges[tensor] = ranges[source]
-            elif source in fixed:
-                fixed.add(tensor)
+            elif source in fixed_by_kernel:
+                fixed_by_kernel.add(tensor)
             else:
                 find(tensor)
-    return ranges, fixed
+    return ranges, fixed_by_kernel
 
 
 def _source(op: Op) -> int:
@@ -137,15 +136,15 @@ def _source(op: Op) -> int:
 
 
 def assign_layers(
-    weights: Mapping[int, Fingerprint], trained: Mapping[str, tuple[Fingerprint, int]]
+    weights: Mapping[int, Fingerprint], learned_bits: Mapping[str, tuple[Fingerprint, int]]
 ) -> tuple[dict[int, int], list[str]]:
-    """Return the bits of every weight tensor that training knows, and the trained layers that were not found."""
-    known = {name: mark for name, (mark, _) in trained.items()}
+    """Return the bits of every weight tensor that training knows, and the trained layers that match none."""
+    candidates = {name: mark for name, (mark, _) in learned_bits.items()}
     bits: dict[int, int] = {}
-    used: set[str] = set()
+    matches: set[str] = set()
     for tensor, mark in weights.items():
-        name = nearest(mark, known)
+        name = nearest(mark, candidates)
         if name is not None:
-            bits[tensor] = trained[name][1]
-            used.add(name)
-    return bits, [name for name in trained if name not in used]
+            bits[tensor] = learned_bits[name][1]
+            matches.add(name)
+    return bits, [name for name in learned_bits if name not in matches]

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop.builders.tflite.float_model import FloatModel, watch
-from edgeloop.builders.tflite.matching import Fingerprint, Range, assign_layers, assign_ranges, fingerprint
-from edgeloop.core.lightening import Lightening
-from edgeloop.errors import BuildError
+from edgeloop.builders.tflite.matching import Range, assign_layers, assign_ranges, fingerprint
+from edgeloop.core.recipe import Fingerprint, Recipe
 from edgeloop.host_runtime.litert import open_model
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
@@ -25,53 +24,55 @@ _CALIBRATION_SAMPLES_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Quantized:
+class QuantizedModel:
+    """A quantized file, and what of the training was matched in it."""
+
     content: bytes
     ranges_matched: tuple[int, int] | None
     """Quantized activation tensors that got their trained range (or the one that a kernel fixes), of how many."""
-    unmatched: tuple[str, ...]
+    calibrated_tensors: tuple[str, ...]
     """Activation tensors with a calibrated range, as the converter called them."""
-    layers_unmatched: tuple[str, ...]
-    """Trained layers with other than 8 bits that were not found."""
+    missing_layers: tuple[str, ...]
+    """Trained layers with other than 8 bits that the converted model does not have."""
 
 
 def quantize(
     model: FloatModel,
-    lightening: Lightening,
-    recipe: Mapping[str, Any],
+    recipe: Recipe,
     probe: Sequence[NDArray[Any]],
     parity: Sequence[NDArray[Any]],
-) -> Quantized:
+) -> QuantizedModel:
     """Return the quantized file; `probe` holds the fingerprint's samples, `parity` inputs to fall back on.
 
     Raises BuildError where the quantizer fails.
     """
+    lightening = recipe.lightening
     if lightening.base == "fp32":
-        return Quantized(model.content, None, (), ())
+        return QuantizedModel(model.content, None, (), ())
     from ai_edge_quantizer import quantizer
 
     tool = quantizer.Quantizer(bytearray(model.content))
     missing: list[str] = []
     if lightening.is_float:
         _float_weights(tool)
-        return Quantized(bytes(tool.quantize(enable_progress_report=False).quantized_model), None, (), ())
+        return QuantizedModel(bytes(tool.quantize(enable_progress_report=False).quantized_model), None, (), ())
     tool.add_static_config(".*", _all_ops(), lightening.activation_bits, 8)
     if lightening.weight_bits < 8:
-        missing = _low_bits(tool, model, lightening, recipe)
+        missing = _low_bits(tool, model, recipe)
     marks, extremes = watch(model, probe, [p[:_CALIBRATION_SAMPLES_MAX] for p in parity])
-    trained = {
-        a["name"]: (_mark(a["fingerprint"]), Range(a["low"], a["high"]))
-        for a in recipe["activations"]
-        if not a["fixed"]
+    learned_ranges = {
+        activation.name: (activation.fingerprint, Range(activation.low, activation.high))
+        for activation in recipe.activations
+        if not activation.fixed
     }
-    ranges, fixed = assign_ranges(model.ops, model.inputs, marks, trained)
+    ranges, fixed_by_kernel = assign_ranges(model.ops, model.inputs, marks, learned_ranges)
     statistics = _statistics(tool, model, ranges, extremes)
     content = bytes(tool.quantize(statistics, enable_progress_report=False).quantized_model)
-    kept = _quantized_activations(content, model)
-    fallen_back = [t for t in kept if t not in ranges and t not in fixed]
-    return Quantized(
+    activations = _quantized_activations(content, model)
+    fallen_back = [t for t in activations if t not in ranges and t not in fixed_by_kernel]
+    return QuantizedModel(
         content,
-        (len(kept) - len(fallen_back), len(kept)),
+        (len(activations) - len(fallen_back), len(activations)),
         tuple(f"{model.origins[t]} ({_maker(model, t)})" for t in fallen_back),
         tuple(missing),
     )
@@ -92,8 +93,8 @@ def _float_weights(tool: Any) -> None:
         tool.add_weight_only_config(".*", op, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
 
 
-def _low_bits(tool: Any, model: FloatModel, lightening: Lightening, recipe: Mapping[str, Any]) -> list[str]:
-    """Give each layer the bits it was trained with; return the trained low-bit layers that were not found."""
+def _low_bits(tool: Any, model: FloatModel, recipe: Recipe) -> list[str]:
+    """Give each layer the bits it was trained with; return the trained low-bit layers that the model lacks."""
     from ai_edge_quantizer import qtyping
 
     weights: dict[int, Fingerprint] = {}
@@ -102,14 +103,14 @@ def _low_bits(tool: Any, model: FloatModel, lightening: Lightening, recipe: Mapp
         if op.kind in _WEIGHTED and len(op.inputs) > 1 and op.inputs[1] in model.constants:
             weights[op.inputs[1]] = fingerprint([model.constants[op.inputs[1]]])
             reads.append((op.kind, op.inputs[1], op.outputs[0]))
-    trained = {e["name"]: (_mark(e["fingerprint"]), int(e["bits"])) for e in recipe["layers"]}
-    bits, missing = assign_layers(weights, trained)
+    learned_bits = {layer.name: (layer.fingerprint, layer.bits) for layer in recipe.layers}
+    bits, missing = assign_layers(weights, learned_bits)
     for kind, weight, output in reads:
         if kind in _FOUR_BIT and bits.get(weight, 8) < 8:
             tool.add_static_config(
-                f"^t{output};?$", qtyping.TFLOperationName(kind), lightening.activation_bits, bits[weight]
+                f"^t{output};?$", qtyping.TFLOperationName(kind), recipe.lightening.activation_bits, bits[weight]
             )
-    return [name for name in missing if trained[name][1] < 8]
+    return [name for name in missing if learned_bits[name][1] < 8]
 
 
 def _statistics(
@@ -135,19 +136,13 @@ def _quantized_activations(content: bytes, model: FloatModel) -> list[int]:
     """The float model's activation tensors that are integers in the quantized file."""
     from ai_edge_litert.tools import flatbuffer_utils
 
-    quantized = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    quantized_model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     names = {
         (t.name or b"").decode()
-        for t in quantized.subgraphs[0].tensors
+        for t in quantized_model.subgraphs[0].tensors
         if t.quantization is not None and t.quantization.scale is not None and len(t.quantization.scale) == 1
     }
     return [t for t in model.activations if f"t{t}" in names]
-
-
-def _mark(values: Sequence[float]) -> Fingerprint:
-    if len(values) != 6:
-        raise BuildError(f"recipe.json: a fingerprint has 6 numbers, not {len(values)}")
-    return (values[0], values[1], values[2], values[3], values[4], values[5])
 
 
 def _maker(model: FloatModel, tensor: int) -> str:

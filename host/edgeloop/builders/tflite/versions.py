@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeloop.builders.versions import installed
+from edgeloop.builders.versions import installed_versions
 
 PACKAGES = ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
 
@@ -12,4 +12,4 @@ FORMAT = 1
 
 def tool_versions(purpose: str = "building a .tflite") -> dict[str, str]:
     """Return installed versions by package. Raises MissingExtraError where one is absent; `purpose` needs it."""
-    return installed(PACKAGES, "tflite", purpose)
+    return installed_versions(PACKAGES, "tflite", purpose)

@@ -1,4 +1,4 @@
-"""What an imported network costs, counted on TVM's graph of it by the rules of a network's own: for child processes.
+"""The cost of an imported network, counted on TVM's graph of it by the rules of a network's own: for child processes.
 
 The graph is folded and still as it was imported, channels first.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from edgeloop.core.network import LayerSize, NetworkSizes
 from edgeloop.errors import ModelError
 
 _CONVOLUTIONS = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d")
@@ -17,7 +18,7 @@ _PRODUCT = "relax.matmul"
 _BIAS = "relax.add"
 _VIEWS = ("relax.reshape", "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.nn.batch_flatten")
 _ACTIVATIONS = ("relax.nn.relu", "relax.nn.relu6", "relax.clip", "relax.tanh", "relax.sigmoid", "relax.nn.leakyrelu")
-"""What a runtime does in the layer before it."""
+"""Done by a runtime in the layer before it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,29 +36,29 @@ class _Step:
         return [argument for argument in self.call.args if type(argument).__name__ == "GenericConst"]
 
 
-def counted(module: Any) -> dict[str, Any]:
-    """Return `sizes` as core.network.NetworkSizes has them. Raises ModelError for a graph without operators."""
-    return _TvmCount(module["main"]).told()
+def count(module: Any) -> NetworkSizes:
+    """Return what a graph costs. Raises ModelError for one without operators."""
+    return _TvmCount(module["main"]).sizes()
 
 
 class _TvmCount:
     def __init__(self, main: Any) -> None:
         self._inputs = {hash(p): _elements(p) for p in main.params}
         self._steps: list[_Step] = []
-        held: dict[int, tuple[int, ...]] = {}
+        parts: dict[int, tuple[int, ...]] = {}
         for block in main.body.blocks:
             for binding in block.bindings:
-                given, value = hash(binding.var), binding.value
+                value_id, value = hash(binding.var), binding.value
                 if getattr(getattr(value, "op", None), "name", "").startswith("relax."):
-                    reads = tuple(read for argument in value.args for read in _read(argument, held))
-                    self._steps.append(_Step(value.op.name, given, _elements(binding.var), reads, value))
+                    reads = tuple(read for argument in value.args for read in _read(argument, parts))
+                    self._steps.append(_Step(value.op.name, value_id, _elements(binding.var), reads, value))
                 else:  # a tuple, a part of one, or another name
-                    held[given] = _read(value, held)
-        self._results = list(_read(main.body.body, held))
+                    parts[value_id] = _read(value, parts)
+        self._results = list(_read(main.body.body, parts))
         if not self._steps:
             raise ModelError("has no operators")
         self._readers = [read for step in self._steps for read in step.reads] + self._results
-        self._of = {given: given for given in self._inputs}
+        self._of = {value_id: value_id for value_id in self._inputs}
         """The tensor that a value lies in."""
         made_by: dict[int, _Step] = {}
         self._bias: dict[int, _Step] = {}
@@ -66,11 +67,11 @@ class _TvmCount:
             before = made_by.get(step.reads[0]) if step.reads else None
             if before is not None and self._is_bias(step, before):
                 self._bias[before.gives] = step
-            joined = before is not None and (step in self._bias.values() or self._is_activation(step, before))
-            self._of[step.gives] = self._of[step.reads[0]] if joined or self._is_view(step) else step.gives
+            is_in_layer = before is not None and (step in self._bias.values() or self._is_activation(step, before))
+            self._of[step.gives] = self._of[step.reads[0]] if is_in_layer or self._is_view(step) else step.gives
             made_by[step.gives] = step
 
-    def told(self) -> dict[str, Any]:
+    def sizes(self) -> NetworkSizes:
         layers, in_layers = [], 0
         for place, step in enumerate(self._steps):
             if not _is_layer(step) or not step.constants:
@@ -82,26 +83,26 @@ class _TvmCount:
             linear = step.operator == _PRODUCT
             channels = shape[-1] if linear else shape[1] * groups if step.operator in _TRANSPOSED else shape[0]
             layers.append(
-                {
-                    "name": f"{place} {step.operator.removeprefix('relax.').removeprefix('nn.')}",
-                    "weights": weights,
-                    "bias": offsets,
-                    "out_channels": channels,
-                    "depthwise": groups > 1 and groups == channels and not linear,
-                    "linear": linear,
-                }
+                LayerSize(
+                    name=f"{place} {step.operator.removeprefix('relax.').removeprefix('nn.')}",
+                    weights=weights,
+                    bias=offsets,
+                    out_channels=channels,
+                    depthwise=groups > 1 and groups == channels and not linear,
+                    linear=linear,
+                )
             )
             in_layers += weights + offsets
         parameters = sum(_elements(c) for s in self._steps for c in s.constants if _is_parameter(c))
         tensors = self._tensors()
-        return {
-            "parameters": parameters,
-            "macs": sum(map(_macs, self._steps)),
-            "layers": layers,
-            "other_parameters": parameters - in_layers,
-            "activations": list(tensors.values()),
-            "peak_activation_elements": self._peak(tensors),
-        }
+        return NetworkSizes(
+            parameters=parameters,
+            macs=sum(map(_macs, self._steps)),
+            layers=tuple(layers),
+            other_parameters=parameters - in_layers,
+            activations=tuple(tensors.values()),
+            peak_activation_elements=self._peak(tensors),
+        )
 
     def _read_once(self, value: int) -> bool:
         return self._readers.count(value) == 1
@@ -116,7 +117,7 @@ class _TvmCount:
         )
 
     def _is_activation(self, step: _Step, before: _Step) -> bool:
-        """Whether it stands right after a layer, or after a layer's bias, and nothing else reads that."""
+        """True where it stands right after a layer, or after a layer's bias, and nothing else reads that."""
         after_layer = _is_layer(before) or before in self._bias.values()
         return step.operator in _ACTIVATIONS and after_layer and self._read_once(before.gives)
 
@@ -126,8 +127,8 @@ class _TvmCount:
 
     def _tensors(self) -> dict[int, int]:
         """Elements of inputs and of what operators fill."""
-        made = {step.gives: step.elements for step in self._steps if self._of[step.gives] == step.gives}
-        return self._inputs | made
+        outputs = {step.gives: step.elements for step in self._steps if self._of[step.gives] == step.gives}
+        return self._inputs | outputs
 
     def _peak(self, tensors: dict[int, int]) -> int:
         """The most elements alive at once, a tensor living from its operator to the last one that reads it."""
@@ -163,14 +164,14 @@ def _is_parameter(constant: Any) -> bool:
     return str(constant.ty.dtype).startswith("float") and bool(_shape(constant))
 
 
-def _read(value: Any, held: dict[int, tuple[int, ...]]) -> tuple[int, ...]:
+def _read(value: Any, parts: dict[int, tuple[int, ...]]) -> tuple[int, ...]:
     """The tensors that an argument stands for, those of a tuple each."""
     if hasattr(value, "fields"):
-        return tuple(found for one in value.fields for found in _read(one, held))
+        return tuple(value_id for one in value.fields for value_id in _read(one, parts))
     if hasattr(value, "tuple_value"):
-        return _read(value.tuple_value, held)[value.index : value.index + 1]
-    found = _identity(value)
-    return () if found is None else held.get(found, (found,))
+        return _read(value.tuple_value, parts)[value.index : value.index + 1]
+    value_id = _identity(value)
+    return () if value_id is None else parts.get(value_id, (value_id,))
 
 
 def _identity(value: Any) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any
 GROUP = 4
 """Pairs of bytes behind one sum."""
 ANNOTATION = "edgeloop.dot"
-"""What a sum that is laid out for one is annotated with: its name."""
+"""The annotation of a sum that is laid out for one: its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ class Dot:
     activations: str
     """int8 | uint8; weights are int8."""
 
-    def registered(self) -> str:
+    def register(self) -> str:
         """TVM's handle to tensorize with, made at the first call."""
         from tvm.s_tir import TensorIntrin
 
         handle = f"edgeloop.{self.name}"
         if TensorIntrin.get(handle, allow_missing=True) is None:
-            TensorIntrin.register(handle, *_described(self))
+            TensorIntrin.register(handle, *_description(self))
         return handle
 
 
@@ -43,19 +43,19 @@ NEON = Dot("neon", None, 4, "int8")
 DOTS = {dot.name: dot for dot in (VNNI, SDOT, NEON)}
 
 
-def _described(dot: Dot) -> tuple[Any, Any]:
-    """What it computes as plain loops, and the calls."""
+def _description(dot: Dot) -> tuple[Any, Any]:
+    """Its plain loops, and its calls."""
     return _loops(dot), _neon(dot) if dot.intrinsic is None else _one_call(dot)
 
 
 def _loops(dot: Dot) -> Any:
     from tvm.script import tirx as T  # noqa: N812 -- what TVM's parser of Python knows it by
 
-    lanes, kept = dot.lanes, dot.activations
+    lanes, dtype = dot.lanes, dot.activations
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def loops(a: T.handle, b: T.handle, c: T.handle) -> None:
-        A = T.match_buffer(a, (4,), dtype=kept, offset_factor=1)  # noqa: N806
+        A = T.match_buffer(a, (4,), dtype=dtype, offset_factor=1)  # noqa: N806
         B = T.match_buffer(b, (lanes, 4), dtype="int8", offset_factor=1)  # noqa: N806
         C = T.match_buffer(c, (lanes,), dtype="int32", offset_factor=1)  # noqa: N806
         with T.sblock("root"):
@@ -73,22 +73,22 @@ def _loops(dot: Dot) -> Any:
 def _one_call(dot: Dot) -> Any:
     from tvm.script import tirx as T  # noqa: N812
 
-    lanes, kept, intrinsic = dot.lanes, dot.activations, dot.intrinsic
-    four, sums, all_bytes = f"{kept}x{GROUP}", f"int32x{lanes}", f"int8x{GROUP * lanes}"
+    lanes, dtype, intrinsic = dot.lanes, dot.activations, dot.intrinsic
+    four, sums, all_bytes = f"{dtype}x{GROUP}", f"int32x{lanes}", f"int8x{GROUP * lanes}"
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def call(a: T.handle, b: T.handle, c: T.handle) -> None:
-        A = T.match_buffer(a, (4,), dtype=kept, offset_factor=1)  # noqa: N806
+        A = T.match_buffer(a, (4,), dtype=dtype, offset_factor=1)  # noqa: N806
         B = T.match_buffer(b, (lanes, 4), dtype="int8", offset_factor=1)  # noqa: N806
         C = T.match_buffer(c, (lanes,), dtype="int32", offset_factor=1)  # noqa: N806
         with T.sblock("root"):
             T.reads(C[0:lanes], A[0:4], B[0:lanes, 0:4])
             T.writes(C[0:lanes])
-            given = T.broadcast(T.reinterpret(A.vload([0], four), dtype="int32"), lanes)
+            activations = T.broadcast(T.reinterpret(A.vload([0], four), dtype="int32"), lanes)
             C[T.ramp(T.int32(0), 1, lanes)] = T.call_llvm_pure_intrin(
                 T.llvm_lookup_intrinsic_id(intrinsic),
                 C.vload([0], dtype=sums),
-                T.reinterpret(given, dtype=all_bytes),
+                T.reinterpret(activations, dtype=all_bytes),
                 B.vload([0, 0], dtype=all_bytes),
                 dtype=sums,
             )

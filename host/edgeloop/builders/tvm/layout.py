@@ -15,7 +15,7 @@ _CHANNELS_LAST = {
 """Of the data and of the filter, whose last axis is what the rule makes the lanes of vectors."""
 
 
-def folded(module: Any) -> Any:
+def fold_constants(module: Any) -> Any:
     """The graph of a network that is not trained any more: batch norm in the layer before it, one value a constant."""
     from tvm.relax import transform
 
@@ -61,19 +61,19 @@ def _plain(module: Any) -> Any:
                     return call
                 return relax.op.permute_dims(x, [int(axis) % x.ty.ndim for axis in call.attrs.axes])
             if name == "relax.clip":
-                return self._bounded(x, *(float(bound.value) for bound in call.args[1:]))
-            return self._bounded(x, 0.0, 6.0)
+                return self._clamp(x, *(float(limit.value) for limit in call.args[1:]))
+            return self._clamp(x, 0.0, 6.0)
 
-        def _bounded(self, x: Any, low: float, high: float) -> Any:
+        def _clamp(self, x: Any, low: float, high: float) -> Any:
             kind = str(x.ty.dtype)
             above = relax.op.nn.relu(x) if low == 0 else relax.op.maximum(x, relax.const(low, kind))
             return relax.op.minimum(self.builder_.normalize(above), relax.const(high, kind))
 
     plain = Plain(module)
-    made = tvm.IRModule(
+    plain_module = tvm.IRModule(
         {
             name: plain.visit_expr(function) if isinstance(function, relax.Function) else function
             for name, function in module.functions.items()
         }
     )
-    return relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(made))
+    return relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(plain_module))

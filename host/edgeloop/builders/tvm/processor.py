@@ -1,4 +1,4 @@
-"""Which processor this machine has: what `native` stands for in a key, and whose library runs on this host.
+"""The processor of this machine: what `native` stands for in a key, and whose library runs on this host.
 
 A run's folder and the user's cache may be shared by several machines. LLVM names a core only where TVM is imported,
 which takes seconds, so the kernel is asked instead.
@@ -19,15 +19,15 @@ _FEATURES = ("flags", "Features")
 def this_processor() -> str:
     """Name and features of this machine's cores, in 16 hexadecimal digits."""
     try:
-        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # no Linux
-        told = f"model name: {platform.processor()}"
-    return processor_in(told, platform.machine())
+        cpuinfo = f"model name: {platform.processor()}"
+    return processor_in(cpuinfo, platform.machine())
 
 
 def processor_in(cpuinfo: str, machine: str) -> str:
     """The same of the text of a /proc/cpuinfo. Cores of two kinds count as both; how many there are does not."""
     pairs = [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in cpuinfo.splitlines())]
-    found = {f"{key}={value}" for key, value in pairs if key in _NAMES}
-    found |= {feature for key, value in pairs if key in _FEATURES for feature in value.split()}
-    return hashlib.sha256("\n".join([machine, *sorted(found)]).encode()).hexdigest()[:16]
+    words = {f"{key}={value}" for key, value in pairs if key in _NAMES}
+    words |= {feature for key, value in pairs if key in _FEATURES for feature in value.split()}
+    return hashlib.sha256("\n".join([machine, *sorted(words)]).encode()).hexdigest()[:16]

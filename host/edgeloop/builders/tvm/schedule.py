@@ -30,7 +30,7 @@ _PADDED_INSIDE_MAX = 4
 _REDUCTION = 2  # tirx.IterVar.CommReduce
 
 
-class Choice(Frozen):
+class TileChoice(Frozen):
     """The numbers of a function's tile."""
 
     lanes: int
@@ -38,30 +38,31 @@ class Choice(Frozen):
     """Of a tile: whole vectors."""
     positions: int
     padding: Literal["copied", "inside"]
-    """Whether a padded copy of the input is made first, or every load looks whether it is in the padding."""
+    """A padded copy of the input is made first, or every load looks whether it is in the padding."""
 
     def __str__(self) -> str:
         return f"{self.positions} x {self.channels} in {self.lanes} lanes, padding {self.padding}"
 
 
-def scheduled(module: Any, machine: str, tuned: Mapping[str, Choice] | None = None) -> Any:
+def schedule_module(module: Any, machine: str, choices: Mapping[str, TileChoice] | None = None) -> Any:
     """The module with a schedule for each of its lowered functions. What the rule does not fit stays as it was.
 
-    `tuned` has choices by workload, in place of the rule's.
+    `choices` are those by workload that take the place of the rule's.
     """
     from tvm import s_tir
 
-    for name, function in functions_of(module):
+    for name, function in lowered_functions(module):
         try:
-            made = schedule_with(function, (tuned or {}).get(workload_of(function)) or rule(function, machine))
+            choice = (choices or {}).get(workload_of(function)) or choose_by_rule(function, machine)
+            scheduled_function = schedule_with(function, choice)
         except s_tir.ScheduleError as error:
             print(f"left as plain loops: {name}: {str(error).strip().splitlines()[-1]}")  # noqa: T201 -- the child's log
             continue
-        module.update_func(module.get_global_var(name), made)
+        module.update_func(module.get_global_var(name), scheduled_function)
     return module
 
 
-def functions_of(module: Any) -> list[tuple[str, Any]]:
+def lowered_functions(module: Any) -> list[tuple[str, Any]]:
     """The lowered functions of a module by name."""
     from tvm import tirx
 
@@ -75,56 +76,56 @@ def workload_of(function: Any) -> str:
     return f"{tvm_ffi.structural_hash(function, map_free_vars=True) & (1 << 64) - 1:016x}"
 
 
-def schedule_with(function: Any, choice: Choice | None) -> Any:
+def schedule_with(function: Any, choice: TileChoice | None) -> Any:
     """The function in a choice's schedule; without one its last loops are vectorized. Raises ScheduleError."""
-    schedule = _begun(function)
+    schedule = _begin(function)
     blocks = _blocks(schedule)
     at = _reduction_at(schedule, blocks)
     if at is None or choice is None:
         for block in blocks:
             _vectorize(schedule, block)
     else:
-        _fused(schedule, blocks, at, choice)
+        _fuse(schedule, blocks, at, choice)
     return schedule.mod["main"].without_attr("global_symbol")
 
 
-def rule(function: Any, machine: str) -> Choice | None:
-    """What is taken where nothing was tuned; None where there is not just one reduction."""
-    found = _extents(function)
-    if found is None:
+def choose_by_rule(function: Any, machine: str) -> TileChoice | None:
+    """Return the choice where nothing was tuned; None where there is not just one reduction."""
+    extents = _extents(function)
+    if extents is None:
         return None
-    channels, positions, summed = found
+    channels, positions, sum_length = extents
     dot = _dot_of(function)
     lanes = dot.lanes if dot else next((n for n in LANES if channels % n == 0), 1)
     together = lanes * _divisor(channels // lanes, CHANNELS_MAX // lanes)
     along = _divisor(positions, max(1, min(POSITIONS_MAX, SUMS_MAX[machine] // together)))
-    inside = dot is None and summed <= _PADDED_INSIDE_MAX and _pads(function)
+    inside = dot is None and sum_length <= _PADDED_INSIDE_MAX and _pads(function)
     padding: Literal["copied", "inside"] = "inside" if inside else "copied"
-    return Choice(lanes=lanes, channels=together, positions=along, padding=padding)
+    return TileChoice(lanes=lanes, channels=together, positions=along, padding=padding)
 
 
-def choices(function: Any, machine: str) -> list[Choice]:
-    """What tuning may try of a function: the rule's choice, then the others from the nearest to the farthest.
+def list_choices(function: Any, machine: str) -> list[TileChoice]:
+    """Return what tuning may try of a function: the rule's choice, then the others from the nearest to the farthest.
 
     The rule's alone where an instruction is put in: TVM fails at that with most others.
     """
-    first = rule(function, machine)
+    first = choose_by_rule(function, machine)
     if first is None:
         return []
     if _dot_of(function) is not None:
         return [first]
 
-    def distance(other: Choice) -> tuple[float, str]:
+    def distance(other: TileChoice) -> tuple[float, str]:
         steps = [(other.lanes, first.lanes), (other.channels, first.channels), (other.positions, first.positions)]
         return sum(abs(log2(a / b)) for a, b in steps) + (other.padding != first.padding), str(other)
 
     return [first, *sorted(set(_space(function, machine)) - {first}, key=distance)]
 
 
-def _space(function: Any, machine: str) -> Iterator[Choice]:
-    found = _extents(function)
-    assert found is not None, "a function with a rule's choice has extents"
-    channels, positions, _ = found
+def _space(function: Any, machine: str) -> Iterator[TileChoice]:
+    extents = _extents(function)
+    assert extents is not None, "a function with a rule's choice has extents"
+    channels, positions, _ = extents
     whole = (channels,) if channels <= LANES[0] else ()
     pads: tuple[Literal["copied", "inside"], ...] = ("copied", "inside") if _pads(function) else ("copied",)
     for lanes in sorted({n for n in (*LANES, *whole) if channels % n == 0}):
@@ -132,12 +133,12 @@ def _space(function: Any, machine: str) -> Iterator[Choice]:
             for along in _divisors(positions, _SPACE * POSITIONS_MAX):
                 if along * together <= _SPACE * SUMS_MAX[machine]:
                     for padding in pads:
-                        yield Choice(lanes=lanes, channels=together, positions=along, padding=padding)
+                        yield TileChoice(lanes=lanes, channels=together, positions=along, padding=padding)
 
 
 def _extents(function: Any) -> tuple[int, int, int] | None:
     """Channels and positions in a row of the result, and what the innermost sum goes over; None without one."""
-    schedule = _begun(function)
+    schedule = _begin(function)
     blocks = _blocks(schedule)
     at = _reduction_at(schedule, blocks)
     if at is None:
@@ -150,13 +151,13 @@ def _extents(function: Any) -> tuple[int, int, int] | None:
 
 
 def _pads(function: Any) -> bool:
-    """Whether something is copied ahead of the reduction, and changed by it."""
-    schedule = _begun(function)
+    """True where something is copied ahead of the reduction, and changed by it."""
+    schedule = _begin(function)
     blocks = _blocks(schedule)
     return not all(_only_copies(schedule, block) for block in blocks[: _reduction_at(schedule, blocks)])
 
 
-def _begun(function: Any) -> Any:
+def _begin(function: Any) -> Any:
     from tvm import s_tir
 
     return s_tir.Schedule(function.with_attr("global_symbol", "main"))
@@ -176,7 +177,7 @@ def _only_copies(schedule: Any, block: Any) -> bool:
     return type(schedule.get(block).body.value).__name__ == "TensorLoad"
 
 
-def _fused(schedule: Any, blocks: list[Any], at: int, choice: Choice) -> None:
+def _fuse(schedule: Any, blocks: list[Any], at: int, choice: TileChoice) -> None:
     dot = _dot(schedule, blocks[at])
     for block in blocks[:at]:
         if dot is None and (choice.padding == "inside" or _only_copies(schedule, block)):
@@ -189,7 +190,7 @@ def _fused(schedule: Any, blocks: list[Any], at: int, choice: Choice) -> None:
     _tile(schedule, blocks[at], last, choice)
 
 
-def _tile(schedule: Any, reduction: Any, last: Any, choice: Choice) -> None:
+def _tile(schedule: Any, reduction: Any, last: Any, choice: TileChoice) -> None:
     """Compute the reduction tile by tile inside the loops of the block that gives the result."""
     *outer, channel = schedule.get_loops(last)
     dot = _dot(schedule, reduction)
@@ -200,25 +201,25 @@ def _tile(schedule: Any, reduction: Any, last: Any, choice: Choice) -> None:
     schedule.compute_at(reduction, tiles, preserve_unit_loops=True)
     kinds = _kinds(schedule, reduction)
     inside = schedule.get_loops(reduction)[-len(kinds) :]
-    summed = [loop for loop, kind in zip(inside, kinds, strict=True) if kind == _REDUCTION]
-    kept = [loop for loop, kind in zip(inside, kinds, strict=True) if kind != _REDUCTION]
-    group = [summed.pop()] if dot else []
-    schedule.reorder(*summed, *kept, *group)
-    vector = _in_registers(schedule, kept, choice.lanes, vectorized=dot is None)
-    first = schedule.decompose_reduction(reduction, summed[0])
+    sum_loops = [loop for loop, kind in zip(inside, kinds, strict=True) if kind == _REDUCTION]
+    other_loops = [loop for loop, kind in zip(inside, kinds, strict=True) if kind != _REDUCTION]
+    group = [sum_loops.pop()] if dot else []
+    schedule.reorder(*sum_loops, *other_loops, *group)
+    vector = _in_registers(schedule, other_loops, choice.lanes, is_vector=dot is None)
+    first = schedule.decompose_reduction(reduction, sum_loops[0])
     _in_registers(schedule, schedule.get_loops(first), choice.lanes)
     if dot:
-        schedule.tensorize(vector, dot.registered())
-    for loop in summed[:-1]:
+        schedule.tensorize(vector, dot.register())
+    for loop in sum_loops[:-1]:
         if _extent(schedule, loop) <= _UNROLLED_MAX:
             schedule.unroll(loop)
     _in_registers(schedule, schedule.get_loops(last), choice.lanes)
 
 
-def _in_registers(schedule: Any, loops: list[Any], lanes: int, *, vectorized: bool = True) -> Any:
+def _in_registers(schedule: Any, loops: list[Any], lanes: int, *, is_vector: bool = True) -> Any:
     """Vectors of `lanes` channels; what else a tile holds is written out. Returns the loop over a vector's lanes."""
     vectors, vector = schedule.split(loops[-1], [None, lanes])
-    if vectorized:
+    if is_vector:
         schedule.vectorize(vector)
     schedule.unroll(vectors)
     if len(loops) > 1 and _extent(schedule, loops[-2]) <= _SPACE * POSITIONS_MAX:
@@ -227,7 +228,7 @@ def _in_registers(schedule: Any, loops: list[Any], lanes: int, *, vectorized: bo
 
 
 def _dot_of(function: Any) -> Dot | None:
-    schedule = _begun(function)
+    schedule = _begin(function)
     blocks = _blocks(schedule)
     at = _reduction_at(schedule, blocks)
     return None if at is None else _dot(schedule, blocks[at])

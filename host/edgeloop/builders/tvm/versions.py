@@ -1,11 +1,11 @@
-"""Versions of what builds a model.so, and the processors it is built for. Nothing heavy is imported."""
+"""Versions of the packages that build a model.so, and the processors it is built for. Nothing heavy is imported."""
 
 from __future__ import annotations
 
 import platform
 
 from edgeloop.builders.tvm.processor import this_processor
-from edgeloop.builders.versions import installed
+from edgeloop.builders.versions import installed_versions
 from edgeloop.core.frozen import Frozen
 from edgeloop.engines.registry import TVM
 
@@ -13,6 +13,7 @@ PACKAGES = TVM.packages
 GLIBC = "2.31"
 """The oldest that a built library runs with: Debian 11, Raspberry Pi OS Bullseye."""
 NATIVE = "native"
+MODEL = "model.so"
 FORMAT = 2
 """Raised when this builder itself changes what it writes, so that old artifacts are built anew."""
 
@@ -33,26 +34,26 @@ class TvmTarget(Frozen):
         return f"{self.mcpu} ({self.machine})"
 
 
-def this_host() -> TvmTarget:
+def host_target() -> TvmTarget:
     """The processor that is compiled for to run a network here."""
     return TvmTarget(machine=platform.machine(), mcpu=NATIVE)
 
 
-def on_host() -> str:
+def host_library_name() -> str:
     """The name of the library that lies beside a model.so for another processor and runs on this one."""
     return f"host-{this_processor()}.so"
 
 
 def tool_versions() -> dict[str, str]:
     """Return installed versions by package. Raises MissingExtraError where one is absent."""
-    return installed(PACKAGES, str(TVM.extra), f"{TVM.purpose} ({TVM.manual})")
+    return installed_versions(PACKAGES, str(TVM.extra), f"{TVM.purpose} ({TVM.manual})")
 
 
 def onnx_versions(purpose: str) -> dict[str, str]:
-    """Return what reads ONNX files. Raises MissingExtraError where it is absent."""
-    return installed(("onnx",), "onnx", purpose)
+    """Return versions of what reads ONNX files. Raises MissingExtraError where it is absent."""
+    return installed_versions(("onnx",), "onnx", purpose)
 
 
 def torch_versions(purpose: str) -> dict[str, str]:
-    """Return what reads archives of torch.export. Raises MissingExtraError where it is absent."""
-    return installed(("torch",), "train", purpose)
+    """Return versions of what reads archives of torch.export. Raises MissingExtraError where it is absent."""
+    return installed_versions(("torch",), "train", purpose)

@@ -29,8 +29,9 @@ from edgeloop.core.frozen import key_of
 from edgeloop.core.measurement import Arrays, Attempt, MeasureRequest, PowerTrace, ScheduleStep, Session, Subject
 from edgeloop.core.network import Candidate, NetworkSizes, NetworkSpec
 from edgeloop.core.plan import Plan
+from edgeloop.core.tensors import TensorSpec
 from edgeloop.core.verdict import Outcome
-from edgeloop.errors import BuildError, ModelError, UserError
+from edgeloop.errors import BuildError, DataError, ModelError, UserError
 from edgeloop.loop.adapters import Adapters, ExternalMeasurements, RunFacts, SizesOf
 from edgeloop.loop.controller import Controller
 from edgeloop.loop.measure_and_judge import MeasurementPolicy
@@ -116,13 +117,20 @@ class SimulatedWorkshop:
             raise BuildError("the simulated converter failed")
         sha256 = key_of("file", trained.key, lightening)
         self._networks[sha256] = (network, lightening)
-        size = self.truth(candidate).deployed_bytes
-        return Artifact(path=f"/simulated/{sha256}", sha256=sha256, deployed_bytes=size, inputs=(), outputs=())
+        return Artifact(
+            path=f"/simulated/{sha256}",
+            sha256=sha256,
+            deployed_bytes=self.truth(candidate).deployed_bytes,
+            inputs=(TensorSpec(name="x", dtype="float32", shape=(1, 1)),),
+            outputs=(TensorSpec(name="y", dtype="float32", shape=(1, CLASSES)),),
+        )
 
     def warm_up(self) -> None:
         """There is nothing to start."""
 
     def predict(self, artifact: Artifact, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        if "x" not in inputs:
+            raise DataError(f"{artifact.path}: no data for input x; given: {', '.join(inputs)}")
         network, lightening = self._networks[artifact.sha256]
         return self._outputs(Candidate(network=network, lightening=lightening), inputs["x"])
 

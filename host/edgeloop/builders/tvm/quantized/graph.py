@@ -30,7 +30,7 @@ Convert = Callable[["Network", Any], "GraphValue"]
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """How a processor multiplies bytes."""
+    """The way in which a processor multiplies bytes."""
 
     lanes: int
     """Channels that the last axis is filled up to a multiple of."""
@@ -40,7 +40,7 @@ class Core:
     """Activations are uint8 for it."""
 
 
-def core_of(machine: str, has: Callable[[str], bool]) -> Core:
+def core_for(machine: str, has: Callable[[str], bool]) -> Core:
     """Return the best that a processor has; `has` says whether LLVM knows a feature of it."""
     if machine == "aarch64":
         return Core(16, SDOT if has("dotprod") else NEON)
@@ -55,18 +55,18 @@ class GraphValue:
     shape: tuple[int, ...]
     steps: Steps | None
     """None: float."""
-    filled: int
+    memory_width: int
     """Of the last axis, what may be read: its own, and what it is filled up with in memory."""
     unsigned: bool = False
     view: Callable[[Index], Index] | None = None
     """From an index of `shape` to one in memory: layouts turned, and nothing copied."""
     whole: bool = True
-    """Whether the last axis is the one in memory, what it is filled up with included."""
+    """True where the last axis is the one in memory, what it is filled up with included."""
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Top, bottom, left, right, not in memory: a convolution pads itself. `shape` is without them."""
 
     def at(self, tensor: Any, index: Index) -> Any:
-        """What is stored there; what is beyond the last axis is anything."""
+        """Return what is stored there; what is beyond the last axis is anything."""
         from tvm import tirx
 
         if not self.whole:
@@ -81,7 +81,7 @@ class GraphValue:
         """The same for an index that goes over whole vectors, where memory may hold no more than the last axis."""
         from tvm import tirx
 
-        if self.whole and self.filled == self.shape[-1]:
+        if self.whole and self.memory_width == self.shape[-1]:
             index = (*index[:-1], tirx.min(index[-1], self.shape[-1] - 1))
         return self.integer(tensor, index)
 
@@ -100,18 +100,18 @@ class Network:
     def module(self) -> Any:
         from tvm import relax
 
-        given = []
+        parameters = []
         for number in self.graph.inputs:
             shape = self.shape(number)
             dtype = self.dtype(number)
-            given.append(relax.Var(next(self._names), relax.TensorType(shape, dtype)))
-            self.values[int(number)] = GraphValue(given[-1], shape, self.steps(number), shape[-1])
-        with self.builder.function("main", given):
+            parameters.append(relax.Var(next(self._names), relax.TensorType(shape, dtype)))
+            self.values[int(number)] = GraphValue(parameters[-1], shape, self.steps(number), shape[-1])
+        with self.builder.function("main", parameters):
             with self.builder.dataflow():
                 for operator in self.graph.operators:
                     self._convert(operator)
-                made = [self._finished(int(number)) for number in self.graph.outputs]
-                result = self.builder.emit_output(made[0] if len(made) == 1 else relax.Tuple(made))
+                results = [self._result(int(number)) for number in self.graph.outputs]
+                result = self.builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
             self.builder.emit_func_output(result)
         return self.builder.get()
 
@@ -126,14 +126,14 @@ class Network:
         return str(flatbuffer_utils.type_to_name(self.graph.tensors[number].type)).lower()
 
     def steps(self, number: int) -> Steps | None:
-        found = self.graph.tensors[number].quantization
-        if found is None or found.scale is None:
+        quantization = self.graph.tensors[number].quantization
+        if quantization is None or quantization.scale is None:
             return None
-        if len(found.scale) != 1 or self.dtype(number) != "int8":
-            raise unsupported(f"an activation of {self.dtype(number)} with {len(found.scale)} scales")
-        return Steps(float(found.scale[0]), int(found.zeroPoint[0]))
+        if len(quantization.scale) != 1 or self.dtype(number) != "int8":
+            raise unsupported_error(f"an activation of {self.dtype(number)} with {len(quantization.scale)} scales")
+        return Steps(float(quantization.scale[0]), int(quantization.zeroPoint[0]))
 
-    def stored(self, number: int) -> NDArray[Any] | None:
+    def constant_of(self, number: int) -> NDArray[Any] | None:
         """A constant's values, in its shape; None for what is computed."""
         if number < 0:
             return None
@@ -142,14 +142,14 @@ class Network:
             return None
         dtype = {"int8": np.int8, "int32": np.int32, "int64": np.int64, "float32": np.float32}.get(self.dtype(number))
         if dtype is None:
-            raise unsupported(f"a stored tensor of {self.dtype(number)}")
+            raise unsupported_error(f"a stored tensor of {self.dtype(number)}")
         return np.frombuffer(bytes(data), dtype).reshape(self.shape(number))
 
     def scales(self, number: int) -> NDArray[np.float32]:
-        found = self.graph.tensors[number].quantization
-        if any(found.zeroPoint):
-            raise unsupported("weights with a zero point")
-        return np.asarray(found.scale, np.float32)
+        quantization = self.graph.tensors[number].quantization
+        if any(quantization.zeroPoint):
+            raise unsupported_error("weights with a zero point")
+        return np.asarray(quantization.scale, np.float32)
 
     # operators
 
@@ -159,65 +159,65 @@ class Network:
         name = str(flatbuffer_utils.opcode_to_name(self.model, operator.opcodeIndex))
         convert = self._converters.get(name)
         if convert is None:
-            raise unsupported(f"no integer arithmetic here for {name}")
+            raise unsupported_error(f"no integer arithmetic here for {name}")
         try:
             self.values[int(operator.outputs[0])] = convert(self, operator)
         except BuildError as error:
-            raise unsupported(f"{name}: {error.message}") from error
+            raise unsupported_error(f"{name}: {error.message}") from error
 
-    def unpadded(self, number: int) -> GraphValue:
+    def value_with_padding(self, number: int) -> GraphValue:
         """An operand whose padding the caller does."""
         return self.values[number] if number in self.values else self.value(number)
 
     def weights(self, operator: Any) -> NDArray[Any]:
-        found = self.stored(int(operator.inputs[1]))
-        if found is None:
-            raise unsupported("weights that are computed")
-        return found
+        values = self.constant_of(int(operator.inputs[1]))
+        if values is None:
+            raise unsupported_error("weights that are computed")
+        return values
 
     def value(self, number: int) -> GraphValue:
         """An operand without padding that is still to be done."""
-        found = self.values.get(number)
-        if found is None:
-            constant, steps = self.stored(number), self.steps(number)
+        value = self.values.get(number)
+        if value is None:
+            constant, steps = self.constant_of(number), self.steps(number)
             if constant is None or steps is None:
-                raise unsupported("an operand that is no integer")
+                raise unsupported_error("an operand that is no integer")
             shape = self.shape(number) or (1,)
-            found = GraphValue(self.constant(constant.reshape(shape)), shape, steps, shape[-1])
-        return self._padded(found) if any(found.pads) else found
+            value = GraphValue(self.constant(constant.reshape(shape)), shape, steps, shape[-1])
+        return self._pad(value) if any(value.pads) else value
 
     def integer(self, number: int) -> tuple[GraphValue, Steps]:
-        found = self.value(number)
-        if found.steps is None:
-            raise unsupported("works on floats")
-        return found, found.steps
+        value = self.value(number)
+        if value.steps is None:
+            raise unsupported_error("works on floats")
+        return value, value.steps
 
     def grid(self, operator: Any) -> Steps:
         """That of an operator's result."""
-        found = self.steps(int(operator.outputs[0]))
-        if found is None:
-            raise unsupported("gives floats")
-        return found
+        steps = self.steps(int(operator.outputs[0]))
+        if steps is None:
+            raise unsupported_error("gives floats")
+        return steps
 
     def constant(self, values: NDArray[Any]) -> Any:
         from tvm import relax
 
         return relax.const(np.ascontiguousarray(values))
 
-    def emit(self, hint: str, function: Callable[..., Any], *given: Any) -> Any:
-        return self.builder.emit_te(function, *given, primfunc_name_hint=hint)
+    def emit(self, hint: str, function: Callable[..., Any], *operands: Any) -> Any:
+        return self.builder.emit_te(function, *operands, primfunc_name_hint=hint)
 
-    def filled(self, channels: int) -> int:
+    def fill(self, channels: int) -> int:
         return -(-channels // self.core.lanes) * self.core.lanes
 
-    def made(self, expr: Any, operator: Any) -> GraphValue:
+    def new_value(self, expr: Any, operator: Any) -> GraphValue:
         """A new activation as this network keeps them."""
         shape = self.shape(int(operator.outputs[0]))
-        return GraphValue(expr, shape, self.grid(operator), self.filled(shape[-1]), unsigned=self.core.unsigned)
+        return GraphValue(expr, shape, self.grid(operator), self.fill(shape[-1]), unsigned=self.core.unsigned)
 
     def out_shape(self, operator: Any) -> tuple[int, ...]:
         shape = self.shape(int(operator.outputs[0]))
-        return (*shape[:-1], self.filled(shape[-1]))
+        return (*shape[:-1], self.fill(shape[-1]))
 
     def store(self, value: Any) -> Any:
         """An int32 that fits int8, as activations are kept."""
@@ -226,14 +226,14 @@ class Network:
     def kept_zero(self, steps: Steps) -> int:
         return steps.zero + (SHIFT if self.core.unsigned else 0)
 
-    def _finished(self, number: int) -> Any:
+    def _result(self, number: int) -> Any:
         """A result as the file has it."""
         from tvm import te
 
         value = self.value(number)
         if value.steps is None:
             return value.expr
-        if (value.filled, value.unsigned, value.view) == (value.shape[-1], False, None):
+        if (value.memory_width, value.unsigned, value.view) == (value.shape[-1], False, None):
             return value.expr
         return self.emit(
             "result",
@@ -241,13 +241,13 @@ class Network:
             value.expr,
         )
 
-    def _padded(self, value: GraphValue) -> GraphValue:
+    def _pad(self, value: GraphValue) -> GraphValue:
         from tvm import te
 
         (top, bottom, left, right), (n, h, w, c) = value.pads, value.shape
         assert value.steps is not None
         zero, bare = value.steps.zero, replace(value, pads=(0, 0, 0, 0))
-        shape = (n, top + h + bottom, left + w + right, self.filled(c))
+        shape = (n, top + h + bottom, left + w + right, self.fill(c))
 
         def pad(x: Any) -> Any:
             return te.compute(
@@ -256,8 +256,8 @@ class Network:
                 name="pad",
             )
 
-        made = self.emit("pad", pad, value.expr)
-        return GraphValue(made, (*shape[:-1], c), value.steps, shape[-1], unsigned=self.core.unsigned)
+        new_value = self.emit("pad", pad, value.expr)
+        return GraphValue(new_value, (*shape[:-1], c), value.steps, shape[-1], unsigned=self.core.unsigned)
 
 
 def inside(value: GraphValue, tensor: Any, index: Index, zero: int) -> Any:
@@ -266,11 +266,11 @@ def inside(value: GraphValue, tensor: Any, index: Index, zero: int) -> Any:
 
     _, y, x, c = index
     _, h, w, channels = value.shape
-    within = [y >= 0, y < h, x >= 0, x < w, *([c < channels] if value.filled == channels else [])]
+    within = [y >= 0, y < h, x >= 0, x < w, *([c < channels] if value.memory_width == channels else [])]
     return tirx.if_then_else(tirx.all(*within), value.integer(tensor, index), zero)
 
 
-def unsupported(what: str) -> BuildError:
+def unsupported_error(what: str) -> BuildError:
     return BuildError(what, next_step=_NEXT)
 
 
@@ -282,12 +282,12 @@ def bounds_of(steps: Steps, options: Any) -> tuple[int, int]:
     try:
         return steps.bounds(_activation(options))
     except KeyError as error:
-        raise unsupported(f"a fused activation ({options.fusedActivationFunction})") from error
+        raise unsupported_error(f"a fused activation ({options.fusedActivationFunction})") from error
 
 
-def rounded(real: Any, steps: Steps, bounds: tuple[int, int]) -> Any:
+def round_to_grid(real: Any, steps: Steps, bounds: tuple[int, int]) -> Any:
     """A float in steps from the zero point as int32: half to even, as both XNNPACK's magic bias and cvtps2dq."""
     from tvm import tirx
 
-    low, high = (tirx.const(float(bound - steps.zero), "float32") for bound in bounds)
+    low, high = (tirx.const(float(limit - steps.zero), "float32") for limit in bounds)
     return tirx.nearbyint(tirx.max(tirx.min(real, high), low)).astype("int32") + steps.zero

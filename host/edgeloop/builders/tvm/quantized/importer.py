@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeloop.builders.tvm.quantized import elementwise, layout, reductions
-from edgeloop.builders.tvm.quantized.graph import Convert, Core, Network, unsupported
+from edgeloop.builders.tvm.quantized.graph import Convert, Core, Network, unsupported_error
 
 CONVERTERS: dict[str, Convert] = {
     "ADD": elementwise.add,
@@ -35,7 +35,7 @@ CONVERTERS: dict[str, Convert] = {
 }
 
 
-def imported(content: bytes, core: Core) -> Any:
+def import_quantized(content: bytes, core: Core) -> Any:
     """Return a quantized .tflite as a module of Relax, functions lowered and their weights laid out for a processor.
 
     Raises BuildError, naming the operator, for what has no integer arithmetic here.
@@ -44,18 +44,18 @@ def imported(content: bytes, core: Core) -> Any:
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     if len(model.subgraphs) != 1:
-        raise unsupported(f"{len(model.subgraphs)} subgraphs (control flow)")
+        raise unsupported_error(f"{len(model.subgraphs)} subgraphs (control flow)")
     return Network(model, core, CONVERTERS).module()
 
 
 def is_quantized(content: bytes) -> bool:
-    """Whether activations of a .tflite are integers on a grid."""
+    """Return whether activations of a .tflite are integers on a grid."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    made = {int(number) for graph in model.subgraphs for op in graph.operators for number in op.outputs}
+    results = {int(number) for graph in model.subgraphs for op in graph.operators for number in op.outputs}
     tensors = [(number, tensor) for graph in model.subgraphs for number, tensor in enumerate(graph.tensors)]
     return any(
-        number in made and tensor.quantization is not None and tensor.quantization.scale is not None
+        number in results and tensor.quantization is not None and tensor.quantization.scale is not None
         for number, tensor in tensors
     )

@@ -7,39 +7,39 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop.builders.tvm.quantized.graph import SHIFT, GraphValue, Index, Network, unsupported
+from edgeloop.builders.tvm.quantized.graph import SHIFT, GraphValue, Index, Network, unsupported_error
 from edgeloop.builders.tvm.quantized.requantize import HIGHEST, LOWEST, table
 
 
-def viewed(value: GraphValue, shape: tuple[int, ...]) -> GraphValue:
+def view_as(value: GraphValue, shape: tuple[int, ...]) -> GraphValue:
     """The same elements in another shape."""
     if shape == value.shape:
         return value
     before, inner = value.shape, value.view or (lambda index: index)
-    kept = 1 if shape[-1] == before[-1] else 0  # the last axis, as it is
+    same_axes = 1 if shape[-1] == before[-1] else 0  # the last axis, as it is
 
     def view(index: Index) -> Index:
         flat: Any = 0
-        for i, size in zip(index[: len(index) - kept], shape, strict=False):
+        for i, size in zip(index[: len(index) - same_axes], shape, strict=False):
             flat = flat * size + i
-        found: list[Any] = [*index[len(index) - kept :]]
-        for size in reversed(before[: len(before) - kept]):
-            found.insert(0, flat % size)
+        place: list[Any] = [*index[len(index) - same_axes :]]
+        for size in reversed(before[: len(before) - same_axes]):
+            place.insert(0, flat % size)
             flat = flat // size
-        return inner(tuple(found))
+        return inner(tuple(place))
 
-    whole = value.whole and kept == 1
-    return replace(value, shape=shape, view=view, whole=whole, filled=value.filled if whole else shape[-1])
+    whole = value.whole and same_axes == 1
+    return replace(value, shape=shape, view=view, whole=whole, memory_width=value.memory_width if whole else shape[-1])
 
 
 def reshape(net: Network, operator: Any) -> GraphValue:
-    return viewed(net.value(int(operator.inputs[0])), net.shape(int(operator.outputs[0])))
+    return view_as(net.value(int(operator.inputs[0])), net.shape(int(operator.outputs[0])))
 
 
 def transpose(net: Network, operator: Any) -> GraphValue:
-    value, order = net.value(int(operator.inputs[0])), net.stored(int(operator.inputs[1]))
+    value, order = net.value(int(operator.inputs[0])), net.constant_of(int(operator.inputs[1]))
     if order is None:
-        raise unsupported("an order that is computed")
+        raise unsupported_error("an order that is computed")
     inner, axes = value.view or (lambda index: index), [int(axis) for axis in order]
 
     def view(index: Index) -> Index:
@@ -47,13 +47,13 @@ def transpose(net: Network, operator: Any) -> GraphValue:
 
     whole = value.whole and axes[-1] == len(axes) - 1
     shape = net.shape(int(operator.outputs[0]))
-    return replace(value, shape=shape, view=view, whole=whole, filled=value.filled if whole else shape[-1])
+    return replace(value, shape=shape, view=view, whole=whole, memory_width=value.memory_width if whole else shape[-1])
 
 
 def pad(net: Network, operator: Any) -> GraphValue:
-    value, sides = net.value(int(operator.inputs[0])), net.stored(int(operator.inputs[1]))
+    value, sides = net.value(int(operator.inputs[0])), net.constant_of(int(operator.inputs[1]))
     if sides is None or sides.shape != (4, 2) or sides[0].any() or sides[3].any():
-        raise unsupported("other than of height and width")
+        raise unsupported_error("other than of height and width")
     top, bottom, left, right = (int(side) for side in sides[1:3].ravel())
     return replace(value, pads=(top, bottom, left, right))
 
@@ -61,17 +61,17 @@ def pad(net: Network, operator: Any) -> GraphValue:
 def concatenate(net: Network, operator: Any) -> GraphValue:
     from tvm import te, tirx
 
-    made, shape = net.grid(operator), net.out_shape(operator)
+    grid, shape = net.grid(operator), net.out_shape(operator)
     operands = [net.integer(int(number)) for number in operator.inputs]
     axis = int(operator.builtinOptions.axis) % len(shape)
-    tables = [table(lambda x: x, given, made) for _, given in operands]
-    tables_differ = [not np.array_equal(found, np.arange(LOWEST, HIGHEST + 1)) for found in tables]
+    tables = [table(lambda x: x, steps, grid) for _, steps in operands]
+    tables_differ = [not np.array_equal(one, np.arange(LOWEST, HIGHEST + 1)) for one in tables]
 
-    def compute(*given: Any) -> Any:
-        tensors, entries = given[: len(operands)], given[len(operands) :]
+    def compute(*arrays: Any) -> Any:
+        tensors, entries = arrays[: len(operands)], arrays[len(operands) :]
 
         def out(*index: Any) -> Any:
-            found: Any = None
+            result: Any = None
             start = sum(value.shape[axis] for value, _ in operands)
             for (value, _), x, to, differs in reversed(
                 list(zip(operands, tensors, entries, tables_differ, strict=True))
@@ -80,10 +80,10 @@ def concatenate(net: Network, operator: Any) -> GraphValue:
                 along = te.max(te.min(index[axis] - start, value.shape[axis] - 1), 0)
                 one = value.integer(x, (*index[:axis], along, *index[axis + 1 :]))
                 one = to[one + SHIFT].astype("int32") if differs else one
-                found = one if found is None else tirx.Select(index[axis] >= start + value.shape[axis], found, one)
-            return net.store(found)
+                result = one if result is None else tirx.Select(index[axis] >= start + value.shape[axis], result, one)
+            return net.store(result)
 
         return te.compute(shape, out, name="out")
 
-    constants = [net.constant(found) for found in tables]
-    return net.made(net.emit("concatenate", compute, *(v.expr for v, _ in operands), *constants), operator)
+    constants = [net.constant(one) for one in tables]
+    return net.new_value(net.emit("concatenate", compute, *(v.expr for v, _ in operands), *constants), operator)
