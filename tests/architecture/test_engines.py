@@ -24,13 +24,12 @@ from edgeloop.engines.registry import ENGINES, EngineRow, Wheel, build_engines, 
 from edgeloop.search.engine_rungs import builds, refusal
 from edgeloop.wiring.builders import BuilderSet, BuilderSite
 from edgeloop.wiring.host_engines import HOST_ENGINES, HostEngine, ModelFile, OpenModel
-from edgeloop_agent import wire
+from edgeloop_agent import engines as agent_engines
 
 ROOT = Path(__file__).parents[2]
 NAMED_IN = {
     "host/edgeloop/engines/registry.py": "the rows",
     "host/edgeloop/builders/tvm/builder.py": "a part of the keys of what was built before there were rows",
-    "device_agent/edgeloop_agent/wire.py": "the agent's own table, beside the protocol",
     "device_agent/edgeloop_agent/engines/__init__.py": "the agent's own table",
     "device_agent/edgeloop_agent/engines/litert.py": "its own module",
     "device_agent/edgeloop_agent/engines/tflite_runtime.py": "its own module",
@@ -50,10 +49,15 @@ def test_an_engines_name_stands_in_its_row_and_in_its_own_modules_alone() -> Non
 
 
 def test_host_and_agent_know_the_same_engines() -> None:
-    assert {*wire.ENGINES, wire.EXEC} == set(ENGINES)
-    assert set(wire.DELEGATING) == {name for name, row in ENGINES.items() if row.delegates}
-    assert set(wire.TUNED_ENGINES) == {name for name, row in ENGINES.items() if row.tunes}
-    assert {wire.EXEC} == {name for name, row in ENGINES.items() if row.unpacks}
+    entries = {entry.name: entry for entry in agent_engines.ENGINES}
+    assert set(entries) == set(ENGINES)
+    for name, row in ENGINES.items():
+        entry = entries[name]
+        assert (entry.delegates, "tune" in entry.session_kinds, entry.unpacks) == (
+            row.delegates,
+            row.tunes,
+            row.unpacks,
+        )
 
 
 @pytest.mark.parametrize("row", ENGINES.values(), ids=lambda row: row.name)

@@ -16,7 +16,7 @@ from edgeloop_agent.engines.base import Engine, InProcessEngine
 RUNTIMES = ("ai_edge_litert", "tflite_runtime", "tvm", "tvm_ffi")
 
 
-def class_of(row: engines.EngineRow) -> type[Engine]:
+def class_of(row: engines.EngineEntry) -> type[Engine]:
     module = importlib.import_module(f"edgeloop_agent.engines.{row.module}")
     kind: type[Engine] = getattr(module, row.class_name)
     return kind
@@ -27,7 +27,7 @@ def test_there_is_a_row_for_each_engine_that_the_host_names() -> None:
 
 
 @pytest.mark.parametrize("row", engines.ENGINES, ids=lambda row: row.name)
-def test_a_row_is_true_of_its_class(row: engines.EngineRow) -> None:
+def test_a_row_is_true_of_its_class(row: engines.EngineEntry) -> None:
     kind = class_of(row)
     assert issubclass(kind, Engine)
     assert kind.name == row.name
@@ -37,7 +37,7 @@ def test_a_row_is_true_of_its_class(row: engines.EngineRow) -> None:
 
 
 @pytest.mark.parametrize("row", engines.ENGINES, ids=lambda row: row.name)
-def test_importing_the_module_of_an_engine_imports_no_runtime(row: engines.EngineRow) -> None:
+def test_importing_the_module_of_an_engine_imports_no_runtime(row: engines.EngineEntry) -> None:
     script = (
         f"import sys, edgeloop_agent.engines.{row.module}; print([name for name in {RUNTIMES} if name in sys.modules])"
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EngineRow:
+class EngineEntry:
     """One engine: where it is, and what it can."""
 
     name: str
@@ -34,14 +34,14 @@ class EngineRow:
 _TFLITE_KINDS = ("latency", "evaluate", "energy", "profile")
 
 ENGINES = (
-    EngineRow("litert", "litert", "LiteRt", _TFLITE_KINDS, delegates=True),
-    EngineRow("tflite-runtime", "tflite_runtime", "TfliteRuntime", _TFLITE_KINDS, delegates=True),
-    EngineRow("tvm", "tvm", "Tvm", ("latency", "evaluate", "energy", "tune")),
-    EngineRow("exec", "program", "Program", ("latency", "evaluate"), unpacks=True, in_process=False),
+    EngineEntry("litert", "litert", "LiteRt", _TFLITE_KINDS, delegates=True),
+    EngineEntry("tflite-runtime", "tflite_runtime", "TfliteRuntime", _TFLITE_KINDS, delegates=True),
+    EngineEntry("tvm", "tvm", "Tvm", ("latency", "evaluate", "energy", "tune")),
+    EngineEntry("exec", "program", "Program", ("latency", "evaluate"), unpacks=True, in_process=False),
 )
 
 
-def find_engine(name: str) -> Optional[EngineRow]:
+def find_engine(name: str) -> Optional[EngineEntry]:
     """The row of an engine, None for a name that is none's."""
     return next((row for row in ENGINES if row.name == name), None)
 

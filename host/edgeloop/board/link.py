@@ -38,7 +38,7 @@ def last_line(raw: bytes) -> str:
     return "".join(c if c.isprintable() else "?" for c in lines[-1])[:300] if lines else ""
 
 
-def command_line(argv: Sequence[str]) -> str:
+def shell_line(argv: Sequence[str]) -> str:
     """A command as messages have it."""
     text = shlex.join(argv)
     return text if len(text) <= 80 else text[:77] + "..."
@@ -113,7 +113,7 @@ class CommandLink(ABC):
     def late(self, argv: Sequence[str], deadline_s: float) -> UnreachableError:
         """The error for a command whose deadline passed."""
         return UnreachableError(
-            f"{self.where}: no answer to `{command_line(argv)}` within {deadline_s:g} s",
+            f"{self.where}: no answer to `{shell_line(argv)}` within {deadline_s:g} s",
             next_step="see whether the board is up and its network answers",
         )
 
@@ -124,7 +124,7 @@ class CommandLink(ABC):
             nonlocal rest
             rest -= len(data)
             if rest < 0:
-                raise BoardError(f"{self.where}: `{command_line(argv)}` sent more than {most} bytes; it was stopped")
+                raise BoardError(f"{self.where}: `{shell_line(argv)}` sent more than {most} bytes; it was stopped")
             write(data)
 
         return sink

@@ -25,7 +25,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop.board.link import command_line, last_line
+from edgeloop.board.link import last_line, shell_line
 from edgeloop.core.board import PowerMeterSpec
 from edgeloop.core.check import printable
 from edgeloop.errors import LabError
@@ -49,7 +49,7 @@ class CommandMeter:
 
     def __init__(self, spec: PowerMeterSpec, now_s: Callable[[], float] = time.monotonic) -> None:
         self._command = list(spec.command)
-        self._name = f"power meter `{printable(command_line(self._command))}`"
+        self._name = f"power meter `{printable(shell_line(self._command))}`"
         self._now_s = now_s
         self._lock = threading.Condition()
         self._arrival_s: array.array[float] = array.array("d")

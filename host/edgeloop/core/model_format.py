@@ -7,40 +7,41 @@ its enum, and an entry in the table of the room that does the work (`ready_model
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import Enum, StrEnum, auto
 from pathlib import Path, PurePath
 from typing import Self
 
 from edgeloop.core.lightening import DYNAMIC
+from edgeloop.engines.registry import DEFAULT, TVM
 
 
 class Reader(StrEnum):
     """Who opens a file of a format on this host."""
 
-    LITERT = "litert"
+    LITERT = auto()
     """A child process with the LiteRT runtime."""
-    TENSORFLOW = "tensorflow"
+    TENSORFLOW = auto()
     """The child process that converts it."""
-    TORCH = "torch"
+    TORCH = auto()
     """The child process that converts or compiles it; a graph is loaded, no user code."""
-    ONNX = "onnx"
+    ONNX = auto()
     """The child process that compiles it."""
-    DESCRIPTION = "description"
+    DESCRIPTION = auto()
     """`artifact.json` beside it: the file itself is never loaded."""
-    TOML = "toml"
+    TOML = auto()
 
 
 class Converter(StrEnum):
     """A toolchain that makes a .tflite of a file."""
 
-    TENSORFLOW = "tensorflow"
+    TENSORFLOW = auto()
     LITERT_TORCH = "litert-torch"
 
 
 class Compiler(StrEnum):
     """A toolchain that makes a library for a board's processor."""
 
-    TVM = "tvm"
+    TVM = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,8 @@ class FormatRow:
 
 
 _TENSORFLOW_FORMS = ("fp32", "fp16", DYNAMIC, "w8a16", "w8a8")
-_LITERT = (Package("ai-edge-litert", "tflite"),)
-_TVM = Package("apache-tvm", "tvm")
+_LITERT = (Package(DEFAULT.wheels[0].distribution, str(DEFAULT.extra)),)
+_TVM = Package(TVM.wheels[0].distribution, str(TVM.extra))
 
 
 class ModelFormat(Enum):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeloop.engines.registry import DEFAULT
 from edgeloop.errors import ModelError, translated
 from edgeloop.host_runtime.shapes import DYNAMIC, InputShapes, resolve_shapes
 from edgeloop.ready_models.torch_export import list_inputs, load_program
@@ -37,7 +38,8 @@ class TorchProgram:
         """Return TVM's graph of it."""
         from tvm.relax.frontend.torch import from_exported_program
 
-        with translated(ModelError, "TVM's importer", next_step="measure it with --engine litert"):
+        step = f"measure it with the engine {DEFAULT.name}"
+        with translated(ModelError, "TVM's importer", next_step=step):
             return from_exported_program(self._program, unwrap_unit_return_tuple=True)
 
     def run(self, sample: Sequence[NDArray[Any]]) -> list[NDArray[Any]] | None:
