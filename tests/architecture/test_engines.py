@@ -23,7 +23,7 @@ from edgeloop.engines.capabilities import Capability
 from edgeloop.engines.registry import ENGINES, EngineRow, Wheel, build_engines, engine_for, wheel_engines
 from edgeloop.search.engine_rungs import builds, refusal
 from edgeloop.wiring.builders import BuilderSet, BuilderSite
-from edgeloop.wiring.host_engines import HOST_ENGINES, HostEngine, ModelFile, OpenModel
+from edgeloop.wiring.host_engines import HOST_ENGINES, HostEngine, OpenModel, ReadyModel
 from edgeloop_agent import engines as agent_engines
 
 ROOT = Path(__file__).parents[2]
@@ -97,7 +97,7 @@ PLAIN: dict[str, Any] = {"schema": 1, "name": "c", "targets": ["pi"], "limits": 
 SIZES = NetworkSizes(parameters=1, macs=1, layers=(), activations=(4,), peak_activation_elements=4)
 
 
-def open_toy(file: ModelFile) -> OpenModel:
+def open_toy(file: ReadyModel) -> OpenModel:
     return OpenModel(Artifact(path=str(file.path), sha256="0" * 64, deployed_bytes=1, inputs=(), outputs=()))
 
 

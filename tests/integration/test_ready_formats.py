@@ -29,7 +29,7 @@ from edgeloop.host_runtime.tflite import count_tflite, predict_tflite, read_tfli
 from edgeloop.ready_models.conversion import AS_FLOAT, ConversionOptions, convert
 from edgeloop.ready_models.model_cache import find_or_make
 from edgeloop.ready_models.reference_file import count_reference_file, open_reference_file
-from edgeloop.wiring.host_engines import ModelFile, open_tflite
+from edgeloop.wiring.host_engines import ReadyModel, open_tflite
 
 QUICK = ("--profile", "quick", "--sessions", "2", "--time-s-min", "0.05")
 
@@ -197,7 +197,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
 @pytest.mark.parametrize(("name", "said"), [("none.keras", "no such file"), ("none.pt2", "no such file")])
 def test_what_is_not_read_says_what_to_do(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(EdgeloopError, match=said):
-        open_tflite(ModelFile(tmp_path / name))
+        open_tflite(ReadyModel(tmp_path / name))
 
 
 @pytest.mark.train

@@ -29,7 +29,7 @@ from edgeloop.engines.registry import DEFAULT, ENGINES, EngineRow, engine_for
 from edgeloop.errors import ConfigError, DataError, Fault, ModelError, UserError
 from edgeloop.host_runtime.shapes import is_channels_first
 from edgeloop.sentences import Argument, Sentence
-from edgeloop.wiring.host_engines import HOST_ENGINES, ModelFile, OpenModel, Shapes
+from edgeloop.wiring.host_engines import HOST_ENGINES, ReadyModel, OpenModel, Shapes
 
 _T = TypeVar("_T")
 SHAPE = re.compile(r"(?P<name>.+)=(?P<sizes>[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*)\Z")
@@ -253,7 +253,7 @@ class RequestChecks:
         if other is not None:
             self.faults.append(_taken_by_other(model, row, other))
             return None
-        file = ModelFile(model.path, shapes, for_delegate)
+        file = ReadyModel(model.path, shapes, for_delegate)
         content = self._read(lambda: HOST_ENGINES[row.name].open_model(file), model.argument)
         if content is not None:
             self.faults += content.faults

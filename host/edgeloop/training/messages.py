@@ -61,7 +61,7 @@ class DescribeCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class NumberedCall:
     """A call under the number that an Abandon names it by."""
 
     number: int

@@ -31,7 +31,16 @@ from edgeloop.processes.files import write_whole
 from edgeloop.processes.limits import ProcessLimits
 from edgeloop.processes.memory_limit import apply_limit, describe_limit
 from edgeloop.training.key import sizes_key, training_key
-from edgeloop.training.messages import Abandon, DescribeCall, Progress, Progressed, Raised, Request, Returned, TrainCall
+from edgeloop.training.messages import (
+    Abandon,
+    DescribeCall,
+    NumberedCall,
+    Progress,
+    Progressed,
+    Raised,
+    Returned,
+    TrainCall,
+)
 from edgeloop.training.summary import read_trained
 
 _TRAINING_LIMITS: Final = ProcessLimits(deadline_s=8 * 3600.0)
@@ -248,7 +257,7 @@ class _Worker:
         self._deadline_s, self._ends_s = deadline_s, time.monotonic() + deadline_s
         self._limit_key = "training_minutes_max" if isinstance(call, TrainCall) else "build_deadline_s"
         with contextlib.suppress(OSError):  # answer() reports a process that is gone
-            self._connection.send(Request(self._number, call))
+            self._connection.send(NumberedCall(self._number, call))
 
     def abandon(self) -> None:
         """Ask it to stop the last call that it was sent, at its next report, which has to come soon."""

@@ -20,10 +20,10 @@ from edgeloop.errors import EdgeloopError, HarnessError, translated
 from edgeloop.training.messages import (
     Abandon,
     AbandonedError,
+    NumberedCall,
     Progress,
     Progressed,
     Raised,
-    Request,
     Returned,
     TrainingEntry,
 )
@@ -34,11 +34,11 @@ class _Requests:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[NumberedCall] = queue.SimpleQueue()
         self._abandoned_numbers: set[int] = set()
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def next(self) -> Request:
+    def next(self) -> NumberedCall:
         return self._waiting.get()
 
     def is_abandoned(self, number: int) -> bool:
@@ -73,7 +73,7 @@ def main() -> None:
         connection.send(_answer(entry, request, report))
 
 
-def _answer(entry: TrainingEntry, request: Request, report: Progress) -> Returned | Raised:
+def _answer(entry: TrainingEntry, request: NumberedCall, report: Progress) -> Returned | Raised:
     """The boundary of the process: any failure becomes an answer."""
     try:
         with translated(HarnessError, f"{request.call.subject} failed", next_step="the log has it all"):

@@ -32,7 +32,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFile:
+class ReadyModel:
     """A file that a request names as a ready model."""
 
     path: Path
@@ -57,7 +57,7 @@ class OpenModel:
     """What of the request does not go with it."""
 
 
-ModelOpener = Callable[[ModelFile], OpenModel]
+ModelOpener = Callable[[ReadyModel], OpenModel]
 """Raises UserError and its kind, ModelError, BuildError."""
 ModelCompiler = Callable[[Artifact, Bench, str, Watch], Artifact]
 """(model, board, where the request names the engine, progress) -> the model for that board. Raises as `ModelOpener`."""
@@ -74,7 +74,7 @@ class HostEngine:
     """Of files whose suffix is in the row's `compiles`."""
 
 
-def open_tflite(file: ModelFile) -> OpenModel:
+def open_tflite(file: ReadyModel) -> OpenModel:
     """A .tflite as it is, or one that another format is converted to."""
     model_format = ModelFormat.of(file.path)
     if model_format is not None and model_format.row.converter is not None:
@@ -89,7 +89,7 @@ def open_tflite(file: ModelFile) -> OpenModel:
     )
 
 
-def open_for_tvm(file: ModelFile) -> OpenModel:
+def open_for_tvm(file: ReadyModel) -> OpenModel:
     """A library that was compiled before, or a file that is compiled once the board is known."""
     model_format = ModelFormat.from_name(file.path)
     if model_format is not None and model_format.row.compiler is Compiler.TVM:
@@ -110,14 +110,14 @@ def compile_with_tvm(artifact: Artifact, bench: Bench, where: str, watch: Watch)
     return compile_model(path, shapes, target, compilation_cache())
 
 
-def open_program(file: ModelFile) -> OpenModel:
+def open_program(file: ReadyModel) -> OpenModel:
     """A program of the user's own, packed with all that it needs."""
     program = read_program(file.path)
     artifact = pack_program(file.path, program, user_cache_path("edgeloop") / "programs")
     return OpenModel(artifact, program, _shapes_of_its_own(file, "declares the shapes of a program itself"))
 
 
-def _shapes_of_its_own(file: ModelFile, why: str) -> tuple[Fault, ...]:
+def _shapes_of_its_own(file: ReadyModel, why: str) -> tuple[Fault, ...]:
     return (Fault(Argument("shapes"), f"{file.path} {why}", "leave it out"),) if file.shapes else ()
 
 

@@ -111,11 +111,11 @@ def _write_initrd(root: Path, path: Path) -> None:
     members = [Member(folder, 0o755) for folder in ("bin", "m", "dev", "proc", "sys", "r", "board")]
     names = []
     for module in _MODULES:
-        found = modules / f"{module}.ko"
-        if not found.is_file():
+        module_file = modules / f"{module}.ko"
+        if not module_file.is_file():
             raise SystemExit(f"the kernel has no module {module}")
-        names.append(found.stem)
-        members.append(Member(f"m/{found.name}", 0o644, found.read_bytes()))
+        names.append(module_file.stem)
+        members.append(Member(f"m/{module_file.name}", 0o644, module_file.read_bytes()))
     members.append(Member("bin/busybox", 0o755, (root / "bin/busybox").read_bytes()))
     members.append(Member("init", 0o755, _EARLY.format(modules=" ".join(names)).encode()))
     path.write_bytes(gzip.compress(archive(members), compresslevel=1))
@@ -173,10 +173,10 @@ def _link(path: Path, target: str) -> None:
 
 
 def _run(argv: list[str]) -> None:
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        sys.stderr.write(done.stderr)
-        raise SystemExit(f"{argv[0]} ended with {done.returncode}")
+    process = subprocess.run(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if process.returncode != 0:
+        sys.stderr.write(process.stderr)
+        raise SystemExit(f"{argv[0]} ended with {process.returncode}")
 
 
 if __name__ == "__main__":
