@@ -17,7 +17,7 @@ from campaigns import run
 from earlier_version import FOLDER, cut_before_last, lay_out, ledger_events
 
 import edgeloop
-from edgeloop.board.job import read_attempt
+from edgeloop.records.samples import read_attempt
 
 FINISHED = FOLDER / "finished"
 LAST_TRIAL = "2"
