@@ -1,7 +1,7 @@
 """The engines that edgeloop knows: one row for each, and what follows from the rows.
 
 A row is plain data, keyed by names, so that every room may read it. What edgeloop does with an engine stands
-elsewhere, once each: the host opens and builds its models (`wiring.engines`), the agent runs them
+elsewhere, once each: the host opens and builds its models (`wiring.host_engines`), the agent runs them
 (`edgeloop_agent.engines`). docs/how-to/add-an-engine.md goes through all of it.
 """
 
