@@ -21,6 +21,7 @@ from edgeloop.analysis.subject_data import SubjectData, subject_data
 from edgeloop.cli import app
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardModel
+from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.events import ArtifactBuilt, Entry, Event, Judgement, TrialAsked
 from edgeloop.core.limits import BOUNDS, LimitSet, parse_limits
 from edgeloop.core.measurement import Attempt, MeasureRequest, Session, Subject
@@ -61,7 +62,7 @@ def session(index: int, faults: int | None, label: str = "candidate") -> Session
         first_ns=1,
         peak_rss_bytes=50 << 20,
         runtime_rss_bytes=30 << 20,
-        conditions={},
+        conditions=SessionConditions(),
         boot_id="b",
         readings={} if faults is None else {"page_faults": faults},
     )

@@ -58,6 +58,7 @@ RECORD: dict[str, Any] = {
     "stages": [],
     "profile": {"runs": [[1]]},
     "results": [],
+    "readings": {"page_faults": 12},
     "schema": 1,
 }
 
@@ -81,7 +82,17 @@ def test_a_record_is_written_back_as_it_came() -> None:
     assert wire.from_plain(wire.SessionRecord, RECORD).index == record.index
 
 
-@pytest.mark.parametrize("key", sorted(RECORD))
+def test_a_record_of_an_agent_from_before_there_were_readings_has_none() -> None:
+    earlier = {name: value for name, value in RECORD.items() if name != "readings"}
+    assert read_record(json.dumps(earlier).encode()).readings == {}
+
+
+def test_readings_that_are_no_object_are_refused() -> None:
+    with pytest.raises(RecordError, match="readings"):
+        read_record(json.dumps({**RECORD, "readings": [12]}).encode())
+
+
+@pytest.mark.parametrize("key", sorted(set(RECORD) - {"readings"}))
 def test_a_record_that_lacks_a_field_or_has_another_type_is_refused_by_its_name(key: str) -> None:
     lacking = {name: value for name, value in RECORD.items() if name != key}
     for plain in (lacking, {**RECORD, key: object}):

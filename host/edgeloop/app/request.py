@@ -29,7 +29,7 @@ from edgeloop.engines.registry import DEFAULT, ENGINES, EngineRow, engine_for
 from edgeloop.errors import ConfigError, DataError, Fault, ModelError, UserError
 from edgeloop.host_runtime.shapes import is_channels_first
 from edgeloop.sentences import Argument, Sentence
-from edgeloop.wiring.host_engines import HOST_ENGINES, ReadyModel, OpenModel, Shapes
+from edgeloop.wiring.host_engines import HOST_ENGINES, OpenModel, ReadyModel, Shapes
 
 _T = TypeVar("_T")
 SHAPE = re.compile(r"(?P<name>.+)=(?P<sizes>[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*)\Z")
