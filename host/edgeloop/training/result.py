@@ -102,7 +102,7 @@ def write_result(
                 name=a.name,
                 low=a.quantizer.low,
                 high=a.quantizer.high,
-                fixed=a.quantizer.fixed,
+                fixed=a.quantizer.is_fixed,
                 fingerprint=marks[a.name],
             )
             for a in activations
