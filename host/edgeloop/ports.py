@@ -303,8 +303,9 @@ class Strategy(Protocol):
     What is asked is a function of the trials told and of what was asked: a run that is walked again asks the same. No
     candidate is asked twice, and what was not measured moves nothing. `edgeloop.testing.contracts.strategy` holds this.
 
-    Each is made for one run, from M1 as it was built: `loop.adapters.StrategyFactory`. `search.space.SearchSpace` has
-    the candidates that a campaign offers, and what is predicted of each; `search.moves.result_of` reads a trial.
+    Each is made for one run, from M1 as it was built, by a `search.strategies.StrategyFactory`.
+    `search.space.SearchSpace` has the candidates that a campaign offers, and what is predicted of each;
+    `search.moves.result_of` reads a trial.
     """
 
     def ask(self) -> tuple[Candidate, str] | None:

@@ -26,7 +26,7 @@ import network
 from edgeloop.analysis.conditions import SLOWED
 from edgeloop.app import measure as measuring
 from edgeloop.core.measurement import LatencySummary
-from edgeloop.records.samples import read_attempt
+from edgeloop.records.samples import AttemptFolder
 
 STATISTICS = ("p50", "p90", "p99")
 AGREE_MIN = 0.9
@@ -62,7 +62,7 @@ def runs_of(model: Path, target: str, runs: int) -> list[Run]:
         summary = measured.judgement.summary
         assert summary is not None
         assert summary.latency is not None
-        sessions = read_attempt(max(measured.folders[-1].glob("attempt-*"))).sessions
+        sessions = AttemptFolder(max(measured.folders[-1].glob("attempt-*"))).read().sessions
         loops = tuple(max(s.conditions.calibration_ns or ()) for s in sessions if s.kind == "latency")
         found.append(Run(summary.latency, busy, loops))
         print(f"run {number + 1}: {summary.latency.p50 / 1e3:.2f} us, {busy}", file=sys.stderr)

@@ -30,7 +30,7 @@ from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BoardError, BoardFullError, LabError, LeaseError, ModelError, UnreachableError
 from edgeloop.ports import Link, Progress
 from edgeloop.processes.files import sha256_of
-from edgeloop.records.samples import read_attempt
+from edgeloop.records.samples import AttemptFolder
 from edgeloop.testing.fakes.clock import FakeClock
 from edgeloop_agent import wire
 
@@ -134,7 +134,7 @@ class TestMeasuring:
         assert attempt.outputs["candidate"]["y"].dtype == np.float32
         assert attempt.engine_versions["candidate"].startswith("litert 2")
         assert seen[-1] == (3, 3)
-        again = read_attempt(request.folder)
+        again = AttemptFolder(request.folder).read()
         assert again.facts == attempt.facts
         assert np.array_equal(again.sessions[0].latencies_ns, attempt.sessions[0].latencies_ns)
 
@@ -342,7 +342,7 @@ class TestFaults:
         text.write_text("this is no model" * 10)
         with pytest.raises(ModelError, match=r"candidate: litert .* on here refuses the model: \S"):
             bench_of(board, LocalLink()).measure(request_for(tmp_path / "out", text, ["latency"] * 2), silent)
-        assert {session.outcome for session in read_attempt(tmp_path / "out").sessions} == {"refused"}
+        assert {session.outcome for session in AttemptFolder(tmp_path / "out").read().sessions} == {"refused"}
 
     def test_no_python_there_names_the_key(self, board: Board, model: Path, tmp_path: Path) -> None:
         board = with_python(board, tmp_path / "absent")

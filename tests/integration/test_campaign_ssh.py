@@ -12,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edgeloop.core.campaign import Data
 from edgeloop.data.load import load
-from edgeloop.records.samples import read_attempt
+from edgeloop.records.samples import AttemptFolder
 from edgeloop.testing.sshd import LoopbackSshd
 
 pytestmark = [pytest.mark.train, pytest.mark.sshd]
@@ -41,7 +41,7 @@ def test_the_agents_accuracy_is_the_hosts_sample_by_sample(finished: tuple[Path,
     """An evaluation of the test's own, over the same test data, agrees in every output."""
     folder, _ = finished
     proof = json.loads((folder / "best" / "proof.json").read_text())
-    attempt = read_attempt(next((folder / proof["samples"][-1]).glob("attempt-*")))
+    attempt = AttemptFolder(next((folder / proof["samples"][-1]).glob("attempt-*"))).read()
     (board,) = attempt.outputs["candidate"].values()
     test = load(Data(provider="digits")).test
     (x,), (labels,) = test.x.values(), test.y.values()

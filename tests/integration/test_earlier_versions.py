@@ -17,7 +17,7 @@ from campaigns import run
 from earlier_version import FOLDER, cut_before_last, lay_out, ledger_events
 
 import edgeloop
-from edgeloop.records.samples import read_attempt
+from edgeloop.records.samples import AttemptFolder
 
 FINISHED = FOLDER / "finished"
 LAST_TRIAL = "2"
@@ -97,7 +97,7 @@ def test_campaigns_of_the_examples_load(path: Path) -> None:
 
 def test_sessions_of_every_kind_are_read() -> None:
     folder = FOLDER / "measurement" / "samples" / "attempt-0"
-    attempt = read_attempt(folder)
+    attempt = AttemptFolder(folder).read()
     records = [json.loads(path.read_text()) for path in sorted((folder / "sessions").glob("???.json"))]
     assert [session.kind for session in attempt.sessions] == [record["kind"] for record in records]
     assert Counter(session.kind for session in attempt.sessions) == {"latency": 3, "evaluate": 1, "profile": 1}

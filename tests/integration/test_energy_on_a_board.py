@@ -27,7 +27,7 @@ from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import LabError, UserError
 from edgeloop.ports import Progress
 from edgeloop.processes.files import sha256_of
-from edgeloop.records.samples import read_attempt
+from edgeloop.records.samples import AttemptFolder
 
 MODEL = Path(__file__).parents[1] / "data/tiny_int8.tflite"
 PLAN = Plan(
@@ -117,7 +117,7 @@ def test_the_boards_own_sensor_is_read_while_the_session_idles_and_infers(
     assert summary.above_idle_mj == pytest.approx(0, abs=1e-6)
     assert (summary.accuracy_pct, summary.clock_uncertainty_ms) == (0.5, 0)
     assert np.load(request.folder / "sessions/001.power.npy").dtype == np.float64
-    again = read_attempt(request.folder).sessions[1].power
+    again = AttemptFolder(request.folder).read().sessions[1].power
     assert again is not None
     assert np.array_equal(again.watts, power.watts)
 

@@ -22,7 +22,7 @@ from edgeloop.data.load import load
 from edgeloop.errors import EdgeloopError, UserError
 from edgeloop.host_runtime.shapes import InputShapes
 from edgeloop.host_runtime.tflite import count_tflite, predict_tflite, read_tflite
-from edgeloop.ready_models.conversion import AS_FLOAT, ConversionOptions, convert
+from edgeloop.ready_models.conversion import ConversionOptions, convert
 from edgeloop.ready_models.reference_file import check_reference_file
 from edgeloop.ready_models.reference_outputs import PROBABILITIES
 from edgeloop.testing.sshd import LoopbackSshd
@@ -148,15 +148,15 @@ def test_every_form_is_made_and_agrees_with_the_float_one(models: Path, tmp_path
 @pytest.mark.full
 def test_the_three_formats_of_one_network_are_one_file_and_converted_once(models: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(0).random((5, 8, 8, 1), np.float32)
-    made = [convert(models / name, AS_FLOAT, tmp_path) for name in ("m1.keras", "m1.h5", "m1_saved")]
+    made = [convert(models / name, ConversionOptions(), tmp_path) for name in ("m1.keras", "m1.h5", "m1_saved")]
     for artifact in made:
         first, again = (predict_tflite(a, {a.inputs[0].name: x})["output_0"] for a in (made[0], artifact))
         np.testing.assert_allclose(again, first, atol=1e-6)
         assert artifact.inputs[0].shape == (1, 8, 8, 1)
     stamp = Path(made[0].path).stat().st_mtime_ns
-    assert Path(convert(models / "m1.keras", AS_FLOAT, tmp_path).path).stat().st_mtime_ns == stamp
+    assert Path(convert(models / "m1.keras", ConversionOptions(), tmp_path).path).stat().st_mtime_ns == stamp
     Path(made[0].path).write_bytes(b"damaged")
-    assert read_tflite(Path(convert(models / "m1.keras", AS_FLOAT, tmp_path).path)).sha256 == made[0].sha256
+    assert read_tflite(Path(convert(models / "m1.keras", ConversionOptions(), tmp_path).path)).sha256 == made[0].sha256
 
 
 @pytest.mark.full
@@ -191,7 +191,7 @@ def test_measure_takes_keras_files_and_says_that_it_converted(models: Path, tmp_
 def test_what_can_t_be_converted_is_one_line(models: Path, tmp_path: Path, name: str, said: str) -> None:
     (models / "broken.keras").write_bytes(b"no archive")
     with pytest.raises(EdgeloopError, match=said) as caught:
-        convert(models / name, AS_FLOAT, tmp_path)
+        convert(models / name, ConversionOptions(), tmp_path)
     assert caught.value.exit_code == 2
     (line,) = caught.value.lines()
     assert "\n" not in line

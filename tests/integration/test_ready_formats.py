@@ -26,7 +26,7 @@ from edgeloop.errors import EdgeloopError, ModelError, UserError
 from edgeloop.host_runtime.model_files import digest
 from edgeloop.host_runtime.shapes import InputShapes
 from edgeloop.host_runtime.tflite import count_tflite, predict_tflite, read_tflite
-from edgeloop.ready_models.conversion import AS_FLOAT, ConversionOptions, convert
+from edgeloop.ready_models.conversion import ConversionOptions, convert
 from edgeloop.ready_models.model_cache import find_or_make
 from edgeloop.ready_models.reference_file import count_reference_file, open_reference_file
 from edgeloop.wiring.host_engines import ReadyModel, open_tflite
@@ -220,7 +220,7 @@ def test_an_archive_of_torch_export_is_converted_and_takes_channel_last_data(tmp
     program = torch.export.export(net, samples, dynamic_shapes=({0: batch, 2: height},))
     torch.export.save(program, path)
     with pytest.raises(ModelError) as caught:
-        convert(path, AS_FLOAT, tmp_path / "cache")
+        convert(path, ConversionOptions(), tmp_path / "cache")
     assert "shapes=['image=1,3,32,6']" in caught.value.lines()[0]
     assert "--shape image=1,3,32,6" in caught.value.lines(spell)[0]
     with pytest.raises(UserError, match="no input 'x'"):
@@ -246,7 +246,7 @@ def test_a_channel_first_file_can_be_m1_and_gets_the_data_turned(tmp_path: Path)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 10)).eval()
     torch.export.save(torch.export.export(net, (torch.zeros(1, 1, 8, 8),)), tmp_path / "net.pt2")
-    file = convert(tmp_path / "net.pt2", AS_FLOAT, tmp_path / "cache").path
+    file = convert(tmp_path / "net.pt2", ConversionOptions(), tmp_path / "cache").path
     data = load(Data(provider="digits"))
     io = network_io(data, Task())
     m1 = open_reference_file(NetworkSpec(file=file), io)

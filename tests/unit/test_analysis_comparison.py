@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from factories import make_artifact, make_session
 
 from edgeloop.analysis.accuracy import Scores
 from edgeloop.analysis.comparison import compare, in_words, worse_by
 from edgeloop.analysis.subject_data import SubjectData, subject_data
 from edgeloop.analysis.verdict import judge
-from edgeloop.core.artifact import Artifact
-from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.measurement import Session, Subject
 from edgeloop.core.plan import Plan
 from edgeloop.core.verdict import Outcome, Verdict
@@ -21,27 +20,21 @@ MS, MIB = 1_000_000, 2**20
 
 
 def session(label: str, index: int, ms: float, samples: int = 300) -> Session:
-    return Session(
+    return make_session(
         index=index,
         label=label,
-        kind="latency",
-        outcome="ok",
-        detail="",
         latencies_ns=np.full(samples, round(ms * MS), dtype=np.int64),
-        warmups_ns=np.array([], dtype=np.int64),
         load_ns=MS,
         first_ns=MS,
         peak_rss_bytes=(50 if label == "a" else 53) * MIB,
         runtime_rss_bytes=40 * MIB,
-        conditions=SessionConditions(),
-        boot_id="b",
     )
 
 
 def seen(
     label: str, values: Sequence[float], *, size: int = 1000, right: Sequence[float] = (), samples: int = 300
 ) -> SubjectData:
-    artifact = Artifact(path="/m", sha256="a" * 64, deployed_bytes=size, inputs=(), outputs=())
+    artifact = make_artifact(deployed_bytes=size)
     scores = {}
     if right:
         per_sample = np.asarray(right, dtype=np.float64)

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import make_artifact, make_session
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeloop.analysis.energy import PlainMean, energies, integral_j, session_energy, summarise_energy
 from edgeloop.analysis.subject_data import subject_data, summarise_subject
 from edgeloop.analysis.verdict import judge
-from edgeloop.core.artifact import Artifact
-from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.limits import Limit, LimitSet, parse_limits
 from edgeloop.core.measurement import PowerTrace, Session, Subject
 from edgeloop.core.plan import Plan
@@ -42,10 +41,7 @@ def trace(idle_w: float = 2.0, active_w: float = 3.0, hertz: float = 50.0, **cha
 
 
 def session(index: int, power: PowerTrace | None, **changes: Any) -> Session:
-    plain = Session(
-        index, "candidate", "energy", "ok", "", NOTHING, NOTHING, 1, 1, 1, 1, SessionConditions(), "b", power=power
-    )
-    return replace(plain, **changes)
+    return make_session(**{"index": index, "kind": "energy", "power": power} | changes)
 
 
 def sessions(*powers: PowerTrace | None) -> list[Session]:
@@ -54,7 +50,7 @@ def sessions(*powers: PowerTrace | None) -> list[Session]:
 
 def judged(limit: str | Limit, *powers: PowerTrace | None, plan: Plan = PLAN) -> Verdict:
     limits = LimitSet(limit=(limit,)) if isinstance(limit, Limit) else parse_limits([limit])
-    artifact = Artifact(path="/m", sha256="a" * 64, deployed_bytes=1, inputs=(), outputs=())
+    artifact = make_artifact()
     timed = session(99, None, kind="latency", latencies_ns=np.full(300, 1_000_000))
     observed = subject_data(Subject("candidate", artifact), "litert 2.3.0", [*sessions(*powers), timed])
     return judge(limits, observed, None, plan, looks=1)
@@ -230,7 +226,7 @@ class TestVerdict:
         assert "no energy session of candidate ran" in nothing.reason
 
     def test_the_subjects_summary_carries_the_energy(self) -> None:
-        artifact = Artifact(path="/m", sha256="a" * 64, deployed_bytes=1, inputs=(), outputs=())
+        artifact = make_artifact()
         observed = subject_data(Subject("candidate", artifact), "litert", sessions(trace(), trace()))
         summary = summarise_subject(observed, 0.95)
         assert summary.energy is not None

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import make_artifact, make_session
 
 from edgeloop.analysis.judge_job import judge_attempts
 from edgeloop.analysis.profiling import summarise_profile
 from edgeloop.analysis.subject_data import subject_data, summarise_subject
-from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardModel
 from edgeloop.core.conditions import SessionConditions, read_conditions
 from edgeloop.core.limits import LimitSet
@@ -85,11 +85,13 @@ def test_what_works_on_constants_alone_is_timed_with_its_users() -> None:
 
 def session(index: int, kind: Any, outcome: Any = "ok", **more: Any) -> Session:
     times = np.array([10, 11, 12] if kind == "latency" else [], np.int64)
-    return Session(index, "a", kind, outcome, "it broke", times, times, 5, 6, 7, 8, SessionConditions(), "boot", **more)
+    plain = {"index": index, "label": "a", "kind": kind, "outcome": outcome, "detail": "it broke"}
+    figures = {"load_ns": 5, "first_ns": 6, "peak_rss_bytes": 7, "runtime_rss_bytes": 8}
+    return make_session(**plain, **figures, latencies_ns=times, warmups_ns=times, boot_id="boot", **more)
 
 
 def test_a_profile_that_broke_is_said_and_breaks_nothing_else() -> None:
-    artifact = Artifact(path="/m", sha256="0" * 64, deployed_bytes=1, inputs=(), outputs=())
+    artifact = make_artifact(sha256="0" * 64, deployed_bytes=1)
     sessions = [session(0, "latency"), session(1, "latency"), session(2, "profile", "crashed")]
     observed = subject_data(Subject("a", artifact), "litert 2", sessions)
     assert observed.crashes == ()
@@ -102,7 +104,7 @@ def test_a_profile_that_broke_is_said_and_breaks_nothing_else() -> None:
 
 def test_what_happened_in_a_profile_session_invalidates_nothing(tmp_path: Path) -> None:
     swapped = read_conditions({"before": {"swap_in_pages": 0}, "after": {"swap_in_pages": 9999}})
-    artifact = Artifact(path="/m", sha256="0" * 64, deployed_bytes=1, inputs=(), outputs=())
+    artifact = make_artifact(sha256="0" * 64, deployed_bytes=1)
     subject = Subject("a", artifact)
     plan = Plan.of("quick", sessions=2)
     schedule = (ScheduleStep(0, "a", "latency"), ScheduleStep(1, "a", "latency"), ScheduleStep(2, "a", "profile"))

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import scipy.stats
+from factories import make_session
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -24,7 +25,6 @@ from edgeloop.analysis.statistics import (
     wilson,
     wilson_bound,
 )
-from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.measurement import Session
 from edgeloop.errors import HarnessError
 
@@ -44,11 +44,10 @@ def ratio(ours: list[Session], theirs: list[Session], rule: Rule = CAREFUL) -> R
 
 
 def session(latencies: NDArray[np.int64], label: str = "candidate", index: int = 0, outcome: str = "ok") -> Session:
-    return Session(
+    return make_session(
         index=index,
         label=label,
-        kind="latency",
-        outcome=outcome,  # type: ignore[arg-type]
+        outcome=outcome,
         detail="" if outcome == "ok" else "SIGSEGV",
         latencies_ns=np.asarray(latencies, dtype=np.int64),
         warmups_ns=np.array([9 * MS], dtype=np.int64),
@@ -56,8 +55,6 @@ def session(latencies: NDArray[np.int64], label: str = "candidate", index: int =
         first_ns=2 * MS,
         peak_rss_bytes=None,
         runtime_rss_bytes=None,
-        conditions=SessionConditions(),
-        boot_id="b",
     )
 
 

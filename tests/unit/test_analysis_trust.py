@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import make_session
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeloop.analysis.conditions import digest
-from edgeloop.analysis.trust import calibration_drift, trust
+from edgeloop.analysis.trust import trust
 from edgeloop.core.board import BoardEnvironment
 from edgeloop.core.conditions import SessionConditions, read_conditions
 from edgeloop.core.measurement import Session, Trust
@@ -54,9 +55,7 @@ def session(
         "pinned_cores": [0],
         "unknown": [],
     }
-    nothing = np.array([], dtype=np.int64)
-    kept = read_conditions(whole | conditions)
-    return Session(index, "candidate", "latency", "ok", "", nothing, nothing, 1, 1, 1, 1, kept, boot_id)
+    return make_session(index=index, conditions=read_conditions(whole | conditions), boot_id=boot_id)
 
 
 def judged(
@@ -385,12 +384,6 @@ def test_drift_while_others_share_the_core_is_theirs_and_said_to_be_unknown() ->
     assert found.unknown == ("calibration (others used the measuring cores)",)
     assert len(judged(crowded, foreign_load_max_pct=5).reasons) == 1
     assert not judged(session(calibration_ns=[1000, 4000], after={"foreign_load_pct": None})).valid
-
-
-def test_drift_is_end_over_start_and_absent_where_it_was_not_measured() -> None:
-    assert calibration_drift(session(calibration_ns=[1000, 1250])) == 1.25
-    assert calibration_drift(session(calibration_ns=None)) is None
-    assert calibration_drift(session(calibration_ns=[None, 1])) is None
 
 
 def test_a_start_temperature_is_judged_where_declared_or_waited_for() -> None:

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import make_artifact, make_session
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeloop.analysis.accuracy import Scores
 from edgeloop.analysis.subject_data import SubjectData, subject_data, summarise_subject
 from edgeloop.analysis.verdict import judge
-from edgeloop.core.artifact import Artifact
-from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.limits import Limit, LimitSet, parse_limits
 from edgeloop.core.measurement import Session, Subject, Trust
 from edgeloop.core.plan import Plan
@@ -28,21 +27,13 @@ EIGHT = (9.8, 10.1, 10.0, 9.9, 10.2, 10.0, 9.9, 10.1)
 
 def session(label: str, index: int, ms: float, samples: int = 300, **changes: Any) -> Session:
     plain: dict[str, Any] = {
-        "index": index,
-        "label": label,
-        "kind": "latency",
-        "outcome": "ok",
-        "detail": "",
         "latencies_ns": np.full(samples, round(ms * MS), dtype=np.int64),
-        "warmups_ns": np.array([], dtype=np.int64),
         "load_ns": 5 * MS,
         "first_ns": round(2 * ms * MS),
         "peak_rss_bytes": (50 + index) * MIB,
         "runtime_rss_bytes": 30 * MIB,
-        "conditions": SessionConditions(),
-        "boot_id": "b",
     }
-    return Session(**plain | changes)
+    return make_session(index=index, label=label, **plain | changes)
 
 
 def crashed(label: str, index: int, **changes: Any) -> Session:
@@ -58,7 +49,7 @@ def seen(
     agreed: Sequence[float] | None = None,
     samples: int = 300,
 ) -> SubjectData:
-    artifact = Artifact(path="/m", sha256="a" * 64, deployed_bytes=deployed_bytes, inputs=(), outputs=())
+    artifact = make_artifact(deployed_bytes=deployed_bytes)
     return subject_data(
         Subject(label, artifact),
         "litert 2.3.0",
@@ -354,7 +345,7 @@ def test_a_reference_that_crashed_leaves_a_ratio_unmeasured() -> None:
 
 def test_sessions_of_other_subjects_are_not_observed() -> None:
     mixed = [*seen().sessions, *seen([99.0], "reference").sessions]
-    artifact = Artifact(path="/m", sha256="a" * 64, deployed_bytes=1, inputs=(), outputs=())
+    artifact = make_artifact()
     assert len(subject_data(Subject("candidate", artifact), "e", mixed).sessions) == 8
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from factories import make_artifact
+
 from edgeloop.app.write_best import by_processor
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import ArtifactBuilt
@@ -9,7 +11,7 @@ from edgeloop.core.events import ArtifactBuilt
 
 def compiled(sha256: str, processor: str) -> Artifact:
     tools = {"processor": processor}
-    return Artifact(path="model.so", sha256=sha256, deployed_bytes=1, inputs=(), outputs=(), tools=tools)
+    return make_artifact(path="model.so", sha256=sha256, deployed_bytes=1, tools=tools)
 
 
 def built(first: Artifact, **elsewhere: Artifact) -> ArtifactBuilt:

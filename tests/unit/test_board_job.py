@@ -20,7 +20,7 @@ from edgeloop.core.tensors import TensorSpec
 from edgeloop.errors import BoardError, DataError, LabError
 from edgeloop.records.job_request import job_request_of
 from edgeloop.records.npy_files import count_samples, load_npy
-from edgeloop.records.samples import AttemptFolder, read_attempt
+from edgeloop.records.samples import AttemptFolder
 from edgeloop.records.session_files import dequantized
 from edgeloop_agent import wire
 
@@ -158,7 +158,7 @@ class TestFolder:
         for index, kind in enumerate(["latency", "evaluate", "latency"]):
             folder.keep(folder.request(), index, parts(record(index, kind)), "boot")
         folder.finish(wire.encode(wire.Done("j" * 32, "complete", "harness", "", "boot", 3)))
-        attempt = read_attempt(folder.folder)
+        attempt = AttemptFolder(folder.folder).read()
         assert [session.label for session in attempt.sessions] == ["candidate", "candidate", "reference"]
         assert attempt.sessions[0].latencies_ns.tolist() == [5, 6]
         assert attempt.outputs["candidate"]["y"].tolist() == [[1.0, 1.5, 2.0], [0.0, 0.5, 1.0]]
@@ -168,7 +168,7 @@ class TestFolder:
     def test_a_folder_that_is_not_complete_is_not_read(self, folder: AttemptFolder) -> None:
         folder.keep(folder.request(), 0, parts(record(0, "latency")), "boot")
         with pytest.raises(LabError, match="no complete measurement"):
-            read_attempt(folder.folder)
+            AttemptFolder(folder.folder).read()
 
     def test_a_session_counts_only_when_its_row_is_unbroken(self, folder: AttemptFolder) -> None:
         assert folder.last_index() == -1

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import make_artifact, make_session
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -19,9 +20,7 @@ from edgeloop.analysis.judge_job import judge_attempts
 from edgeloop.analysis.plans import undecidable
 from edgeloop.analysis.subject_data import SubjectData, subject_data
 from edgeloop.cli import app
-from edgeloop.core.artifact import Artifact
 from edgeloop.core.board import Board, BoardModel
-from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.events import ArtifactBuilt, Entry, Event, Judgement, TrialAsked
 from edgeloop.core.limits import BOUNDS, LimitSet, parse_limits
 from edgeloop.core.measurement import Attempt, MeasureRequest, Session, Subject
@@ -36,7 +35,7 @@ from edgeloop.reports import document, html, junit, text
 from edgeloop.testing.fakes.simulated_board import simulated_sizes
 
 TINY = Path(__file__).resolve().parents[1] / "data" / "tiny_float.tflite"
-ARTIFACT = Artifact(path="/m.tflite", sha256="a" * 64, deployed_bytes=1000, inputs=(), outputs=())
+ARTIFACT = make_artifact(deployed_bytes=1000)
 SUBJECT = Subject("candidate", ARTIFACT)
 PLAN = Plan.of("standard", sessions=3)
 
@@ -50,20 +49,12 @@ def page_faults(monkeypatch: pytest.MonkeyPatch) -> Metric:
 
 
 def session(index: int, faults: int | None, label: str = "candidate") -> Session:
-    return Session(
+    return make_session(
         index=index,
         label=label,
-        kind="latency",
-        outcome="ok",
-        detail="",
         latencies_ns=np.full(300, 2_000_000 + 1000 * index, np.int64),
-        warmups_ns=np.array([], np.int64),
-        load_ns=1,
-        first_ns=1,
         peak_rss_bytes=50 << 20,
         runtime_rss_bytes=30 << 20,
-        conditions=SessionConditions(),
-        boot_id="b",
         readings={} if faults is None else {"page_faults": faults},
     )
 

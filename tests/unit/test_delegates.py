@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from condition_faults import faults
+from factories import make_artifact, make_session
 
 from edgeloop.analysis.delegation import least_taken, short_of_share
 from edgeloop.app.delegate_checks import delegate_compilers
@@ -36,26 +36,11 @@ LIMITS = LimitSet.model_validate({"limit": [{"metric": "latency", "statistic": "
 
 
 def artifact(**changes: Any) -> Artifact:
-    return Artifact(path="/m.tflite", sha256="a" * 64, deployed_bytes=10, inputs=(), outputs=(), **changes)
+    return make_artifact(deployed_bytes=10, **changes)
 
 
 def session(told: dict[str, Any] | None, label: str = "candidate", outcome: Any = "ok") -> Session:
-    none = np.empty(0, np.int64)
-    return Session(
-        0,
-        label,
-        "latency",
-        outcome,
-        "",
-        none,
-        none,
-        None,
-        None,
-        None,
-        None,
-        read_conditions({"delegate": told}),
-        "boot",
-    )
+    return make_session(label=label, outcome=outcome, conditions=read_conditions({"delegate": told}))
 
 
 def board(*delegates: Delegate, name: str = "pi") -> Board:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from factories import make_artifact
 from honesty.noise import NOISES, Noise
 from honesty.page import page
 from honesty.rates import Rate
@@ -16,7 +17,6 @@ from edgeloop.analysis.decision import decide_timing
 from edgeloop.analysis.spread import RULES, spread_of
 from edgeloop.analysis.subject_data import subject_data
 from edgeloop.analysis.verdict import judge
-from edgeloop.core.artifact import Artifact
 from edgeloop.core.conditions import SessionConditions
 from edgeloop.core.limits import parse_limits
 from edgeloop.core.measurement import Session, Subject
@@ -69,7 +69,7 @@ def test_the_truth_of_a_noise_is_where_its_samples_say(name: str) -> None:
 
 def test_the_simulation_decides_as_a_verdict_on_the_same_samples_does() -> None:
     rng = np.random.default_rng(3)
-    artifact = Artifact(path="/m", sha256="a" * 64, deployed_bytes=1, inputs=(), outputs=())
+    artifact = make_artifact()
     limits = parse_limits(["latency.p90_ms=4.16"])
     found = []
     for _ in range(25):

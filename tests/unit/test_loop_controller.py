@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from factories import make_artifact
 
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign
@@ -108,7 +109,7 @@ class Shop:
         self.built.append((width, lightening))
         if width in self.broken:
             raise BuildError("the converter crashed")
-        return Artifact(path="/m", sha256=trained.key + self.processor, deployed_bytes=1000, inputs=(), outputs=())
+        return make_artifact(sha256=trained.key + self.processor, deployed_bytes=1000)
 
     def on_host(self, *_: Any) -> dict[str, float]:
         return {}

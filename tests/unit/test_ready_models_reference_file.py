@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import make_artifact
 from pydantic import ValidationError
 
 from edgeloop.builders.tvm.versions import TvmTarget
-from edgeloop.core.artifact import Artifact
 from edgeloop.core.campaign import Campaign, Data, Reference, Task, Training
 from edgeloop.core.lightening import LADDER, Lightening
 from edgeloop.core.limits import LimitSet
@@ -144,7 +144,7 @@ def test_a_quantized_softmax_is_known_and_what_it_stores_as_zero_is_half_a_step(
 
 
 def test_a_file_with_open_dimensions_is_given_to_no_delegate(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = Artifact(path="/m/m1.tflite", sha256="0" * 64, deployed_bytes=1, inputs=(), outputs=(), resized=True)
+    opened = make_artifact(path="/m/m1.tflite", sha256="0" * 64, deployed_bytes=1, resized=True)
     monkeypatch.setattr(reference_file, "open_reference_file", lambda *_: opened)
     monkeypatch.setattr(reference_file, "count_tflite", lambda _: (None, "fp32"))
     monkeypatch.setattr(reference_file, "network_io", lambda *_: None)

@@ -13,13 +13,13 @@ from edgeloop.analysis.conditions import digest
 from edgeloop.analysis.trust import trust
 from edgeloop.core.board import BoardEnvironment
 from edgeloop.core.plan import Environment
-from edgeloop.records.samples import read_attempt
+from edgeloop.records.samples import AttemptFolder
 
 FOLDER = Path(__file__).parents[1] / "data/samples-schema-1"
 
 
 def test_samples_of_schema_1_are_read_and_judged_as_they_were() -> None:
-    attempt = read_attempt(FOLDER / "attempt-0")
+    attempt = AttemptFolder(FOLDER / "attempt-0").read()
     expected = json.loads((FOLDER / "expected.json").read_text())
     declared = Environment(clock="fixed", governor="performance", start_temperature_max_c=50)
     trusted = trust(attempt.sessions, declared, BoardEnvironment(), profile="qualification")
@@ -34,15 +34,15 @@ def test_samples_of_schema_1_are_read_and_judged_as_they_were() -> None:
 
 
 def test_conditions_are_written_back_as_they_came() -> None:
-    for session in read_attempt(FOLDER / "attempt-0").sessions:
+    for session in AttemptFolder(FOLDER / "attempt-0").read().sessions:
         raw = (FOLDER / f"attempt-0/sessions/{session.index:03d}.json").read_bytes()
         assert session.conditions.model_dump(mode="json") == json.loads(raw)["conditions"]
 
 
 def test_reading_samples_needs_neither_the_board_room_nor_the_agent() -> None:
     script = (
-        "import sys; from pathlib import Path; from edgeloop.records.samples import read_attempt; "
-        "read_attempt(Path(sys.argv[1])); "
+        "import sys; from pathlib import Path; from edgeloop.records.samples import AttemptFolder; "
+        "AttemptFolder(Path(sys.argv[1])).read(); "
         "print([name for name in sys.modules if name.startswith(('edgeloop.board', 'edgeloop_agent', 'paramiko'))])"
     )
     done = subprocess.run(

@@ -14,7 +14,7 @@ import pytest
 from edgeloop.core.profile import Operator, OperatorOutput, Parts
 from edgeloop.errors import BoardError
 from edgeloop.records.job_request import JobRequest, JobStep, JobSubject
-from edgeloop.records.samples import AttemptFolder, read_attempt
+from edgeloop.records.samples import AttemptFolder
 from edgeloop_agent import wire
 
 OUTPUT = (OperatorOutput(dtype="float32", shape=(1, 3)),)
@@ -120,7 +120,7 @@ def test_stages_results_and_a_profile_are_read_back_as_they_came(folder: Attempt
     for index in range(3):
         folder.keep(folder.request(), index, parts(record(index)), "boot")
     folder.finish(wire.encode(wire.Done("j" * 32, "complete", "harness", "", "boot", 3)))
-    attempt = read_attempt(folder.folder)
+    attempt = AttemptFolder(folder.folder).read()
     assert list(attempt.outputs["a"]) == ["scores"]
     assert attempt.outputs["a"]["scores"].dtype == np.float32
     latency, profile = attempt.sessions[1], attempt.sessions[2].profile

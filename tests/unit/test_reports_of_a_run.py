@@ -353,7 +353,7 @@ def test_csv_has_one_row_a_trial_with_units_in_the_names() -> None:
     rows = list(csv.DictReader(io.StringIO(csv_report.text(PASSED))))
     asked = [entry.event for entry in PASSED if isinstance(entry.event, TrialAsked)]
     assert [int(row["trial"]) for row in rows] == [event.trial for event in asked]
-    assert tuple(rows[0]) == csv_report.COLUMNS
+    assert tuple(rows[0]) == csv_report.columns()
     last = rows[-1]
     assert last["outcome"] == "PASS"
     assert last["passed"] == "True"

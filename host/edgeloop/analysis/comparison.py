@@ -7,7 +7,7 @@ measuring.md.
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal, get_args
+from typing import get_args
 
 from edgeloop.analysis.accuracy import Scores, difference_bound, differing
 from edgeloop.analysis.decision import too_short
@@ -17,10 +17,9 @@ from edgeloop.analysis.subject_data import SubjectData, metric_summary
 from edgeloop.core.frozen import Frozen
 from edgeloop.core.limits import Limit, LimitSet
 from edgeloop.core.measurement import Interval, MetricSummary
+from edgeloop.core.metric import LatencyStatistic
 from edgeloop.core.metrics import compared_readings
 from edgeloop.core.verdict import Verdict
-
-RatioStatistic = Literal["p50", "p90", "p99", "mean"]
 
 
 class Ratio(Frozen):
@@ -52,7 +51,7 @@ class Comparison(Frozen):
     confidence: float
     rounds: int
     """Rounds in which both were timed."""
-    ratio: dict[RatioStatistic, Ratio]
+    ratio: dict[LatencyStatistic, Ratio]
     readings: dict[str, int | float | None]
     """Differences of what is read, by key (`deployed_bytes`, `peak_rss_bytes`, ...); None where one was not read."""
     metrics: tuple[ScoreDifference, ...] = ()
@@ -62,9 +61,9 @@ class Comparison(Frozen):
 
 def compare(a: SubjectData, b: SubjectData, confidence: float) -> Comparison:
     """Compare two subjects of one job. `agreement` of b is that with a."""
-    ratios: dict[RatioStatistic, Ratio] = {}
+    ratios: dict[LatencyStatistic, Ratio] = {}
     rounds = 0
-    for statistic in get_args(RatioStatistic):
+    for statistic in get_args(LatencyStatistic):
         pairs = ratio_by_rounds(b.sessions, a.sessions, statistic, rule_named(DECISION_RULE))
         if pairs is not None:
             rounds = pairs.ratio.n
@@ -84,7 +83,7 @@ def compare(a: SubjectData, b: SubjectData, confidence: float) -> Comparison:
     )
 
 
-def worse_by(percent: float, statistic: RatioStatistic, confidence: float) -> LimitSet:
+def worse_by(percent: float, statistic: LatencyStatistic, confidence: float) -> LimitSet:
     """Return the limit whose PASS is "B is shown not to be worse than A by so much", whose FAIL "it is shown to be"."""
     limit = Limit(id="worse", metric="latency", statistic=statistic, max_ratio_to_reference=1 + percent / 100)
     return LimitSet(id="compare", confidence=confidence, limit=(limit,))

@@ -208,12 +208,6 @@ def _while_the_kernel_says(conditions: SessionConditions) -> str:
     return f"; the kernel says that the clock stood at {min(clocks):g} MHz" if len(clocks) == 1 else ""
 
 
-def calibration_drift(session: Session) -> float | None:
-    """Return end over start of the calibration loop; None where it did not run."""
-    loops = _loops_ns(session.conditions)
-    return None if loops is None else loops[1] / loops[0]
-
-
 def _loops_ns(conditions: SessionConditions) -> tuple[float, float] | None:
     """The calibration loop at the start and at the end; None where one of them did not run."""
     match conditions.calibration_ns:

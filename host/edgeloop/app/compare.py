@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 from rich.console import RenderableType
 
 from edgeloop.analysis.accuracy import Scores
-from edgeloop.analysis.comparison import Comparison, RatioStatistic, compare, in_words, worse_by
+from edgeloop.analysis.comparison import Comparison, compare, in_words, worse_by
 from edgeloop.analysis.judge_job import judge_attempts
 from edgeloop.analysis.plans import undecidable
 from edgeloop.analysis.scoring import Scorer, infer_task
@@ -24,6 +24,7 @@ from edgeloop.core.board import NO_DELEGATE, Board
 from edgeloop.core.campaign import Task
 from edgeloop.core.events import Judgement
 from edgeloop.core.limits import LimitSet
+from edgeloop.core.metric import LatencyStatistic
 from edgeloop.errors import DataError, Fault, raise_faults
 from edgeloop.ports import Bench, Watch
 from edgeloop.reports import comparison, document
@@ -145,7 +146,7 @@ def comparison_plan(options: CompareOptions) -> ComparisonPlan:
         raise DataError(f"A and B give outputs of different shapes, {shapes}", next_step=step)
     limits = LimitSet(confidence=plan.confidence)
     if options.worse_by_min_pct is not None:
-        limits = worse_by(options.worse_by_min_pct, cast("RatioStatistic", options.statistic), plan.confidence)
+        limits = worse_by(options.worse_by_min_pct, cast("LatencyStatistic", options.statistic), plan.confidence)
     return ComparisonPlan(
         request=request,
         limits=limits,
@@ -157,7 +158,7 @@ def comparison_plan(options: CompareOptions) -> ComparisonPlan:
 
 def _own_faults(options: CompareOptions) -> Iterator[Fault]:
     """Faults of this command's own options."""
-    statistics = get_args(RatioStatistic)
+    statistics = get_args(LatencyStatistic)
     if options.statistic not in statistics:
         step = f"it is one of {', '.join(statistics)}"
         yield Fault(Argument("statistic"), f"{options.statistic!r} is unknown", step)

@@ -149,8 +149,8 @@ def measure(
 
     `limits` are words as `latency.p90_ms=12`, `top1=0.9`, `size_bytes=900000`; `data` is an .npz with x (or x/<input>)
     and, for accuracy, y; `shapes` are words as `x=1,28,28,1`, for inputs that leave dimensions open; `environment` is a
-    file with what is declared; the others are as in `MeasureOptions`; `watch` is told what is being done, sessions done
-    and sessions in all. Raises UserError and its kind before anything is sent, ModelError for a file that is no model,
+    file with what is declared; the others are as in `MeasureOptions`; `watch` gets a `ports.Progress` for each piece
+    of news. Raises UserError and its kind before anything is sent, ModelError for a file that is no model,
     BoardError and LabError for a board that could not be measured.
     """
     options = MeasureOptions(
@@ -242,7 +242,7 @@ def _undecidable(options: MeasureOptions, request: Request, limits: LimitSet, sc
         yield Fault(Argument("energy"), what, "add [power_meter] to its board file")
     if limits.needs_energy and not row.energy:
         yield Fault(Argument("limits"), f"energy of {row.model_noun} is not measured", "leave that limit out")
-    if not row.runtime_memory and any(limit.metric == "rss_above_runtime" for limit in limits.limit):
+    if not row.runtime_memory and any(limit.row.of_the_runtime for limit in limits.limit):
         what = "what of a program's memory is its runtime's is not known"
         yield Fault(Argument("limits"), what, "limit rss_mib instead")
     if limits.limit and not request.plan.may_pass:

@@ -339,7 +339,7 @@ def _beyond_program(program: ProgramSpec, model: RequestModel, plan: PlanWords) 
         yield Fault(Argument("plan.period_ms"), f"{path} keeps no period", step)
     if threads > program.threads_max:
         yield Fault(
-            Argument("threads"),
+            Argument(model.options.path_of("threads")),
             f"{path} runs with {program.threads_max} at most",
             "make it heed threads, and raise threads_max",
         )

@@ -16,13 +16,12 @@ from edgeloop.config.pipeline_file import read_pipeline
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet
-from edgeloop.core.model_format import ModelFormat
 from edgeloop.data.load import load
 from edgeloop.data.shapes import network_io
-from edgeloop.engines.registry import DEFAULT, ENGINES
-from edgeloop.errors import ConfigError, Fault, MissingExtraError, MissingExtrasError
+from edgeloop.errors import ConfigError, Fault, MissingExtrasError
 from edgeloop.ready_models.reference_file import check_reference_file
 from edgeloop.wiring.controller import CheckedRun
+from edgeloop.wiring.packages import needed_packages
 from edgeloop.wiring.processors import check_processors
 
 
@@ -67,27 +66,6 @@ def check_toolchain(campaign: Campaign) -> None:
         from edgeloop.search.strategies.optuna_storage import check_storage
 
         check_storage(campaign.search.storage)
-
-
-def needed_packages(campaign: Campaign) -> Iterator[MissingExtraError]:
-    """Yield for each package that a campaign needs beside the base install the error that its absence is."""
-    yield MissingExtraError("torch", "train", "edgeloop run")
-    for package in DEFAULT.packages:
-        yield MissingExtraError(package, str(DEFAULT.extra), "edgeloop run")
-    for row in (ENGINES[engine] for engine in campaign.engines):
-        purpose = f"{row.purpose} ({row.manual})" if row.manual else row.purpose
-        for package in row.packages:
-            if package not in DEFAULT.packages:
-                yield MissingExtraError(package, str(row.extra), purpose)
-    file = campaign.reference.file
-    model_format = ModelFormat.of(Path(file)) if file is not None else None
-    if file is not None and model_format is not None:
-        for reader in model_format.row.packages:
-            yield MissingExtraError(reader.name, reader.extra, f"reading {Path(file).name}")
-    if campaign.prunes:
-        yield MissingExtraError("torch-pruning", "train", "a lightening that ends in -p")
-    if campaign.search.strategy == "optuna":
-        yield MissingExtraError("optuna", "search", "search.strategy = 'optuna'")
 
 
 def _is_installed(package: str) -> bool:

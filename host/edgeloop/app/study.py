@@ -96,8 +96,8 @@ class Study:
         with ExitStack() as stack:
             self._ledger = FileLedger(self.folder, SystemClock())
             stack.callback(self._ledger.close)
-            self._memo = EventReplay(self._ledger, observer)
-            self._controller = open_controller(run, self.folder, self._memo, observer, others, stack)
+            self._replay = EventReplay(self._ledger, observer)
+            self._controller = open_controller(run, self.folder, self._replay, observer, others, stack)
             stack.callback(self._controller.close)
             self._stack = stack.pop_all()
 
@@ -161,7 +161,7 @@ class Study:
     @property
     def trials(self) -> tuple[Trial, ...]:
         """Every trial so far, as the ledger has it."""
-        return tuple(self._memo.trials())
+        return tuple(self._replay.trials())
 
     @property
     def best(self) -> Trial | None:

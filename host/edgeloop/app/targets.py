@@ -11,10 +11,11 @@ from pathlib import Path
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from edgeloop.board.board_words import BoardWords
 from edgeloop.config.board_files import BoardListing, find_model, inventory, parse_address, resolve, user_folder
 from edgeloop.config.board_models import GENERIC, LOCAL, detect_model, model_names
 from edgeloop.core.board import Board
-from edgeloop.core.check import Check, printable
+from edgeloop.core.check import Check
 from edgeloop.engines.registry import wheel_engines
 from edgeloop.errors import BoardError, HostKeyError, LabError, UserError
 from edgeloop.processes.files import write_whole
@@ -152,10 +153,11 @@ def add(key: BoardKey, *, model: str | None) -> NewBoard:
     board = key.board.model_copy(update={"ssh": ssh})
     with closing(open_board(board)) as bench:
         facts = bench.facts()
-    described_as = _words(facts.get("model"))
-    model_name = model or detect_model(described_as, _words(facts.get("machine"))) or GENERIC
+    words = BoardWords(facts)
+    described_as = words.text("model")
+    model_name = model or detect_model(described_as, words.text("machine")) or GENERIC
     path = boards_folder() / f"{board.name}.toml"
-    _write_new(path, _document(board, model_name, _words(facts.get("serial"))))
+    _write_new(path, _document(board, model_name, words.text("serial")))
     return NewBoard(resolve(board.name)[0], path, model_name, described_as)
 
 
@@ -261,7 +263,3 @@ def _write_new(path: Path, document: tomlkit.TOMLDocument) -> None:
         raise UserError(f"{path} exists already", next_step="choose another name") from error
     except OSError as error:
         raise LabError(f"{path}: can't be written: {error.strerror or error}") from error
-
-
-def _words(value: object) -> str | None:
-    return (printable(value) or None) if isinstance(value, str) else None

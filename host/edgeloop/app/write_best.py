@@ -11,6 +11,7 @@ from pathlib import Path
 from edgeloop.core.artifact import Artifact
 from edgeloop.core.events import ArtifactBuilt, Entry, RunFinished, Trial, fold
 from edgeloop.core.verdict import Outcome
+from edgeloop.host_runtime.model_files import write_description
 from edgeloop.processes.folders import clear_abandoned, folder_to_fill, publish_folder
 from edgeloop.reports import document
 
@@ -71,8 +72,7 @@ def _fill(folder: Path, final: Path, places: Sequence[tuple[Path, Trial]], end: 
             (folder / place / inner).mkdir(exist_ok=True)
             model = Path(artifact.path)
             shutil.copyfile(model, folder / place / inner / model.name)
-            description = artifact.model_dump(mode="json") | {"path": model.name}
-            _write_json(folder / place / inner / "artifact.json", description)
+            write_description(folder / place / inner, artifact)
             models.append(final / place / inner / model.name)
         _write_json(folder / place / "proof.json", _proof(trial, end))
     return models

@@ -25,6 +25,7 @@ from edgeloop.errors import (
     UserError,
 )
 from edgeloop.ports import Link
+from edgeloop.sentences import command_line
 from edgeloop_agent import wire
 
 _CALL_S = 60.0
@@ -274,13 +275,13 @@ class BoardAgent:
         return kind(text)
 
     def _full(self, text: str) -> BoardFullError:
-        return BoardFullError(text, next_step=f"free space there: edgeloop targets clean {self._name}")
+        return BoardFullError(text, next_step=f"free space there: {command_line('targets clean', self._name)}")
 
     def _refusal(self, command: str, why: str) -> BoardError:
         why = last_line(why.encode())
         return BoardError(
             f"{self._name}: the agent's answer to `{command}` is refused: {why}",
-            next_step=f"edgeloop targets doctor {self._name}",
+            next_step=command_line("targets doctor", self._name),
         )
 
     def _ensure_agent(self) -> None:

@@ -27,6 +27,7 @@ from edgeloop.board.known_hosts import HostKey, host_key, key_types_first, known
 from edgeloop.board.link import CommandLink, Sink, last_line
 from edgeloop.core.board import Ssh
 from edgeloop.errors import EdgeloopError, HostKeyError, LabError, UnreachableError
+from edgeloop.sentences import command_line
 
 _CHUNK = 1 << 16
 _BLOCK = 1 << 20
@@ -261,15 +262,16 @@ def _check_key(key: HostKey, hop: Hop, host_keys: Sequence[HostKey], revoked_key
     fingerprints = (hop.pinned_key,) if hop.pinned_key else tuple(key.fingerprint for key in host_keys)
     if key.fingerprint in fingerprints:
         return
+    trust = command_line("targets trust", name)
     if fingerprints:
         raise HostKeyError(
             f"{hop}: the {key.type} host key is {key.fingerprint}, not the pinned {' or '.join(fingerprints)};"
             " nothing was sent",
-            next_step=f"somebody else may answer there; if the board was installed anew: edgeloop targets trust {name}",
+            next_step=f"somebody else may answer there; if the board was installed anew: {trust}",
         )
     raise LabError(
         f"{hop}: its {key.type} host key {key.fingerprint} is not known here; nothing was sent",
-        next_step=f"compare it with the board's own, then: edgeloop targets trust {name}",
+        next_step=f"compare it with the board's own, then: {trust}",
     )
 
 

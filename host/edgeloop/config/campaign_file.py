@@ -19,6 +19,7 @@ from edgeloop.errors import ConfigError, Fault, UserError, raise_faults
 from edgeloop.host_runtime.model_files import digest
 from edgeloop.models import FAMILIES
 from edgeloop.search.larger_networks import SHAPES, Origin, grid
+from edgeloop.sentences import command_line
 
 _FILES = {  # keys whose value is a file (or `file.py:name`), by table
     "reference": ("file", "factory", "weights"),
@@ -34,7 +35,7 @@ def load_campaign(path: Path) -> Campaign:
 
     Raises UserError where the file is missing, ConfigError with all faults of it and of its limits file.
     """
-    plain = parse_toml(read_text(path, "a campaign; `edgeloop init` writes one"), str(path))
+    plain = parse_toml(read_text(path, f"a campaign; `{command_line('init')}` writes one"), str(path))
     faults: list[Fault] = []
     folder = path.resolve().parent
     for table, keys in _FILES.items():
@@ -71,7 +72,9 @@ def checked_campaign(campaign: Campaign, where: str = "") -> Campaign:
     faults = _unknown_family(campaign, where)
     if not campaign.limits.limit:
         faults.append(
-            Fault(f"{where}limits", "no limit, so nothing could pass or fail", "add one, as in `edgeloop init`")
+            Fault(
+                f"{where}limits", "no limit, so nothing could pass or fail", f"add one, as in `{command_line('init')}`"
+            )
         )
     raise_faults(faults)
     return campaign

@@ -107,7 +107,8 @@ class Reference(Frozen):
                 "with a file, name where M2 comes from: one of family and factory, or larger as a list of factories"
             )
         suffix = PurePath(file).suffix
-        compiler, row = engine_for(suffix), ENGINES[self.engine]
+        row = ENGINES[self.engine]
+        compiler = row if suffix in (row.runs, *row.compiles) else engine_for(suffix)
         needs_compiler = suffix in compiler.compiles
         if needs_compiler and row is not compiler:
             raise ValueError(f'an {suffix} is compiled by {compiler.title}: say engine = "{compiler.name}"')
@@ -250,7 +251,7 @@ class Training(Frozen):
     """The same where M2 is distilled into M1; at 1 the difference of their outputs alone trains M1, to the end."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many epochs without a better loss on validation data, and keep the best; None: never. Where a
-    schedule has several lessons, counted from the last one's beginning."""
+    schedule has several stages, counted from the last one's beginning."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic of float trainings; weights and everything that is fake-quantized stay float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -102,9 +102,11 @@ class Metric:
     short: str = ""
     """Another spelling on the command line."""
     against_reference: bool = False
-    """Whether it compares with the reference's own results, and so needs no labels."""
+    """True where it compares with the reference's own results, and so needs no labels."""
     of_a_period: bool = False
-    """Whether it means something only where the plan has a period."""
+    """True where it means something only where the plan has a period."""
+    of_the_runtime: bool = False
+    """True where it needs the memory of the runtime alone, which a program of the user's own does not tell."""
 
     # Where a reading comes from; a reading without `of_session` is of the deployed file.
     key: str = ""
@@ -113,7 +115,7 @@ class Metric:
     over_sessions: Callable[[Iterable[float]], float] = max
     """How the numbers of the latency sessions become one."""
     in_summary: bool = False
-    """Whether it is kept in a Summary under its key, and told in the JSON of a measurement."""
+    """True where it is kept in a Summary under its key, and told in the JSON of a measurement."""
     over_sessions_in_words: str = ""
     """` in the worst session`, in findings."""
 
@@ -123,7 +125,7 @@ class Metric:
     heading: str = ""
     """Of its column in the tables of trials; empty for none."""
     heading_always: bool = False
-    """Whether the column is there though no trial was measured."""
+    """True where the column is there though no trial was measured."""
     line: Callable[[Summary, Plan], tuple[str, str] | None] | None = None
     """A name and a text, of one measurement as it is printed."""
     compared_as: str = ""
@@ -154,14 +156,18 @@ def reading(
     bounds: tuple[str, ...] = ("max_value",),
     short: str = "",
     display: DisplayUnit | None = None,
-    over_sessions_in_words: str = " in the worst session",
+    over_sessions_in_words: str | None = None,
 ) -> Metric:
     """Return the row of a figure that sessions bring under `key`, reported wherever figures are.
 
-    `of_session` is for one that is made of several; `over_sessions` makes one number of those of the sessions.
+    `of_session` is for one that is made of several; `over_sessions` makes one number of those of the sessions, and
+    `over_sessions_in_words` says so in findings where that is not the largest one.
     """
     display_unit = display or DisplayUnit(unit, spec=",.6g")
     heading = f"{title}, {display_unit.symbol}" if display_unit.symbol else title
+    words = over_sessions_in_words
+    if words is None:
+        words = " in the worst session" if over_sessions is max else ""
 
     def line(summary: Summary, _: Plan) -> tuple[str, str] | None:
         value = summary.reading(key)
@@ -178,7 +184,7 @@ def reading(
         key=key,
         of_session=of_session or (lambda session: session.reading(key)),
         over_sessions=over_sessions,
-        over_sessions_in_words=over_sessions_in_words,
+        over_sessions_in_words=words,
         in_summary=True,
         of_summary=from_summary(key),
         display=display_unit,

@@ -52,7 +52,7 @@ class MeasureData(NamedTuple):
 
 
 def read_measure_npz(path: Path) -> MeasureData:
-    """Return the samples of an .npz that is given to `measure` or `qualify`.
+    """Return the samples of an .npz that is given to `measure` or `compare`.
 
     Floats come as float32 and labels as int64; targets may be absent (latency on real inputs). All samples are
     kept, in the file's order. Raises DataError with a line for each fault.

@@ -12,7 +12,7 @@ from edgeloop.loop.external_measurements import ExternalMeasurement
 from edgeloop.ports import Bench, Builder, Clock, Networks, Observer, Strategy, Trainer
 
 SizesOf = Callable[[NetworkSpec], NetworkSizes]
-StrategyFactory = Callable[[NetworkSpec, NetworkSizes, int, SizesOf], Strategy]
+StrategyBesideM1 = Callable[[NetworkSpec, NetworkSizes, int, SizesOf], Strategy]
 """(M1, its sizes, its deployed bytes, sizes of a network) -> the strategy of the campaign."""
 ExternalMeasurements = Mapping[Split, ExternalMeasurement]
 
@@ -28,7 +28,7 @@ class Adapters:
     benches: Sequence[Bench]
     clock: Clock
     observer: Observer
-    strategy: StrategyFactory
+    strategy: StrategyBesideM1
     has_room: Callable[[], bool]
     """Whether the disk that the run's folder is on has room for a training and a build."""
     compilers: Mapping[str, Builder] = field(default_factory=dict)

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -62,9 +61,6 @@ class ConversionOptions:
     @property
     def needs_calibration(self) -> bool:
         return not Lightening.parse(self.form).is_float
-
-
-AS_FLOAT: Final = ConversionOptions()
 
 
 def conversion_cache() -> Path:

@@ -1,1 +1,1 @@
-"""What a run leaves behind: the ledger."""
+"""Records of a run: the ledger and the raw samples of its sessions."""

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from edgeloop.core.events import Entry, Event, TrialAsked
 from edgeloop.errors import UserError, kept_on_disk
 from edgeloop.ports import Clock
-from edgeloop.sentences import Argument, Sentence
+from edgeloop.sentences import Argument, Sentence, command_line
 
 LEDGER = "ledger.jsonl"
 LOCK = "ledger.lock"
@@ -139,7 +139,7 @@ def read_ledger(folder: Path) -> list[Entry]:
     """
     path = folder / LEDGER
     if not path.is_file():
-        raise UserError(f"{folder}: no {LEDGER} in it", next_step="name the folder that `edgeloop run` wrote")
+        raise UserError(f"{folder}: no {LEDGER} in it", next_step=f"name the folder that `{command_line('run')}` wrote")
     return _read(path)[0]
 
 

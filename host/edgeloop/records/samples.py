@@ -156,11 +156,3 @@ class AttemptFolder:
         with kept_on_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, content, durable=True)
-
-
-def read_attempt(folder: Path) -> Attempt:
-    """Load the samples of a folder: sessions with raw times, outputs dequantized to float32.
-
-    Raises LabError where the folder is not complete, BoardError where its files do not fit the job.
-    """
-    return AttemptFolder(folder).read()

@@ -80,7 +80,7 @@ def read_session_record(request: JobRequest, index: int, raw: bytes) -> Reported
 
 
 def _are_readings(readings: Mapping[str, object]) -> bool:
-    """Whether every reading is a number under a key that a table can have as its heading."""
+    """True where every reading is a number under a key that a table can have as its heading."""
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in readings.values())
     return numbers and len(readings) <= READINGS_MAX and all(_READING_KEY.match(key) for key in readings)
 

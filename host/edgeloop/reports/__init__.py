@@ -1,1 +1,1 @@
-"""reports"""
+"""Text, HTML, JSON, CSV and JUnit from events."""

@@ -57,9 +57,6 @@ def columns() -> tuple[str, ...]:
     return (*_OF_TRIALS, *(column.name for row in METRICS.values() for column in row.columns), *_OF_VERDICTS)
 
 
-COLUMNS = columns()
-
-
 def text(entries: Sequence[Entry]) -> str:
     """Return the table as CSV with a header line; what was not measured is empty."""
     out = io.StringIO()

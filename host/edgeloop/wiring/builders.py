@@ -115,11 +115,11 @@ def tvm_builder(site: BuilderSite) -> Builder:
 
 
 def delegate_builders(
-    site: Path, tflite: Builder, commands: Mapping[str, Sequence[str]], campaign: Campaign
+    store: Path, tflite: Builder, commands: Mapping[str, Sequence[str]], campaign: Campaign
 ) -> dict[str, Builder]:
     """Return the builders of delegates that have a compiler, by the delegates' names, in the same store as `tflite`."""
     limits = campaign.toolchain.build_limits
-    return {name: DelegateBuilder(site, tflite, name, command, limits=limits) for name, command in commands.items()}
+    return {name: DelegateBuilder(store, tflite, name, command, limits=limits) for name, command in commands.items()}
 
 
 def _tuner(site: BuilderSite) -> Tuner:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,6 @@ from edgeloop.core.campaign import Campaign
 from edgeloop.core.dataset import DataSet, DataSplit
 from edgeloop.core.events import RunStarted
 from edgeloop.core.measurement import PipelineFile
-from edgeloop.core.model_format import ModelFormat
 from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.data.files import write_board_npz
 from edgeloop.engines.registry import DEFAULT, ENGINES
@@ -41,14 +40,14 @@ from edgeloop.wiring.benches import open_board
 from edgeloop.wiring.builders import BuilderFactory, BuilderSet, delegate_builders
 from edgeloop.wiring.clock import SystemClock
 from edgeloop.wiring.host_engines import HOST_ENGINES
+from edgeloop.wiring.packages import needed_packages
 from edgeloop.wiring.processors import tvm_target
 from edgeloop.wiring.third_parties import ThirdParties, TrainerSite, plugin_versions
 
 ROOM_BYTES_MIN = 64 * 1024 * 1024
 """What a training and a build may take together; with less, a failure of the toolchain is the disk's."""
 STORAGE = "optuna.db"
-_TOOLS = ("edgeloop", "torch", "numpy", "scipy", "paramiko")
-_PRUNER = "torch-pruning"
+_TOOLS = ("edgeloop", "numpy", "scipy", "paramiko")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,16 +221,5 @@ def _board_data(folder: Path, split: DataSplit, name: str, *, for_pipeline: bool
 
 def _versions(campaign: Campaign) -> dict[str, str]:
     """Versions of everything that a run's outcome depends on, by package."""
-    packages: Sequence[str] = (*_TOOLS, *DEFAULT.packages, *tool_packages(campaign))
+    packages = (*_TOOLS, *(error.package for error in needed_packages(campaign)))
     return {name: metadata.version(name) for name in packages} | plugin_versions(campaign)
-
-
-def tool_packages(campaign: Campaign) -> list[str]:
-    """Return the packages beside the ordinary ones that a campaign uses."""
-    packages = [package for engine in campaign.engines for package in ENGINES[engine].packages]
-    packages += ["optuna"] if campaign.search.strategy == "optuna" else []
-    if campaign.reference.file is not None:
-        model_format = ModelFormat.of(Path(campaign.reference.file))
-        if model_format is not None and model_format.row.converter is not None:
-            packages += [package.name for package in model_format.row.packages]
-    return [*packages, *([_PRUNER] if campaign.prunes else [])]

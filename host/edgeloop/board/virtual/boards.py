@@ -32,7 +32,7 @@ from edgeloop.config.board_models import LOCAL, model_names
 from edgeloop.core.frozen import Frozen
 from edgeloop.errors import LabError, UserError
 from edgeloop.processes.files import write_whole
-from edgeloop.sentences import Argument, Sentence
+from edgeloop.sentences import Argument, Sentence, command_line
 
 Cpu = Literal["cortex-a53", "cortex-a72", "cortex-a76"]
 MEMORY_MIB_MIN, MEMORY_MIB_MAX = 256, 16384
@@ -111,7 +111,7 @@ class VirtualBoards:
         with self._locked_board(name) as (declaration, machine):
             if machine.state() == "running":
                 raise UserError(
-                    f"{name} runs already, at port {declaration.port}", next_step=f"edgeloop board stop {name}"
+                    f"{name} runs already, at port {declaration.port}", next_step=command_line("board stop", name)
                 )
             port = machine.start(declaration.port)
             try:
@@ -136,7 +136,7 @@ class VirtualBoards:
         """Delete a stopped board, its keys and its board file; the image stays for others."""
         with self._locked_board(name) as (_, machine):
             if machine.state() == "running":
-                raise UserError(f"{name} is running", next_step=f"edgeloop board stop {name}")
+                raise UserError(f"{name} is running", next_step=command_line("board stop", name))
             self._file(name).unlink(missing_ok=True)
             shutil.rmtree(self._folder(name))
 
@@ -183,7 +183,7 @@ class VirtualBoards:
                 ) from error
             names = ", ".join(sorted(item.declaration.name for item in self.all_boards()[0])) or "none"
             raise UserError(
-                f"no virtual board {name!r}; there are {names}", next_step=f"edgeloop board create {name}"
+                f"no virtual board {name!r}; there are {names}", next_step=command_line("board create", name)
             ) from error
         if declaration.name != name:
             raise UserError(f"{path}: is the board {declaration.name!r}", next_step="put its folder back")
@@ -244,7 +244,7 @@ def _is_name(name: str) -> bool:
 
 
 def _other_name(name: str, *, virtual: bool) -> str:
-    return f"choose another name, or: edgeloop board remove {name}" if virtual else "choose another name"
+    return f"choose another name, or: {command_line('board remove', name)}" if virtual else "choose another name"
 
 
 def _fill(folder: Path, image_files: image.Image, declaration: Declaration) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from edgeloop.builders.versions import installed_versions
+from edgeloop.engines.registry import LITERT
 
-PACKAGES = ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
+PACKAGES = ("torch", *LITERT.packages)
 
 FORMAT = 1
 """Raised when this builder itself changes what it writes, so that old artifacts are built anew."""

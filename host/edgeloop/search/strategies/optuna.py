@@ -5,8 +5,8 @@ each limit: how far outside it a trial was, relative to the limit. What was not 
 environment, is told as a failed trial, never as values.
 
 What is suggested is a function of the trials told and of `search.seed` alone: each question builds a study anew from
-them, in memory, with a sampler of its own. Whatever a storage holds decides nothing (`publish`), so a search goes on
-the same with one that was lost.
+them, in memory, with a sampler of its own. Whatever a storage holds decides nothing (`optuna_storage`), so a search
+goes on the same with one that was lost.
 
 TPE: Watanabe, arXiv:2304.11127; several objectives: Ozaki et al., JAIR 73 (2022).
 """
