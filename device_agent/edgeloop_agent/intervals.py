@@ -59,7 +59,7 @@ class TimedCalls:
     once: Once
     idle: Once
     samples: int
-    """How many there are to cycle through."""
+    """The number to cycle through."""
     stages: Optional[Stages] = None
 
 

@@ -108,7 +108,7 @@ class WireSubject:
     parts_sha256: Optional[str] = None
     """A cached .zip of the model cut into its operators, for `profile` sessions."""
     shapes: Optional[list[list[int]]] = None
-    """What each input is resized to before the tensors are allocated; None: the file's own shapes."""
+    """Each input is resized to it before the tensors are allocated; None: the file's own shapes."""
     delegate: Optional[WireDelegate] = None
     """None: only what the engine adds by itself."""
 
@@ -186,7 +186,7 @@ class Job:
     seed: int
     deadline_s: float
     pipeline: Optional[WirePipeline] = None
-    """What is timed end to end, and evaluated; None for the other timings."""
+    """Code that is timed end to end, and evaluated; None for the other timings."""
     schema: int = SCHEMA
 
 
@@ -255,7 +255,7 @@ class Energy:
     active_ns: list[int]
     """[start, end] of the window in which it inferred; `runs` of the record is how often."""
     period_ms: Optional[float]
-    """How often it was meant to; None: back to back."""
+    """The period that was meant; None: back to back."""
     sensor: Optional[str]
     """None: a meter on the host saw it, or nobody."""
     update_s: Optional[float]

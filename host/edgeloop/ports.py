@@ -192,7 +192,7 @@ class TrainedNetwork(Frozen):
     layers: tuple[LayerChoice, ...] = ()
     """Of a lightened network, in forward order."""
     note: str | None = None
-    """What has to be said of it beside the phase."""
+    """A remark on it, beside the phase."""
 
 
 class Networks(Protocol):

@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
@@ -121,7 +122,7 @@ def sources(root: Path) -> list[Source]:
 
 
 def is_participle(name: str) -> bool:
-    """Whether a whole name is a participle: it says that something happened and not what is held."""
+    """True where a whole name is a participle: it says that something happened and not what is held."""
     word = name.strip("_")
     if not word.isalpha() or not word.islower() or word in NOT_PARTICIPLES:
         return False
@@ -178,6 +179,17 @@ def docstrings(files: list[Source]) -> Iterator[str]:
         for node in ast.walk(file.tree):
             if isinstance(node, kinds) and (text := ast.get_docstring(node)):
                 yield text
+            if isinstance(node, ast.ClassDef | ast.Module):
+                yield from attribute_docstrings(node.body)
+
+
+def attribute_docstrings(body: list[ast.stmt]) -> Iterator[str]:
+    """Yield each string that stands below an assignment."""
+    for statement, below in pairwise(body):
+        value = below.value if isinstance(below, ast.Expr) else None
+        is_below_a_name = isinstance(statement, ast.Assign | ast.AnnAssign)
+        if is_below_a_name and isinstance(value, ast.Constant) and isinstance(value.value, str):
+            yield value.value
 
 
 def opens_with_a_question_word(text: str) -> bool:

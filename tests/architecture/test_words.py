@@ -58,6 +58,21 @@ def test_no_string_below_the_command_line_has_an_option_of_ours() -> None:
             assert not ours or is_word_of_other_program, f"{name}:{line}: {sorted(ours)} in {text!r}"
 
 
+COMMAND = re.compile(rf"\bedgeloop ({'|'.join(sorted({name.split()[0] for name in COMMANDS}))})\b")
+
+
+def test_a_message_below_the_command_line_names_a_command_by_command_line_alone() -> None:
+    for path in sorted(HOST.rglob("*.py")):
+        name = path.relative_to(HOST).as_posix()
+        if name.startswith("cli/"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+                assert not COMMAND.search(node.value), f"{name}:{node.lineno}: {node.value!r}"
+
+
 def calls_of(function: str) -> Iterator[tuple[str, ast.Call]]:
     for path in sorted(HOST.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

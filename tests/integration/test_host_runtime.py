@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -83,14 +85,18 @@ def test_names_come_from_the_signature_else_the_tensors_else_their_positions(
     assert Path(artifact.path) == path
 
 
-def test_reading_a_model_costs_well_under_a_second(tmp_path: Path) -> None:
+def test_reading_a_model_costs_little_more_than_the_import_of_its_runtime(tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.tflite")
-    taken = []
-    for _ in range(3):
-        began = time.monotonic()
+    imports = [sys.executable, "-c", "import numpy, pydantic, ai_edge_litert.interpreter"]
+    import_s, read_s = [], []
+    for _ in range(4):
+        begin_s = time.monotonic()
+        subprocess.run(imports, check=True)
+        imported_s = time.monotonic()
         read_tflite(path)
-        taken.append(time.monotonic() - began)
-    assert min(taken) < 1.0
+        import_s.append(imported_s - begin_s)
+        read_s.append(time.monotonic() - imported_s)
+    assert min(read_s) < 4 * min(import_s)
 
 
 def test_a_model_predicts_on_this_host_by_name_whatever_the_order_of_the_arrays(tmp_path: Path) -> None:

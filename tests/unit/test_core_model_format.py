@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeloop.core.model_format import Compiler, Converter, ModelFormat
+from edgeloop.engines.registry import ENGINES, TVM
 from edgeloop.ready_models import compilation, compile_model_child, conversion
 
 
@@ -46,6 +47,14 @@ def test_a_format_is_run_as_a_tflite_or_compiled_or_is_a_program() -> None:
     ways = {one: (one.runs_as_tflite, one.runs_compiled) for one in ModelFormat}
     assert [one for one, way in ways.items() if way == (False, True)] == [ModelFormat.ONNX, ModelFormat.TVM_LIBRARY]
     assert [one for one, way in ways.items() if way == (False, False)] == [ModelFormat.PROGRAM]
+
+
+def test_the_rows_of_engines_name_suffixes_that_formats_have() -> None:
+    compiled_by_tvm = {s for one in ModelFormat if one.row.compiler is Compiler.TVM for s in one.row.suffixes}
+    assert compiled_by_tvm == set(TVM.compiles)
+    for row in ENGINES.values():
+        for suffix in (row.runs, *row.compiles, *row.claims):
+            assert ModelFormat.from_name(f"m{suffix}") is not None, suffix
 
 
 def test_everything_that_a_row_names_has_somebody_who_does_it() -> None:

@@ -69,7 +69,7 @@ class Bursts:
     degrees: int
     """Batches less one."""
     alone: Values
-    """What `between` would be a degree if samples were independent: share * (1 - share)."""
+    """`between` as it would be if samples were independent: share * (1 - share)."""
 
     @classmethod
     def of(cls, samples: NDArray[Any], level: Values) -> Bursts:

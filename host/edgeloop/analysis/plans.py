@@ -80,7 +80,7 @@ class PlanPreview:
     """Latency sessions of all subjects together."""
     samples_per_session: int | None
     samples_per_session_min: int
-    """What each session gets at the least, however slow the model is."""
+    """Of each session at the least, however slow the model is."""
     minutes: float
     """In all, with warm-up and process starts; waiting for a lease or for a board to cool comes on top."""
 

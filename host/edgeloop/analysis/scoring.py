@@ -35,9 +35,9 @@ class TaskMetric:
     score: Score
     higher_is_better: bool
     binary: bool = False
-    """Whether a sample is right or wrong, so that the score is a share."""
+    """True where a sample is right or wrong, so that the score is a share."""
     root: bool = False
-    """Whether the value is the square root of the mean score."""
+    """True where the value is the square root of the mean score."""
 
 
 class Scorer:

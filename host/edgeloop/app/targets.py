@@ -19,7 +19,7 @@ from edgeloop.core.check import Check
 from edgeloop.engines.registry import wheel_engines
 from edgeloop.errors import BoardError, HostKeyError, LabError, UserError
 from edgeloop.processes.files import write_whole
-from edgeloop.sentences import Argument, Sentence
+from edgeloop.sentences import Argument, Sentence, command_line
 from edgeloop.wiring.benches import open_board
 
 
@@ -43,7 +43,7 @@ class NewBoard:
     path: Path
     model: str
     described_as: str | None
-    """What the board calls itself."""
+    """The board's own name for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ def _mib(value: object) -> float:
 
 def _document(board: Board, model: str, serial: str | None) -> tomlkit.TOMLDocument:
     document = tomlkit.document()
-    document.add(tomlkit.comment("Written by `edgeloop targets add`; every key: targets/README.md"))
+    document.add(tomlkit.comment(f"Written by `{command_line('targets add')}`; every key: targets/README.md"))
     document.add("schema", tomlkit.item(1))
     document.add("name", tomlkit.item(board.name))
     document.add("extends", tomlkit.item(model))

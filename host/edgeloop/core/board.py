@@ -80,7 +80,7 @@ class Delegate(Frozen):
     library: str = Field(pattern=r"^[^\s\x00][^\n\x00]*$")
     """On the board: an absolute path, or a name that its loader finds."""
     options: dict[str, str | bool | int | float] = {}
-    """What the library is started with, by its own names."""
+    """Options that the library is started with, by its own names."""
     compile_command: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Run on the host after a build: `{model}` is the .tflite, `{output}` the file that it writes."""
     ops_delegated_min_pct: float = Field(gt=0, le=100)
@@ -123,7 +123,7 @@ class BoardModel(Frozen):
     title: str = ""
     cpu: str = ""
     architectures: tuple[Literal["aarch64", "armv7l", "x86_64"], ...] = ()
-    """What its interpreter may report."""
+    """The machines that its interpreter may report."""
     mcpu: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """LLVM's name of its cores, as `cortex-a72`: what TVM compiles for."""
     clock_max_mhz: tuple[float, ...] = ()

@@ -55,7 +55,7 @@ class Reference(Frozen):
     family: str | None = None
     factory: FunctionPath | None = None
     layout: Literal["channels_first", "channels_last"] | None = None
-    """What a factory's forward expects, data being channel-last on disk and on the board; None: torch's
+    """The layout that a factory's forward expects, data being channel-last on disk and on the board; None: torch's
     channels_first, and channels_last for a Keras model."""
     width: float = Field(default=1.0, gt=0)
     """M1's own; with a file that which the widths of the search multiply."""
@@ -65,7 +65,7 @@ class Reference(Frozen):
     """Where M2 comes from: the same factory; the same, starting with M1's function; nowhere, M1 itself is lightened; or
     a list of factories, each called with width 1 and depth 0."""
     lightening: Form = "fp32"
-    """What M1 is measured as. A .tflite is measured as it is."""
+    """The form that M1 is measured in. A .tflite is measured as it is."""
     engine: Engine = DEFAULT.name
     threads: int = Field(default=1, ge=1)
     delegate: DelegateName = NO_DELEGATE
@@ -347,7 +347,7 @@ class Campaign(Frozen):
     """Of every candidate while searching; a quick plan's winner is confirmed at `standard`."""
     environment: Environment = Environment()
     allow_emulated: bool = False
-    """Whether absolute limits on time may be judged on an emulated board, where they mean nothing as times."""
+    """True where absolute limits on time may be judged on an emulated board, where they mean nothing as times."""
 
     @model_validator(mode="after")
     def _larger(self) -> Self:

@@ -61,7 +61,7 @@ class PhaseDone(Frozen):
     validation: dict[str, float]
     """Metrics on validation data, of the fake-quantized network where it was lightened."""
     note: str | None = None
-    """What has to be said of it."""
+    """A remark on it."""
 
 
 class NetworkTrained(Frozen):

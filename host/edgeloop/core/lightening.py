@@ -40,7 +40,7 @@ class RungBits:
     """The rung whose bits a layer keeps that a share of this one leaves out; None where there are no shares, since no
     layer has a choice."""
     suffix: str = ""
-    """What the name may be followed by, which says nothing new."""
+    """An ending that the name may have, which says nothing new."""
     is_rung: bool = True
     """False for a form that only a file given as M1 may have."""
 

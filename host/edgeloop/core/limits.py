@@ -32,13 +32,13 @@ class Bound:
     short: str = ""
     """The unit as the command line spells it; empty for a plain number."""
     upper: bool = True
-    """Whether what passes is under it."""
+    """True where a value under it passes."""
     relative: bool = False
-    """Whether it is in terms of the reference network."""
+    """True where it is in terms of the reference network."""
     needs_room: bool = False
-    """Whether the guard must leave something of it: it is a positive quantity that can't go under zero."""
+    """True where the guard must leave something of it: it is a positive quantity that can't go under zero."""
     of_hardware: bool = False
-    """Whether it is in units that only real hardware can meet or miss."""
+    """True where it is in units that only real hardware can meet or miss."""
     factor: float = 1.0
     """Of the metric's own unit."""
     words: str = "under {bound:g}{unit}"
@@ -97,7 +97,7 @@ class Limit(Frozen):
     min_value: float | None = None
     max_value: float | None = None
     max_drop_from_reference: float | None = Field(default=None, ge=0)
-    """How much worse than M1, in the metric's own unit; for an error metric a rise."""
+    """Worse than M1 by so much, in the metric's own unit; for an error metric a rise."""
     guard_ms: float = Field(default=0.0, ge=0)
     guard_ratio: float = Field(default=0.0, ge=0)
     guard_bytes: int = Field(default=0, ge=0)

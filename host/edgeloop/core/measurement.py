@@ -86,7 +86,7 @@ class MeasureRequest:
     """.npz with `x` or `x/<input>`, or `encoded` and `encoded_offsets`, and nothing else: real inputs for latency, all
     of them for `evaluate`."""
     pipeline: PipelineFile | None = None
-    """What a plan that times end to end runs around the network."""
+    """Of a plan that times end to end: the code around the network."""
     attempt: int = 0
     deadline_s: float = 3600.0
     """Of the whole job, waiting for the board's lease included."""
@@ -111,7 +111,7 @@ class PowerTrace:
     inferences: int
     """In the active window."""
     period_ms: float | None
-    """How often one was meant to start; None: back to back."""
+    """The time from one start to the next that was meant; None: back to back."""
     meter: str
     accuracy_pct: float
     clock_uncertainty_s: float = 0.0
@@ -139,7 +139,7 @@ class Session:
     peak_rss_bytes: int | None
     """VmHWM of the session process."""
     runtime_rss_bytes: int | None
-    """What the runtime alone took before the model was loaded."""
+    """Of the runtime alone, before the model was loaded."""
     conditions: SessionConditions
     boot_id: str
     overhead_ns: int | None = None
@@ -313,6 +313,6 @@ class Trust(Frozen):
     valid: bool
     reasons: tuple[str, ...] = ()
     lasting: bool = False
-    """Whether a reason is one that measuring again meets again."""
+    """True where a reason is one that measuring again meets again."""
     unknown: tuple[str, ...] = ()
     """Conditions that could not be read or set: said, not hidden."""

@@ -96,7 +96,7 @@ class Metric:
     bounds: tuple[str, ...] = ()
     """Names of the bounds that a limit on it may take, as in `core.limits.BOUNDS`."""
     statistics: tuple[LatencyStatistic, ...] = ()
-    """What a limit on it names one of; empty where it is one number."""
+    """A limit on it names one of these; empty where it is one number."""
     session_value: str = ""
     """Of a timing without statistics: the number of a session that is judged."""
     short: str = ""
@@ -113,7 +113,7 @@ class Metric:
     """Its name in a Summary, in JSON and in CSV, with the unit."""
     of_session: Callable[[Session], float | None] | None = None
     over_sessions: Callable[[Iterable[float]], float] = max
-    """How the numbers of the latency sessions become one."""
+    """Makes one number of those of the latency sessions."""
     in_summary: bool = False
     """True where it is kept in a Summary under its key, and told in the JSON of a measurement."""
     over_sessions_in_words: str = ""

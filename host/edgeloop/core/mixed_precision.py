@@ -19,7 +19,7 @@ class LayerChoice(Frozen):
     weights: int
     bits: int
     loss_rise: float | None = None
-    """What this layer alone, in the fewer bits, adds to the loss on validation data; None where it had no choice."""
+    """The rise of the loss on validation data from this layer alone, in the fewer bits; None where it had no choice."""
 
 
 class Sensitivity(Frozen):

@@ -44,8 +44,8 @@ class NetworkSpec(Frozen):
     """Absolute path of a state dict that M1 starts from instead of being trained."""
     weights_sha256: str | None = None
     layout: Literal["channels_first", "channels_last"] | None = None
-    """What the network's forward expects, campaign data being channel-last; None: torch's channels_first, and
-    channels_last for a Keras model."""
+    """The layout that the network's forward expects, campaign data being channel-last; None: torch's channels_first,
+    and channels_last for a Keras model."""
     width: float = Field(default=1.0, gt=0)
     depth: int = Field(default=0, ge=0)
     """Depth steps beyond the reference's own depth."""

@@ -28,7 +28,7 @@ class Plan(Frozen):
     """Time floor of one session; run floor and time floor must both be met."""
     timing: Timing = "invoke"
     pipeline: FunctionPath | None = None
-    """What is timed end to end: `file.py:Class`, which runs on the board."""
+    """Code that is timed end to end: `file.py:Class`, which runs on the board."""
     period_ms: float | None = Field(default=None, gt=0)
     """Start one inference every so often; None is back to back."""
     seed: int = Field(default=0, ge=0)

@@ -54,7 +54,7 @@ class MemoryPhase(Frozen):
 class MemoryPass(Frozen):
     phases: tuple[MemoryPhase, ...] = Field(max_length=4)
     polled: int = Field(ge=0)
-    """How often memory was read between inferences."""
+    """Readings of memory between inferences."""
     rss_min_bytes: int | None = Field(ge=0)
     rss_max_bytes: int | None = Field(ge=0)
     """Of what was read between inferences."""
@@ -63,7 +63,7 @@ class MemoryPass(Frozen):
     model_resident_bytes: int | None = Field(ge=0)
     """Of that, in memory."""
     activation_bytes: int | None = Field(ge=0)
-    """What the runtime's activation tensors and scratch buffers take, each address counted once; None where the
+    """Of the runtime's activation tensors and scratch buffers, each address counted once; None where the
     runtime does not tell all of them."""
     activation_note: str = Field(max_length=300)
     """Why it is None; empty where it is not."""
@@ -77,7 +77,7 @@ class ProfileSamples:
     times_ns: tuple[tuple[NDArray[np.int64], ...], ...]
     """For each round the single times of the whole model, and then of each part."""
     outputs_equal: bool
-    """Whether the chained parts gave just what the whole model gives."""
+    """True where the chained parts gave just the outputs of the whole model."""
     memory: MemoryPass
 
 
@@ -96,7 +96,7 @@ class Profile(Frozen):
     """The figures that the pass comes to, for one subject."""
 
     how: str
-    """How the times of operators were had, and what that means."""
+    """The way in which operators were timed, and its meaning."""
     whole_ns: float
     """The whole model in the same pass."""
     sum_ns: float

@@ -46,7 +46,7 @@ class EngineRow:
     runs: str
     """Suffix of the file that it runs on a board."""
     file_phrase: str = ""
-    """What such a file does, for sentences, where it is no model: `declares a program`."""
+    """A verb for such a file in sentences, where it is no model: `declares a program`."""
     compiles: tuple[str, ...] = ()
     """Suffixes of the files that are compiled for a board's processor when it measures them."""
     claims: tuple[str, ...] = ()
@@ -54,7 +54,8 @@ class EngineRow:
     unpacks: bool = False
     """Its model is an archive, which the agent unpacks."""
     wheels: tuple[Wheel, ...] = ()
-    """What it is on a board, itself first, numpy left out; empty: it needs nothing there but the agent and numpy."""
+    """The wheels that it is on a board, its own first, numpy left out; empty: it needs nothing there but the agent and
+    numpy."""
     numpy_below: int | None = None
     """The major version of numpy that it no longer runs beside."""
     bad_versions: tuple[BadVersion, ...] = ()
@@ -62,11 +63,11 @@ class EngineRow:
     """By the bits of a rung (`Lightening.base`), the rungs that networks are built in for it. Empty: campaigns build
     nothing for it."""
     packages: tuple[str, ...] = ()
-    """What building for it needs on this host; their versions are written into a run's ledger."""
+    """Packages that building for it needs on this host; their versions are written into a run's ledger."""
     extra: str | None = None
     """The extra of edgeloop that installs them."""
     purpose: str = ""
-    """What they are for, for sentences: `building a model.so`."""
+    """Their purpose, for sentences: `building a model.so`."""
     manual: str = ""
     """Where it is written how they are installed, if pip alone can't do it."""
     cores: Mapping[str, str] = field(default_factory=dict)
@@ -79,11 +80,11 @@ class EngineRow:
     cuts: bool = False
     """Its models can be cut into their operators, which are timed one by one."""
     timings: tuple[str, ...] = ("invoke", "copy_in_out", "end_to_end")
-    """What it can time at the most; a file that declares what it can do may say less."""
+    """The most that it can time; a file that declares what it can do may say less."""
     energy: bool = True
     """Energy of its sessions can be measured."""
     runtime_memory: bool = True
-    """What of a session's memory is the runtime's own is known."""
+    """The runtime's own part of a session's memory is known."""
 
     @property
     def builds(self) -> bool:

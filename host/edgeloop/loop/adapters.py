@@ -30,7 +30,7 @@ class Adapters:
     observer: Observer
     strategy: StrategyBesideM1
     has_room: Callable[[], bool]
-    """Whether the disk that the run's folder is on has room for a training and a build."""
+    """True where the disk of the run's folder has room for a training and a build."""
     compilers: Mapping[str, Builder] = field(default_factory=dict)
     """The builders of files for delegates that have a compiler of their own, by the delegate's name."""
     keep_external_m1: Callable[[ExternalMeasurements], None] = lambda _measurements: None
@@ -53,4 +53,4 @@ class RunFacts:
     tuned_engines: frozenset[Engine] = frozenset()
     """Engines whose builds measure on a board, and so are not made ahead while one measures."""
     external_m1: ExternalMeasurements = field(default_factory=dict)
-    """What an earlier walk was told of M1 by the caller."""
+    """The caller's own measurements of M1, of an earlier walk."""

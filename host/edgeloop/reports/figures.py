@@ -32,7 +32,7 @@ class FigureColumn:
     below: Callable[[Summary | None], str] = lambda _: ""
     """A second line in the HTML report; empty for none."""
     always_with_interval: bool = False
-    """Whether a narrow terminal shows the interval too."""
+    """True where a narrow terminal shows the interval too."""
 
 
 def ms(nanoseconds: float) -> str:

@@ -23,7 +23,7 @@ class LimitRow:
     target: str
     finding: Finding
     closest: str
-    """How near any candidate came to this limit by itself; empty where none was judged."""
+    """The nearest that any candidate came to this limit by itself; empty where none was judged."""
 
     @property
     def observation(self) -> str:

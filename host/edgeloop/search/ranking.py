@@ -40,7 +40,7 @@ class Step(IntEnum):
     """PASSED: what should be more accurate, where the front may go on."""
     BESIDE = auto()
     ELSEWHERE = auto()
-    """What the rule does not name: swept in the order of E."""
+    """Points that the rule does not name: swept in the order of E."""
 
 
 FIRST_STEPS = frozenset({Step.LOWER_RUNG, Step.CHEAPER_RUNG, Step.OTHER_NETWORK, Step.NEIGHBOUR, Step.MORE_ACCURATE})

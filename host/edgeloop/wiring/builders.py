@@ -28,7 +28,7 @@ class BuilderSite:
     folder: Path
     """The run's."""
     gate: Gate
-    """What a built network has to agree with."""
+    """Built networks have to pass it."""
     bench: Bench
     """For its processor and for tuning; where the engine's files fit every board, that of the first one."""
     observer: Observer

@@ -63,7 +63,7 @@ class CheckedRun:
     data: DataSet
     scorer: Scorer
     baseline: Artifact | None
-    """What M1 is measured as where it is a file; None where it is trained."""
+    """M1 as it is measured, where it is a file; None where it is trained."""
     undecidable: tuple[Fault, ...]
     """Of limits that no measurement could decide."""
 

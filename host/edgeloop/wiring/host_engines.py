@@ -52,9 +52,9 @@ class OpenModel:
 
     artifact: Artifact
     program: ProgramSpec | None = None
-    """What a program of the user's own declares."""
+    """Of a program of the user's own: its declaration."""
     faults: tuple[Fault, ...] = ()
-    """What of the request does not go with it."""
+    """Parts of the request that do not go with it."""
 
 
 ModelOpener = Callable[[ReadyModel], OpenModel]

@@ -9,13 +9,15 @@ from edgeloop.core.campaign import Campaign
 from edgeloop.core.model_format import ModelFormat
 from edgeloop.engines.registry import DEFAULT, ENGINES
 from edgeloop.errors import MissingExtraError
+from edgeloop.sentences import command_line
 
 
 def needed_packages(campaign: Campaign) -> Iterator[MissingExtraError]:
     """Yield for each package that a campaign needs beside the base install the error that its absence is."""
-    yield MissingExtraError("torch", "train", "edgeloop run")
+    run = command_line("run")
+    yield MissingExtraError("torch", "train", run)
     for package in DEFAULT.packages:
-        yield MissingExtraError(package, str(DEFAULT.extra), "edgeloop run")
+        yield MissingExtraError(package, str(DEFAULT.extra), run)
     for row in (ENGINES[engine] for engine in campaign.engines):
         purpose = f"{row.purpose} ({row.manual})" if row.manual else row.purpose
         for package in row.packages:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from edgeloop.board.board_words import BoardWords
 from edgeloop.builders.tvm.versions import NATIVE, TvmTarget
 from edgeloop.core.board import Board
 from edgeloop.core.campaign import Campaign
@@ -24,7 +25,8 @@ def tvm_target(bench: Bench, where: str = "search.engines") -> TvmTarget:
 
     Raises ConfigError where TVM's runtime is not to be had there.
     """
-    board, machine = bench.board, str(bench.facts().get("machine"))
+    board = bench.board
+    machine = BoardWords(bench.facts()).text("machine") or "of no known machine"
     if machine not in TVM.cores:
         raise ConfigError([_no_wheel(TVM, board, machine, where)])
     raise_faults(list(_unfit_board(TVM, board, where)))

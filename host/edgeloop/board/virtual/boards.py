@@ -287,7 +287,7 @@ def _fingerprint(public: str) -> str:
 
 def _document(declaration: Declaration, fingerprint: str, identity: Path) -> tomlkit.TOMLDocument:
     document = tomlkit.document()
-    document.add(tomlkit.comment("Written by `edgeloop board create`; each start writes its port"))
+    document.add(tomlkit.comment(f"Written by `{command_line('board create')}`; each start writes its port"))
     keys = {
         "schema": 1,
         "name": declaration.name,
