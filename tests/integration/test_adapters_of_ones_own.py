@@ -123,6 +123,8 @@ def test_extras_that_are_missing_are_named_all_at_once(tmp_path: Path, monkeypat
 def test_a_measurement_that_is_interrupted_says_nothing_of_resuming(tmp_path: Path) -> None:
     campaigns.write_local_board(tmp_path)
     command = campaigns.command("measure", TINY, "--target", "here", "--time-s-min", "30")
+    # Whoever runs these tests in the background of a shell has interrupts ignored, and so would the command.
+    command = ["env", "--default-signal=INT", *map(str, command)]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     jobs = tmp_path / "state" / "jobs"
     deadline_s = time.monotonic() + 300

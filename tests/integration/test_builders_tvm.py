@@ -23,6 +23,7 @@ from edgeloop.host_runtime.tflite import read_library
 from edgeloop.ports import TrainedNetwork
 from edgeloop.processes.limits import ProcessLimits
 from edgeloop_agent.engines import load_engine
+from edgeloop_agent.engines.base import ModelFile
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("litert_torch", reason="needs the tflite extra")
@@ -77,7 +78,7 @@ def test_the_agent_runs_what_is_built_as_the_network_would(trained: TrainedNetwo
     with np.load(Path(trained.folder) / "probe.npz") as arrays:
         probe = {name: arrays[name] for name in arrays.files}
     engine = load_engine("tvm")
-    engine.load(artifact.path, 1)
+    engine.load(ModelFile(artifact.path, 1))
     assert [t.name for t in engine.inputs()] == ["x", "facts"]
     for index in range(20):
         for (put, number), name in zip(engine.setters(), ("x", "facts"), strict=True):

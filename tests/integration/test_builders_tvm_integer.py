@@ -21,6 +21,7 @@ from edgeloop.core.network import NetworkIO, NetworkSpec, TensorShape
 from edgeloop.errors import BuildError
 from edgeloop.ports import TrainedNetwork
 from edgeloop_agent.engines import load_engine
+from edgeloop_agent.engines.base import ModelFile
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("litert_torch", reason="needs the tflite extra")
@@ -103,7 +104,7 @@ def steps_apart(plain: Artifact, library: Artifact, trained: TrainedNetwork) -> 
     """Differences of all stored outputs: on the parity inputs, and on values all over the inputs' grids."""
     engines = [load_engine("litert"), load_engine("tvm")]
     for engine, artifact in zip(engines, (plain, library), strict=True):
-        engine.load(artifact.path, 1)
+        engine.load(ModelFile(artifact.path, 1))
     assert [(t.dtype, t.scale, t.zero_point) for t in engines[1].inputs()] == [
         (s.dtype, s.scale, s.zero_point) for s in plain.inputs
     ]

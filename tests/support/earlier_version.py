@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ def lay_out(name: str, folder: Path) -> Path:
     shutil.copytree(FOLDER / name, place)
     for file in place.rglob("*"):
         if file.suffix in {".json", ".jsonl", ".toml"}:
-            text = file.read_text().replace(PLACE, str(folder))
-            file.write_text(text.replace('"/usr/bin/python"', json.dumps(sys.executable)))
+            file.write_text(file.read_text().replace(PLACE, str(folder)))
     return place
 
 

@@ -16,7 +16,6 @@ from edgeloop.core.events import Split
 from edgeloop.data.files import read_npz, write_npz
 from edgeloop.errors import DataError, UserError, kept_on_disk
 from edgeloop.loop.external_measurements import ExternalMeasurement
-from edgeloop.sentences import Argument, Sentence
 
 FILE = "own-m1.npz"
 _BYTES, _SCORES, _AGREEMENT = "deployed_bytes", "scores/", "agreement"
@@ -41,7 +40,7 @@ def read(folder: Path) -> dict[Split, ExternalMeasurement]:
     try:
         arrays = read_npz(folder / FILE)
     except DataError as error:
-        step = Sentence("put it back, or begin another study with {}", Argument("out", "DIR"))
+        step = "put it back, or begin another study with out="  # of Study.tell: no command comes here
         raise UserError(f"{folder / FILE}: what was told of M1 can't be read again", next_step=step) from error
     return {split: _of(arrays, split) for split in get_args(Split) if f"{split}/{_BYTES}" in arrays}
 
