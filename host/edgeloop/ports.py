@@ -130,6 +130,8 @@ class Progress:
 
 Watch = Callable[[Progress], None]
 """Called with each piece of news."""
+TrainingProgress = Callable[[str, float], None]
+"""Called with a label of what a training does, and the share of that which is over, 0 to 1."""
 
 
 class Bench(Protocol):
@@ -220,7 +222,7 @@ class Trainer(Protocol):
         """
         ...
 
-    def submit(self, job: TrainingJob, progress: Callable[[str, float], None]) -> Future[TrainedNetwork]:
+    def submit(self, job: TrainingJob, progress: TrainingProgress) -> Future[TrainedNetwork]:
         """Start a training, join one of an equal job that waits or runs, or find it finished: the future is done then.
 
         `progress` gets a label and a fraction from 0 to 1, which does not fall while the label is the same. The future

@@ -10,9 +10,8 @@ from pathlib import Path
 from edgeloop.core.campaign import Data, Task
 from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.errors import UserError
-from edgeloop.ports import TrainedNetwork, TrainingJob
+from edgeloop.ports import TrainedNetwork, TrainingJob, TrainingProgress
 from edgeloop.training.key import training_key
-from edgeloop.training.messages import Progress
 from edgeloop.training.summary import write_trained
 
 FOLDER = Path(__file__).parent
@@ -23,7 +22,7 @@ def prepare(threads: int) -> None:
     """There is nothing to prepare."""
 
 
-def train(job: TrainingJob, networks: Path, report: Progress) -> TrainedNetwork:
+def train(job: TrainingJob, networks: Path, report: TrainingProgress) -> TrainedNetwork:
     (networks / "starting").write_text(str(os.getpid()))
     (networks / "starting").replace(networks / "started")
     print("user code prints", flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from edgeloop.core.measurement import Arrays
 from edgeloop.data.shapes import network_io
 from edgeloop.errors import HarnessError
 from edgeloop.host_runtime.tflite import predict_tflite
-from edgeloop.ports import TrainedNetwork, TrainingJob
+from edgeloop.ports import TrainedNetwork, TrainingJob, TrainingProgress
 from edgeloop.processes.limits import ProcessLimits
 from edgeloop.ready_models.compilation import predict_compiled
 from edgeloop.ready_models.reference_file import is_compiled_file, open_reference_file
@@ -36,7 +36,7 @@ PROBABILITIES = "its outputs are probabilities, whose logarithms teach as logits
 
 
 def run_reference_file(
-    job: TrainingJob, key: str, data: DataSet, networks: Path, report: Callable[[str, float], None]
+    job: TrainingJob, key: str, data: DataSet, networks: Path, report: TrainingProgress
 ) -> TrainedNetwork:
     """Run M1's file on validation data and, where it teaches, on training and unlabelled data; write `networks/<key>`.
 

@@ -33,7 +33,7 @@ _PROGRESS_EVERY_S = 0.5
 _FLOPS_FOR_THREADS = 5e8
 """Forward operations of a batch under which one thread is at least as fast as several: they would mostly wait."""
 
-Progress = Callable[[float], None]
+ShareReport = Callable[[float], None]
 """Called with the share of the work that is over."""
 
 
@@ -101,7 +101,7 @@ def fit(
     train: FitSamples,
     loss_term: LossTerm,
     settings: FitSettings,
-    progress: Progress,
+    progress: ShareReport,
     *,
     at_share: Callable[[float], None] = lambda _: None,
     validation_loss: Callable[[], float] | None = None,

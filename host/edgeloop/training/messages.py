@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,9 +9,8 @@ from typing import Protocol
 from edgeloop.core.campaign import Data, Task
 from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.errors import EdgeloopError, HarnessError
-from edgeloop.ports import TrainedNetwork, TrainingJob
+from edgeloop.ports import TrainedNetwork, TrainingJob, TrainingProgress
 
-Progress = Callable[[str, float], None]
 """Called with a label and a fraction from 0 to 1."""
 
 
@@ -23,7 +21,7 @@ class TrainingEntry(Protocol):
         """Called once, before the first request."""
         ...
 
-    def train(self, job: TrainingJob, networks: Path, report: Progress) -> TrainedNetwork: ...
+    def train(self, job: TrainingJob, networks: Path, report: TrainingProgress) -> TrainedNetwork: ...
 
     def describe(self, network: NetworkSpec, task: Task, data: Data, channel_multiple: int) -> NetworkSizes: ...
 
@@ -39,7 +37,7 @@ class TrainCall:
     def subject(self) -> str:
         return f"training {self.job.lightening}"
 
-    def carry_out(self, entry: TrainingEntry, report: Progress) -> TrainedNetwork:
+    def carry_out(self, entry: TrainingEntry, report: TrainingProgress) -> TrainedNetwork:
         return entry.train(self.job, self.networks, report)
 
 
@@ -56,7 +54,7 @@ class DescribeCall:
     def subject(self) -> str:
         return "looking at a network"
 
-    def carry_out(self, entry: TrainingEntry, report: Progress) -> NetworkSizes:  # noqa: ARG002 -- it is soon over
+    def carry_out(self, entry: TrainingEntry, report: TrainingProgress) -> NetworkSizes:  # noqa: ARG002 -- it is soon over
         return entry.describe(self.network, self.task, self.data, self.channel_multiple)
 
 

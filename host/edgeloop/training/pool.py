@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from edgeloop.core.campaign import Data, Task
 from edgeloop.core.network import NetworkSizes, NetworkSpec
 from edgeloop.errors import EdgeloopError, HarnessError, TrainingError
-from edgeloop.ports import TrainedNetwork, TrainingJob
+from edgeloop.ports import TrainedNetwork, TrainingJob, TrainingProgress
 from edgeloop.processes.files import write_whole
 from edgeloop.processes.limits import ProcessLimits
 from edgeloop.processes.memory_limit import apply_limit, describe_limit
@@ -35,7 +35,6 @@ from edgeloop.training.messages import (
     Abandon,
     DescribeCall,
     NumberedCall,
-    Progress,
     Progressed,
     Raised,
     Returned,
@@ -86,7 +85,7 @@ class TrainingPool:
         """The key that names the job's folder; raises MissingExtraError, UserError."""
         return training_key(job)
 
-    def submit(self, job: TrainingJob, progress: Progress) -> Future[TrainedNetwork]:
+    def submit(self, job: TrainingJob, progress: TrainingProgress) -> Future[TrainedNetwork]:
         """Start a training, join one that waits or runs already, or find it done."""
         key = training_key(job)
         earlier = read_trained(self._networks / key)
@@ -184,7 +183,7 @@ class TrainingPool:
                     self._running = None
 
     def _ask(
-        self, role: str, call: TrainCall | DescribeCall, progress: Progress, task: _Task | None = None
+        self, role: str, call: TrainCall | DescribeCall, progress: TrainingProgress, task: _Task | None = None
     ) -> TrainedNetwork | NetworkSizes:
         with self._state_changed:
             if self._is_closed:
@@ -204,7 +203,7 @@ class TrainingPool:
 class _Task:
     key: str
     job: TrainingJob
-    listeners: list[Progress]
+    listeners: list[TrainingProgress]
     future: Future[TrainedNetwork] = field(default_factory=Future)
     is_abandoned: bool = False
 
@@ -265,7 +264,7 @@ class _Worker:
         with contextlib.suppress(OSError):
             self._connection.send(Abandon(self._number))
 
-    def answer(self, progress: Progress) -> TrainedNetwork | NetworkSizes:
+    def answer(self, progress: TrainingProgress) -> TrainedNetwork | NetworkSizes:
         """Wait for the answer to the last call that was sent.
 
         Raises the error that the call raised in the child; TrainingError if the child died, or was not done at its

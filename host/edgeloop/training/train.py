@@ -8,7 +8,7 @@ grids, is written.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from edgeloop.core.measurement import Arrays
 from edgeloop.core.mixed_precision import Sensitivity, least_sensitive
 from edgeloop.core.network import NetworkSignature
 from edgeloop.errors import UserError
-from edgeloop.ports import TrainedNetwork, TrainingJob
+from edgeloop.ports import TrainedNetwork, TrainingJob, TrainingProgress
 from edgeloop.training.fake_quantize import FakeQuantized
 from edgeloop.training.fit import Epoch, FitSamples, FitSettings, arrays, by_name, fit, fitting_threads, predict
 from edgeloop.training.graph import exported_graph
@@ -53,8 +53,6 @@ _FREEZE_AT = 2 / 3
 _SETTLING_SAMPLES = 4096
 """Training samples that batch norms of a pruned network take their statistics from."""
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-Report = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ def train(
     teacher: TrainableNetwork | TeacherOutputs | None,
     data: DataSet,
     networks: Path,
-    report: Report,
+    report: TrainingProgress,
 ) -> TrainedNetwork:
     """Train, evaluate on validation data, and write `networks/<key>`.
 
@@ -164,7 +162,7 @@ class _Run:
         subject: TrainableNetwork,
         teacher: TrainableNetwork | TeacherOutputs | None,
         data: DataSet,
-        report: Report,
+        report: TrainingProgress,
     ) -> None:
         reconstruct = job.task.kind == "autoencoder"
         self._job = job

@@ -17,11 +17,11 @@ from multiprocessing.connection import Connection
 from typing import cast
 
 from edgeloop.errors import EdgeloopError, HarnessError, translated
+from edgeloop.ports import TrainingProgress
 from edgeloop.training.messages import (
     Abandon,
     AbandonedError,
     NumberedCall,
-    Progress,
     Progressed,
     Raised,
     Returned,
@@ -73,7 +73,7 @@ def main() -> None:
         connection.send(_answer(entry, request, report))
 
 
-def _answer(entry: TrainingEntry, request: NumberedCall, report: Progress) -> Returned | Raised:
+def _answer(entry: TrainingEntry, request: NumberedCall, report: TrainingProgress) -> Returned | Raised:
     """The boundary of the process: any failure becomes an answer."""
     try:
         with translated(HarnessError, f"{request.call.subject} failed", next_step="the log has it all"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import pickle
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from edgeloop.core.campaign import Data, Task
 from edgeloop.core.dataset import DataSet
 from edgeloop.core.network import NetworkIO, NetworkSizes, NetworkSpec
 from edgeloop.errors import DataError, HarnessError
-from edgeloop.ports import TrainedNetwork, TrainingJob
+from edgeloop.ports import TrainedNetwork, TrainingJob, TrainingProgress
 from edgeloop.ready_models.reference_file import count_reference_file
 from edgeloop.ready_models.reference_outputs import read_teacher_outputs, run_reference_file
 from edgeloop.training.key import training_key
@@ -39,7 +38,7 @@ def prepare(threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # for finding faults, at each allocation
 
 
-def train(job: TrainingJob, networks: Path, report: Callable[[str, float], None]) -> TrainedNetwork:
+def train(job: TrainingJob, networks: Path, report: TrainingProgress) -> TrainedNetwork:
     """Train a job, or find it done. Raises UserError (the user's code, data or recipe) or HarnessError."""
     from edgeloop.data import network_io
     from edgeloop.models.channel_last import BuiltNetwork

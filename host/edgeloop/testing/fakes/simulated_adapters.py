@@ -36,7 +36,7 @@ from edgeloop.loop.adapters import Adapters, ExternalMeasurements, RunFacts, Siz
 from edgeloop.loop.controller import Controller
 from edgeloop.loop.measure_and_judge import MeasurementPolicy
 from edgeloop.loop.replay import EventReplay
-from edgeloop.ports import Progress, Strategy, TrainedNetwork, TrainingJob, Watch
+from edgeloop.ports import Progress, Strategy, TrainedNetwork, TrainingJob, TrainingProgress, Watch
 from edgeloop.search.space import SearchSpace
 from edgeloop.search.strategies import strategy_for
 from edgeloop.testing.fakes.clock import FakeClock
@@ -95,7 +95,7 @@ class SimulatedWorkshop:
             return key_of("built", job.key, lightening)
         return key_of("trained", job)
 
-    def submit(self, job: TrainingJob, progress: Callable[[str, float], None]) -> Future[TrainedNetwork]:  # noqa: ARG002
+    def submit(self, job: TrainingJob, progress: TrainingProgress) -> Future[TrainedNetwork]:  # noqa: ARG002
         future: Future[TrainedNetwork] = Future()
         if self.faults.get(str(Candidate(network=job.network, lightening=job.lightening))) == "train":
             future.set_exception(UserError("the simulated user's code failed"))
