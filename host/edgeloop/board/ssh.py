@@ -84,7 +84,9 @@ class SshLink(CommandLink):
             raise
         except _SSH_ERRORS as error:
             connection.close()
-            if is_late.is_set():
+            if (
+                is_late.is_set() or time.monotonic() >= ends_s
+            ):  # opening a channel has the same deadline, and may end first
                 raise self.late(argv, deadline_s) from error
             raise UnreachableError(
                 f"{self.where}: the connection was lost: {_reason(error)}",
